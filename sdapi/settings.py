@@ -193,7 +193,7 @@ class Settings:
 
     @classmethod
     def from_flags(cls, flags: ParsedFlags, base_dir: Path) -> "Settings":
-        """Settings of a command line; its relative paths are below `base_dir`, the launch folder."""
+        """Settings of a command line; its relative paths are below `base_dir`."""
         flags = _with_absolute_paths(flags, base_dir)
         given = {dest: flags[dest] for dest in BY_DEST if dest in flags.given}
         return cls(

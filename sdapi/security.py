@@ -1,0 +1,171 @@
+"""Who may call, and which paths a caller may name."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from pathlib import Path, PurePosixPath
+
+from sdapi.errors import BadRequest, PathNotAllowed, Unauthorized
+from sdapi.settings import Settings
+
+NOT_AUTHENTICATED = "Not authenticated"
+WRONG_PASSWORD = "Incorrect username or password"
+INVALID_CREDENTIALS = "Invalid authentication credentials"
+
+#: of Linux file systems, less the room for the folders and file names that are added below
+MAX_PATH_BYTES = 3800
+MAX_NAME_BYTES = 255
+
+
+class Credentials:
+    """Checks `Authorization` headers: basic (`--api-auth`), a bare token, or `Bearer <token>`.
+
+    With both kinds configured either is enough; with none the server is open. A check compares with
+    every configured value, in constant time, so that neither names nor lengths can be probed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._users = [(_bytes(user), _bytes(password)) for user, password in settings.api_auth]
+        self._token = settings.token
+        self._service_tokens = dict(settings.service_tokens)
+
+    @property
+    def is_open(self) -> bool:
+        """True when no credential is configured for the server as a whole."""
+        return not self._users and self._token is None
+
+    @property
+    def has_users(self) -> bool:
+        """True when browsers can log in (`WWW-Authenticate: Basic` is worth sending)."""
+        return bool(self._users)
+
+    def check(self, authorization: str | None, service: str | None = None) -> None:
+        """Raise Unauthorized unless the header is good for the server, or for the named service.
+
+        A service with a token of its own is never open, and takes the server's credentials too.
+        """
+        tokens = self._tokens_for(service)
+        if not tokens and not self._users:
+            return
+        if not authorization:
+            raise Unauthorized(NOT_AUTHENTICATED)
+        if _is_token(authorization, tokens):
+            return
+        scheme, _, value = authorization.partition(" ")
+        if not self._users:
+            raise Unauthorized(INVALID_CREDENTIALS)
+        if scheme.lower() != "basic":
+            raise Unauthorized(INVALID_CREDENTIALS if tokens else NOT_AUTHENTICATED)
+        if not self._is_user(*_decode_basic(value)):
+            raise Unauthorized(WRONG_PASSWORD)
+
+    def user_of(self, authorization: str | None) -> str | None:
+        """The user name of a valid basic header; None for a token and for an open server."""
+        scheme, _, value = (authorization or "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            user, password = _decode_basic(value)
+        except Unauthorized:
+            return None
+        return user.decode(errors="replace") if self._is_user(user, password) else None
+
+    def _tokens_for(self, service: str | None) -> list[str]:
+        own = self._service_tokens.get(service) if service is not None else None
+        return [token for token in (self._token, own) if token is not None]
+
+    def _is_user(self, user: bytes, password: bytes) -> bool:
+        found = False
+        for known_user, known_password in self._users:
+            same_user = _same(user, known_user)
+            same_password = _same(password, known_password)
+            found |= same_user & same_password
+        return found
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogateescape")
+
+
+def _same(offered: bytes, known: bytes) -> bool:
+    """Equal? Compared as digests, because the plain comparison tells lengths by its time."""
+    return hmac.compare_digest(hashlib.sha256(offered).digest(), hashlib.sha256(known).digest())
+
+
+def _header_bytes(header: str) -> bytes:
+    """The bytes that came over the wire: servers hand headers on as Latin-1."""
+    try:
+        return header.encode("latin-1")
+    except UnicodeEncodeError:
+        return _bytes(header)
+
+
+def _is_token(authorization: str, tokens: list[str]) -> bool:
+    scheme, _, value = authorization.partition(" ")
+    texts = [authorization, value.strip()] if scheme.lower() == "bearer" else [authorization]
+    # Clients send a token beyond ASCII as UTF-8 or as Latin-1.
+    offered = [encode(text) for text in texts for encode in (_header_bytes, _bytes)]
+    found = False
+    for token in tokens:
+        for candidate in offered:
+            found |= _same(candidate, _bytes(token))
+    return found
+
+
+def _decode_basic(value: str) -> tuple[bytes, bytes]:
+    try:
+        decoded = base64.b64decode(_header_bytes(value.strip()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Unauthorized(INVALID_CREDENTIALS) from error
+    user, colon, password = decoded.partition(b":")
+    if not colon:
+        raise Unauthorized(INVALID_CREDENTIALS)
+    return user, password
+
+
+def resolve_save_dir(path: str, settings: Settings) -> Path:
+    """The real folder that a request's `path` names, which lies below an allowed root.
+
+    Relative paths start at the data directory. Symbolic links are followed before the check, so
+    write to what this returns; the client gets its own spelling back. The folder need not exist.
+    """
+    named = _checked_spelling(path)
+    try:
+        resolved = settings.data_dir.joinpath(named).resolve()
+        roots = [root.resolve() for root in settings.allowed_roots]
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise BadRequest(f"save_dir {_shown(path)} cannot be resolved") from error
+    if not any(resolved.is_relative_to(root) for root in roots):
+        shown = ", ".join(dict.fromkeys(str(root) for root in settings.allowed_roots))
+        raise PathNotAllowed(
+            f"save_dir {_shown(path)} is outside the folders this server may write to: {shown}"
+        )
+    return resolved
+
+
+def _checked_spelling(path: str) -> PurePosixPath:
+    if not path.strip():
+        raise BadRequest("save_dir is empty")
+    if any(ord(character) < 32 or ord(character) == 127 for character in path):
+        raise BadRequest(f"save_dir {_shown(path)} holds a control character")
+    if "," in path:
+        raise BadRequest(
+            f"save_dir {_shown(path)} holds a comma; paths are answered as a comma list"
+        )
+    if "://" in path:
+        raise BadRequest(f"save_dir {_shown(path)} is a URL, not a folder")
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError as error:  # lone surrogates, which JSON can spell
+        raise BadRequest(f"save_dir {_shown(path)} is not valid Unicode") from error
+    if len(encoded) > MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > MAX_NAME_BYTES:
+        raise BadRequest(f"save_dir {_shown(path)} is longer than file systems allow")
+    named = PurePosixPath(path)
+    if ".." in named.parts:
+        raise PathNotAllowed(f"save_dir {_shown(path)} must not contain '..'")
+    return named
+
+
+def _shown(path: str, limit: int = 200) -> str:
+    return ascii(path if len(path) <= limit else path[:limit] + "…")
