@@ -82,7 +82,7 @@ def test_answer_formats_carry_the_infotext(fmt: str, kind: str):
 
 @pytest.mark.parametrize("fmt", ["avif", "bmpx", ""])
 def test_other_answer_formats_are_refused(fmt: str):
-    with pytest.raises(BadRequest, match="^Invalid image format$"):
+    with pytest.raises(BadRequest, match=r"^Invalid image format$"):
         encode(Image.new("RGB", (8, 8)), fmt, None, OPTIONS)
 
 

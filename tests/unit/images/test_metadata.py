@@ -61,7 +61,8 @@ def test_novelai_text_is_put_together():
     text, items = read_infotext(decode_bytes((INPUTS / "txt_nai.png").read_bytes()))
     assert text == (
         "{cat}, [dog]\nNegative prompt: bad\n"
-        "Steps: 28, Sampler: Euler a, CFG scale: 11.0, Seed: 5, Size: 8x8, Clip skip: 2, ENSD: 31337"
+        "Steps: 28, Sampler: Euler a, CFG scale: 11.0, Seed: 5, Size: 8x8, Clip skip: 2, "
+        "ENSD: 31337"
     )
     assert items["Software"] == "NovelAI"
     assert json.loads(str(items["Comment"]))["uc"] == "bad"
