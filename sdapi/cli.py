@@ -1,0 +1,137 @@
+"""The process: command line in, exit code out.
+
+Exit codes: 0 stopped as asked, 1 could not start, 2 a command line that cannot be understood.
+
+The port is bound before the application is imported, so that a taken port is told at once and an
+early client waits instead of being refused.
+"""
+
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Never
+
+from sdapi import __version__
+from sdapi.flags import FlagError, ParsedFlags, parse
+from sdapi.logs import configure_logging
+from sdapi.security import Credentials
+from sdapi.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+OK, START_FAILED, USAGE = 0, 1, 2
+
+logger = logging.getLogger("sdapi")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until told to stop; returns the exit code."""
+    try:
+        flags = parse(argv, os.environ)
+        if flags["version"]:
+            print(f"sdapi {__version__}")
+            return OK
+        settings = Settings.from_flags(flags, base_dir())
+    except (FlagError, SettingsError) as error:
+        return _complain(f"{error}\nlaunch.py --help lists every flag", USAGE)
+    configure_logging(settings.log_level, settings.log_format)
+    return _start(flags, settings)
+
+
+def run() -> Never:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def base_dir() -> Path:
+    """The launch folder: the checkout's, or the working directory when installed as a package."""
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "launch.py").is_file() else Path.cwd()
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"sdapi: {sentence}", file=sys.stderr)
+    return code
+
+
+def _start(flags: ParsedFlags, settings: Settings) -> int:
+    for warning in flags.warnings():
+        logger.warning(warning)
+    try:
+        (settings.models_dir / "Stable-diffusion").mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _complain(
+            f"cannot make the folder {error.filename}: {error.strerror}; --data-dir names another",
+            START_FAILED,
+        )
+    try:
+        bound = bind(settings.host, settings.port)
+    except OSError as error:
+        return _complain(_bind_problem(settings, error), START_FAILED)
+    with bound:
+        return _serve(settings, bound)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; raises OSError."""
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(
+        (str(address[0]), port), family=family, backlog=2048, dualstack_ipv6=both
+    )
+
+
+def _bind_problem(settings: Settings, error: OSError) -> str:
+    place = f"port {settings.port} on {settings.host}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{place} is in use; stop the program that uses it, or choose another with --port N"
+    if error.errno == errno.EACCES:
+        return f"{place} needs more rights than this user has; choose one above 1023 with --port N"
+    return f"cannot listen on {place}: {error.strerror or error}; see --port and --server-name"
+
+
+def _serve(settings: Settings, bound: socket.socket) -> int:
+    from sdapi.serving import Server  # imports uvicorn
+
+    try:
+        app = _build(settings)
+        server = Server(app, settings, on_started=lambda: announce(settings, bound))
+    except KeyboardInterrupt:
+        return OK
+    except Exception:
+        logger.exception("the server could not start")
+        return START_FAILED
+    return OK if server.serve_until_stopped(bound) else START_FAILED
+
+
+def _build(settings: Settings) -> "FastAPI":
+    from sdapi.app import build_app
+
+    return build_app(settings)
+
+
+def announce(settings: Settings, bound: socket.socket) -> None:
+    """Say where the server is, and warn once when everyone may use it."""
+    host, port = bound.getsockname()[:2]
+    scheme = "https" if settings.tls_certfile else "http"
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    url = f"{scheme}://{shown}:{port}{settings.subpath}"
+    everywhere = " (on every address)" if host in ("0.0.0.0", "::") else ""
+    print(f"sdapi {__version__} is ready at {url}{everywhere}, API at {url}/docs", flush=True)
+    if Credentials(settings).is_open and not ipaddress.ip_address(host).is_loopback:
+        logger.warning(
+            "everyone who reaches this port may use the server; close it with --token or --api-auth"
+        )
+
+
+if __name__ == "__main__":
+    run()

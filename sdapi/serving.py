@@ -1,0 +1,124 @@
+"""uvicorn with the stop that a server of long jobs needs.
+
+On the first SIGTERM or Ctrl-C the application is told to refuse new work
+(`app.state.begin_shutdown`) while the port stays open, so that callers get its 503 and not a
+refused connection. When the running job is done (`app.state.drain`), or `--shutdown-timeout` is
+over, connections are closed and the process ends with 0. A second Ctrl-C ends it at once. The
+application may stop itself the same way with `app.state.request_stop()`.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from sdapi.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+#: for answers that are on their way when the last job ends, then again for the application's end
+CLOSE_TIMEOUT_S = 5
+INTERRUPTED = 130
+
+logger = logging.getLogger("sdapi")
+
+
+class Server(uvicorn.Server):
+    """Serves one application on one listening socket."""
+
+    def __init__(self, app: "FastAPI", settings: Settings, on_started: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            root_path=settings.subpath,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
+            ws_max_size=settings.max_body_bytes,
+            ssl_keyfile=settings.tls_keyfile,
+            ssl_certfile=settings.tls_certfile,
+        )
+        config.load()  # here, so that a bad certificate is a start that failed
+        super().__init__(config)
+        self._state: Any = app.state
+        self._state.request_stop = self.request_stop
+        self._timeout_s = settings.shutdown_timeout_s
+        self._on_started = on_started
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._is_asked_to_stop = False
+
+    def serve_until_stopped(self, bound: socket.socket) -> bool:
+        """Run the event loop; False when the application did not start."""
+        try:
+            self.run(sockets=[bound])
+        except SystemExit:  # how uvicorn says that the application's start failed
+            return False
+        return self.started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn, and then say so."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started and not self.should_exit:
+            self._on_started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal arrived; unlike uvicorn's own this does not raise it again at the end."""
+        if self._is_asked_to_stop and sig == signal.SIGINT:
+            os._exit(INTERRUPTED)
+        self.request_stop()
+
+    def request_stop(self) -> None:
+        """Begin to stop, from any thread; more calls change nothing."""
+        if self._is_asked_to_stop:
+            return
+        self._is_asked_to_stop = True
+        if self._loop is None or not self.started:
+            self.should_exit = True
+            return
+        self._leave_anyway_after(self._timeout_s + 2 * CLOSE_TIMEOUT_S)
+        self._loop.call_soon_threadsafe(self._begin_stop)
+
+    def _begin_stop(self) -> None:
+        self._stopping = asyncio.get_running_loop().create_task(self._stop())
+
+    async def _stop(self) -> None:
+        logger.info("stopping; the running job may take %g s more", self._timeout_s)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._work_done()
+        except TimeoutError:
+            logger.warning("the running job did not finish within %g s", self._timeout_s)
+        except Exception:
+            logger.exception("the application could not finish its work")
+        finally:
+            self.should_exit = True
+
+    async def _work_done(self) -> None:
+        begin_shutdown: Callable[[], None] | None = getattr(self._state, "begin_shutdown", None)
+        drain: Callable[[], Awaitable[None]] | None = getattr(self._state, "drain", None)
+        running = set(self.server_state.tasks)
+        if begin_shutdown is not None:
+            begin_shutdown()
+        if drain is not None:
+            await drain()
+        elif running:
+            await asyncio.wait(running)
+
+    @staticmethod
+    def _leave_anyway_after(seconds: float) -> None:
+        """A job that cannot be stopped sits in a thread, and would hold the process forever."""
+        timer = threading.Timer(seconds, os._exit, args=(0,))
+        timer.daemon = True
+        timer.start()

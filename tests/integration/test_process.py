@@ -1,0 +1,168 @@
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: stands in for the application: /slow takes a second, new requests are refused while it stops
+APP = """
+import asyncio, sys, types
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+def build_app(settings):
+    app = FastAPI()
+    stopping = []
+    app.state.begin_shutdown = lambda: stopping.append(True)
+
+    @app.get("/quick")
+    async def quick():
+        return JSONResponse({}, 503 if stopping else 200)
+
+    @app.get("/slow")
+    async def slow(seconds: float = 1.0):
+        await asyncio.sleep(seconds)
+        return "done"
+
+    @app.get("/stop")
+    async def stop():
+        app.state.request_stop()
+
+    return app
+
+module = types.ModuleType("sdapi.app")
+module.build_app = build_app
+sys.modules["sdapi.app"] = module
+from sdapi.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+class Process:
+    """A server process on a free port."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def get(self, path: str) -> int:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    def get_beside(self, path: str) -> "tuple[threading.Thread, list[int]]":
+        """A request in a thread, and the list that its status goes to when it gets one."""
+        statuses: list[int] = []
+
+        def ask() -> None:
+            with suppress(OSError, HTTPException):
+                statuses.append(self.get(path))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        time.sleep(0.2)  # so that the request is under way
+        return thread, statuses
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(how)
+
+    def exit_code(self) -> int:
+        return self.process.wait(timeout=20)
+
+
+@contextmanager
+def started(tmp_path: Path, *arguments: str, program: str = APP) -> Iterator[Process]:
+    command = [sys.executable, "-c", program, "--port=0", "--data-dir", str(tmp_path), *arguments]
+    environ = {name: value for name, value in os.environ.items() if name != "COMMANDLINE_ARGS"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], 20)[0], "not ready within 20 s"
+            line = process.stdout.readline()
+            port = re.search(r" is ready at http://127\.0\.0\.1:(\d+)", line)
+            assert port, line
+            yield Process(process, int(port[1]))
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_with_zero(tmp_path: Path, how: signal.Signals):
+    with started(tmp_path) as server:
+        assert server.get("/quick") == 200
+        server.stop(how)
+        assert server.exit_code() == 0
+
+
+def test_while_stopping_the_running_request_ends_and_new_ones_are_refused(tmp_path: Path):
+    with started(tmp_path) as server:
+        thread, statuses = server.get_beside("/slow")
+        server.stop()
+        time.sleep(0.2)
+        assert server.get("/quick") == 503
+        thread.join()
+        assert statuses == [200]
+        assert server.exit_code() == 0
+
+
+def test_a_request_that_does_not_end_is_cut_at_the_time_limit(tmp_path: Path):
+    with started(tmp_path, "--shutdown-timeout", "0.2") as server:
+        thread, _ = server.get_beside("/slow?seconds=8")
+        began = time.monotonic()
+        server.stop()
+        assert server.exit_code() == 0
+        assert time.monotonic() - began < 7.5
+        thread.join()
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path):
+    with started(tmp_path) as server:
+        thread, _ = server.get_beside("/slow?seconds=8")
+        server.stop(signal.SIGINT)
+        time.sleep(0.2)
+        server.stop(signal.SIGINT)
+        began = time.monotonic()
+        assert server.exit_code() == 130
+        assert time.monotonic() - began < 2
+        thread.join()
+
+
+def test_the_application_can_stop_the_server(tmp_path: Path):
+    with started(tmp_path) as server:
+        assert server.get("/stop") == 200
+        assert server.exit_code() == 0
+
+
+def test_the_banner_and_warning_say_when_the_server_is_open(tmp_path: Path):
+    with started(tmp_path, "--listen") as server:
+        server.stop()
+        _, errors = server.process.communicate(timeout=20)
+    assert "everyone who reaches this port may use the server" in errors
+    with started(tmp_path, "--listen", "--token", "T") as server:
+        server.stop()
+        _, errors = server.process.communicate(timeout=20)
+    assert "everyone" not in errors
+
+
+def test_an_application_that_does_not_start_is_exit_code_one(tmp_path: Path):
+    broken = APP.replace("app = FastAPI()", "raise RuntimeError('broken')")
+    command = [sys.executable, "-c", broken, "--port=0", "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "RuntimeError: broken" in done.stderr

@@ -1,0 +1,51 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from sdapi.cli import bind, main
+
+
+def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert main([f"--port={port}", "--data-dir", str(tmp_path)]) == 1
+    text = capsys.readouterr().err
+    assert f"port {port} on 127.0.0.1 is in use" in text
+    assert "--port N" in text
+
+
+def test_an_address_that_is_not_ours_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--server-name", "203.0.113.7", "--data-dir", str(tmp_path)]) == 1
+    assert "203.0.113.7" in capsys.readouterr().err
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").touch()
+    assert main(["--data-dir", str(tmp_path / "file")]) == 1
+    assert "--data-dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--lsten"], ["--port", "70000"], ["--api-auth", "x"]])
+def test_mistakes_in_the_command_line_are_exit_code_two(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+):
+    assert main(arguments) == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "sdapi 0.1.0\n"
+
+
+def test_an_early_client_waits_instead_of_being_refused():
+    with bind("127.0.0.1", 0) as bound:
+        socket.create_connection(bound.getsockname(), timeout=1).close()
+
+
+def test_ipv6_can_be_bound():
+    with bind("::1", 0) as bound:
+        assert bound.family == socket.AF_INET6
