@@ -1,0 +1,206 @@
+"""The first stage: a VAE that learns to keep renderings through a 64-fold smaller latent."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tools.demo_model.dataset import TRAIN, UNSEEN, Picture, cached_pictures
+from tools.demo_model.models import SCALE_FACTOR, make_vae
+from tools.demo_model.run_folder import RunFolder, learning_rate
+from tools.demo_model.soft_norm import harden, set_soft_eps, soften
+
+_EDGE_WEIGHT, _TONE_WEIGHT, _KL_WEIGHT = 0.5, 0.5, 1e-4
+_CROP = 64
+
+
+@dataclass(frozen=True, slots=True)
+class VaePlan:
+    """How the VAE is trained."""
+
+    folder: Path
+    device: str
+    size: int = 128
+    pictures: int = 4000
+    steps: int = 640
+    until: int | None = None  # stop early here, with the schedule of the whole run
+    crop_share: float = 0.75  # of all steps; the rest sees whole pictures, which settles colours
+    crop_batch: int = 8
+    frame_batch: int = 3
+    rate: float = 1e-3
+    seed: int = 1
+    workers: int = 2
+    save_every_s: float = 300.0
+
+
+def to_tensor(pictures: Picture, device: str) -> Tensor:
+    """Bytes [N, H, W, 3] to floats [N, 3, H, W] in -1..1."""
+    plain = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
+    return (plain.permute(0, 3, 1, 2) / 127.5 - 1.0).contiguous()
+
+
+def draw_batch(pictures: Picture, step: int, plan: VaePlan) -> Picture:
+    """The batch of one step; depends on nothing but the plan and the step's number."""
+    rng = np.random.default_rng([plan.seed, 10, step])
+    if step >= plan.steps * plan.crop_share:
+        chosen = pictures[np.sort(rng.integers(len(pictures), size=plan.frame_batch))]
+        return chosen[:, :, ::-1] if rng.random() < 0.5 else chosen
+    crops = []
+    for index in rng.integers(len(pictures), size=plan.crop_batch):
+        top, left = rng.integers(plan.size - _CROP + 1, size=2)
+        crop = pictures[index, top : top + _CROP, left : left + _CROP]
+        crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
+    return np.stack(crops)
+
+
+def edge_loss(made: Tensor, wanted: Tensor) -> Tensor:
+    """L1 between horizontal and vertical differences."""
+    across = (made.diff(dim=-1) - wanted.diff(dim=-1)).abs().mean()
+    return across + (made.diff(dim=-2) - wanted.diff(dim=-2)).abs().mean()
+
+
+def vae_loss(vae: AutoencoderKL, wanted: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    """L1 + edges + mean colours + a little KL; also the L1 part alone for the log."""
+    posterior = vae.encode(wanted).latent_dist
+    made = vae.decode(posterior.sample(generator=noise)).sample
+    plain = (made - wanted).abs().mean()
+    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    tone = (F.avg_pool2d(made, 8) - F.avg_pool2d(wanted, 8)).abs().mean()
+    shape = _EDGE_WEIGHT * edge_loss(made, wanted) + _TONE_WEIGHT * tone
+    return plain + shape + _KL_WEIGHT * kl, plain
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, wanted: Tensor, batch: int = 8) -> Tensor:
+    """Encode to the latent's mean and decode."""
+    parts = [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in wanted.split(batch)]
+    return torch.cat(parts).clamp(-1.0, 1.0)
+
+
+def psnr(made: Tensor, wanted: Tensor) -> float:
+    """Mean over pictures, in dB, for values in -1..1."""
+    error = (made - wanted).square().mean(dim=(1, 2, 3))
+    return float((10.0 * torch.log10(4.0 / error)).mean())
+
+
+@torch.no_grad()
+def normalise_latents(vae: AutoencoderKL, pictures: Tensor, batch: int = 16) -> None:
+    """Fold a per-channel shift and scale into the VAE's 1x1 convolutions.
+
+    Afterwards latents times SCALE_FACTOR have mean 0 and deviation 1 in every channel, and the
+    decoder undoes it, so the checkpoint can carry the scale factor that every SD 1 loader assumes.
+    """
+    means = torch.cat([vae.encode(part).latent_dist.mean for part in pictures.split(batch)])
+    shift = means.mean(dim=(0, 2, 3))
+    gain = 1.0 / (SCALE_FACTOR * means.std(dim=(0, 2, 3)))
+    both = torch.cat([gain, torch.ones_like(gain)])
+    vae.quant_conv.weight.mul_(both[:, None, None, None])
+    vae.quant_conv.bias.sub_(torch.cat([shift, torch.zeros_like(shift)])).mul_(both)
+    vae.quant_conv.bias.add_(torch.cat([torch.zeros_like(gain), 2.0 * gain.log()]))
+    inverse = vae.post_quant_conv.weight.clone()  # [4, 4, 1, 1], takes the former latents
+    vae.post_quant_conv.bias.add_((inverse[:, :, 0, 0] * shift).sum(dim=1))
+    vae.post_quant_conv.weight.copy_(inverse / gain[None, :, None, None])
+
+
+def train_vae(plan: VaePlan) -> AutoencoderKL:
+    """Train, or continue to train, and leave `vae.pt` in the run's folder."""
+    torch.manual_seed(plan.seed)
+    run = RunFolder(plan.folder, "vae")
+    vae = make_vae().to(plan.device)
+    set_soft_eps(vae)
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=plan.rate, betas=(0.9, 0.99), fused=True)
+    first = _resume(run, vae, optimiser)
+    cache = plan.folder / f"train_{plan.size}_{plan.pictures}.npy"
+    pictures = cached_pictures(cache, TRAIN, plan.pictures, plan.size, plan.workers)
+    unseen_cache = plan.folder / f"unseen_{plan.size}_200.npy"
+    unseen = cached_pictures(unseen_cache, UNSEEN, 200, plan.size, plan.workers)
+    wanted = to_tensor(unseen[:64], plan.device)
+    saved = time.monotonic()
+    last = plan.until or plan.steps
+    for step in (bar := tqdm(range(first, last), initial=first, total=plan.steps)):
+        plain = _step(vae, optimiser, pictures, step, plan)
+        if step % 50 == 0:
+            bar.set_postfix(l1=f"{plain:.4f}")
+            run.log(step, l1=plain)
+        if step % 160 == 159:
+            made = reconstruct(vae, wanted)
+            run.log(step, psnr=psnr(made, wanted))
+            run.sheet("latest", torch.cat([wanted[:16], made[:16]]) / 2 + 0.5, 8)
+        if time.monotonic() - saved > plan.save_every_s or step == last - 1:
+            run.save({"step": step + 1, "model": vae.state_dict(), "optim": optimiser.state_dict()})
+            saved = time.monotonic()
+    if last < plan.steps:
+        return vae
+    normalise_latents(vae, to_tensor(pictures[:1024], plan.device))
+    harden(vae)
+    save_weights(vae, plan.folder / "vae.pt")
+    run.log(plan.steps, final_psnr=psnr(reconstruct(vae, wanted), wanted))
+    return vae
+
+
+def train_decoder(plan: VaePlan) -> AutoencoderKL:
+    """Go on with the decoder alone, so that latents that are in use keep their meaning.
+
+    Starts from `vae.pt`, keeps the former as `vae.before.pt`, sees whole pictures only.
+    """
+    plan = replace(plan, crop_share=0.0)
+    run = RunFolder(plan.folder, "decoder")
+    vae = make_vae().to(plan.device)
+    vae.load_state_dict(torch.load(plan.folder / "vae.pt", weights_only=True))
+    soften(vae)
+    vae.requires_grad_(False)
+    decoder = nn.ModuleList([vae.decoder, vae.post_quant_conv]).requires_grad_(True)
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=plan.rate, betas=(0.9, 0.99), fused=True)
+    cache = plan.folder / f"train_{plan.size}_{plan.pictures}.npy"
+    pictures = cached_pictures(cache, TRAIN, plan.pictures, plan.size, plan.workers)
+    for step in tqdm(range(plan.steps)):
+        plain = _step(vae, optimiser, pictures, step, plan)
+        if step % 50 == 0:
+            run.log(step, l1=plain)
+    harden(vae)
+    save_weights(vae, plan.folder / "vae.pt")
+    return vae
+
+
+def save_weights(vae: AutoencoderKL, path: Path) -> None:
+    """Write the weights; the file's former content stays beside it."""
+    if path.exists():
+        path.replace(path.with_suffix(".before.pt"))
+    torch.save(vae.state_dict(), path)
+
+
+def _step(
+    vae: AutoencoderKL,
+    optimiser: torch.optim.Optimizer,
+    pictures: Picture,
+    step: int,
+    plan: VaePlan,
+) -> float:
+    """One update; returns the L1 part of the loss."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(step, plan.steps, plan.rate, warm_up=60, fade_share=0.4)
+    noise = torch.Generator(plan.device).manual_seed(plan.seed * 1_000_003 + step)
+    wanted = to_tensor(draw_batch(pictures, step, plan), plan.device)
+    with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
+        loss, plain = vae_loss(vae, wanted, noise)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+    optimiser.step()
+    return float(plain.detach())
+
+
+def _resume(run: RunFolder, vae: AutoencoderKL, optimiser: torch.optim.Optimizer) -> int:
+    """Load the run's state; the number of the first step to do."""
+    state = run.load()
+    if state is None:
+        return 0
+    vae.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optim"])
+    return int(state["step"])
