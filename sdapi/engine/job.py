@@ -1,0 +1,128 @@
+"""A generation job: everything the engine needs to draw, resolved and immutable."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from sdapi.engine.sampler_names import SamplerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A weight file or folder as it was when the job was made; another file under the same name is another key."""
+
+    path: Path
+    sidecar: Path | None = None
+    modified_ns: int = 0
+    size_bytes: int = 0
+
+    @classmethod
+    def of(cls, path: Path, sidecar: Path | None = None) -> "ModelFile":
+        """Describe a file on disk."""
+        stat = path.stat()
+        return cls(path, sidecar, stat.st_mtime_ns, stat.st_size)
+
+
+@dataclass(frozen=True, slots=True)
+class InitImages:
+    """What img2img starts from: RGB pictures of the job's size, one or one for each image of a batch."""
+
+    images: tuple[Image, ...]
+    denoising_strength: float
+    #: pictures keep their own size and their latents are resized (resize mode 3)
+    latent_resize: bool = False
+    noise_multiplier: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """Options of the server that act on sampling, resolved for one job; 0 means the model's or schedule's own."""
+
+    randn_source: str = "GPU"
+    eta_noise_seed_delta: int = 0
+    eta_ancestral: float = 1.0
+    eta_ddim: float = 0.0
+    sigma_min: float = 0.0
+    sigma_max: float = 0.0
+    rho: float = 0.0
+    use_old_karras_range: bool = False
+    always_discard_next_to_last_sigma: bool = False
+    sgm_noise_multiplier: bool = False
+    enable_quantization: bool = False
+    no_batch_determinism: bool = False
+    beta_alpha: float = 0.6
+    beta_beta: float = 0.6
+    img2img_fix_steps: bool = False
+    img2img_extra_noise: float = 0.0
+    batch_cond_uncond: bool = True
+    use_old_scheduling: bool = False
+    clip_skip: int = 1
+    emphasis: str = "Original"
+    comma_backtrack: int = 20
+    sdxl_clip_l_skip: bool = False
+    #: (top, left)
+    sdxl_crop: tuple[int, int] = (0, 0)
+    auto_vae_precision: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request, ready to run. Lists have `n_iter * batch_size` entries; sizes are pixels."""
+
+    id: str
+    #: styles merged, comments removed, extra-network tags still in place
+    prompts: tuple[str, ...]
+    negative_prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    subseeds: tuple[int, ...]
+    checkpoint: ModelFile
+    sampler: SamplerInfo
+    #: the label asked for, `Automatic` included
+    scheduler: str
+    steps: int
+    cfg_scale: float
+    width: int
+    height: int
+    batch_size: int = 1
+    n_iter: int = 1
+    subseed_strength: float = 0.0
+    #: picture size (width, height) the seeds were chosen for
+    seed_resize_from: tuple[int, int] | None = None
+    #: None takes the option of the sampler's kind
+    eta: float | None = None
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = float("inf")
+    s_noise: float = 1.0
+    vae: ModelFile | None = None
+    init: InitImages | None = None
+    options: SamplingOptions = field(default_factory=SamplingOptions)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(height, width) in latent cells; what does not fill one is cut off."""
+        return self.height // 8, self.width // 8
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """A finished picture and its place among the job's `n_iter * batch_size`."""
+
+    index: int
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a job made; fewer images than asked for when it was interrupted."""
+
+    images: tuple[GeneratedImage, ...]
+    #: infotext keys found out while drawing, in order
+    extra: dict[str, Any]
+    is_inpainting_model: bool = False
+    interrupted: bool = False
+    load_s: float = 0.0
+    sample_s: float = 0.0
+    decode_s: float = 0.0

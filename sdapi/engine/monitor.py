@@ -1,0 +1,37 @@
+"""What a running job reports, and how it is told to stop; read by other threads while it runs."""
+
+from dataclasses import dataclass, field
+from threading import Event
+
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Monitor:
+    """Progress of one job. The worker writes the numbers, others read them or set the events."""
+
+    #: passes of the whole job (batches, doubled by hires fix), and how many are done
+    job_count: int = 0
+    job_no: int = 0
+    sampling_steps: int = 0
+    sampling_step: int = 0
+    #: the latest predicted picture, latent [B, C, H/8, W/8]
+    latent: Tensor | None = None
+    #: stop the whole job at the next denoiser call, keeping what there is
+    interrupted: Event = field(default_factory=Event)
+    #: stop the current batch only
+    skipped: Event = field(default_factory=Event)
+
+    def begin_sampling(self, steps: int) -> None:
+        """A sampler starts; a skip meant for the batch before is forgotten."""
+        self.sampling_steps = steps
+        self.sampling_step = 0
+
+    def end_pass(self) -> None:
+        """One of `job_count` passes is done."""
+        self.job_no += 1
+        self.latent = None
+
+    @property
+    def should_stop(self) -> bool:
+        return self.interrupted.is_set() or self.skipped.is_set()

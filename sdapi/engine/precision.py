@@ -1,0 +1,20 @@
+"""Which number type each part of a model runs in."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Types of the UNet and text encoders, and of the VAE."""
+
+    unet: torch.dtype
+    vae: torch.dtype
+
+    @classmethod
+    def choose(cls, device: torch.device, *, no_half: bool, no_half_vae: bool) -> "Precision":
+        """float32 on a CPU; half precision on a GPU unless the flags forbid it."""
+        if device.type == "cpu" or no_half:
+            return cls(torch.float32, torch.float32)
+        return cls(torch.float16, torch.float32 if no_half_vae else torch.float16)

@@ -1,0 +1,1 @@
+"""The webui's prompt language: weights, BREAK, AND, editing, alternation and extra-network tags."""

@@ -1,0 +1,69 @@
+"""Between pictures and latents (contract: webui-generation 11)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from PIL import Image
+from torch import Tensor
+
+from sdapi.errors import NanProduced
+
+_NAN_TEXT = (
+    "A tensor with NaNs was produced in VAE. The VAE cannot work in its number type; try --no-half-vae. "
+    "Use --disable-nan-check commandline argument to disable this check."
+)
+
+
+def to_tensor(images: Sequence[Image.Image]) -> Tensor:
+    """RGB pictures of one size -> [B, 3, H, W] in [-1, 1]."""
+    arrays = [np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0 for image in images]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) * 2.0 - 1.0
+
+
+def encode(
+    vae: AutoencoderKL, pixels: Tensor, scale_factor: float, generator: torch.Generator
+) -> Tensor:
+    """Sample latents [B, C, H/8, W/8], float32, of pictures [B, 3, H, W] in [-1, 1], one at a time.
+
+    The posterior is sampled with CPU noise from `generator`, not its mode.
+    """
+    latents: list[Tensor] = []
+    for picture in pixels.split(1):
+        moments = vae.encode(picture.to(vae.device, vae.dtype), return_dict=False)[0]
+        mean, std = moments.mean.float(), moments.std.float()
+        noise = torch.randn(mean.shape, generator=generator)
+        latents.append((mean + std * noise.to(mean.device)) * scale_factor)
+    return torch.cat(latents)
+
+
+def decode(
+    vae: AutoencoderKL, latents: Tensor, scale_factor: float, *, widen_on_nan: bool
+) -> list[Image.Image]:
+    """Decode latents [B, C, h, w] to RGB pictures, one at a time.
+
+    A half-precision VAE that makes NaNs is switched to float32 for good when `widen_on_nan`; else, or when it
+    makes them there too, raises `NanProduced`.
+    """
+    return [
+        to_image(_decode_one(vae, latent / scale_factor, widen_on_nan))
+        for latent in latents.split(1)
+    ]
+
+
+def _decode_one(vae: AutoencoderKL, latent: Tensor, widen_on_nan: bool) -> Tensor:
+    pixels = vae.decode(latent.to(vae.dtype), return_dict=False)[0].float()
+    if not torch.isnan(pixels).any():
+        return pixels[0]
+    if not widen_on_nan or vae.dtype == torch.float32:
+        raise NanProduced(_NAN_TEXT)
+    vae.to(torch.float32)
+    return _decode_one(vae, latent, widen_on_nan)
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """[3, H, W] in [-1, 1] -> picture; values are cut off, not rounded."""
+    scaled = ((pixels + 1.0) / 2.0).clamp(0.0, 1.0) * 255.0
+    array = scaled.permute(1, 2, 0).cpu().numpy().astype(np.uint8)
+    return Image.fromarray(array)

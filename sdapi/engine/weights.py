@@ -1,0 +1,86 @@
+"""Reading weight files: safetensors, and pickles through PyTorch's restricted unpickler only."""
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sdapi.errors import ModelUnusable
+
+StateDict = dict[str, Tensor]
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """Read every tensor of a weight file to the CPU.
+
+    Nested pickles (`{"state_dict": …}`, `{"model": …}`, `{"params_ema": …}`) are unwrapped.
+    Raises `ModelUnusable` naming the file and the reason when it is missing, truncated, foreign, or a pickle
+    that holds anything but tensors and plain containers.
+    """
+    try:
+        if path.suffix.lower() == ".safetensors" or _is_safetensors(path):
+            return load_file(path, device="cpu")
+        return _tensors_of(_read_pickle(path), path)
+    except FileNotFoundError:
+        raise ModelUnusable(f"{path.name}: the file is gone") from None
+    except SafetensorError as error:
+        raise ModelUnusable(f"{path.name}: not a whole safetensors file ({error})") from error
+    except OSError as error:
+        raise ModelUnusable(f"{path.name}: cannot be read ({error.strerror or error})") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The string metadata in a safetensors header; empty for other files."""
+    if path.suffix.lower() != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether the file starts with a safetensors header, whatever its name says."""
+    with path.open("rb") as file:
+        head = file.read(9)
+        if len(head) < 9 or head[8:9] != b"{":
+            return False
+        length = int.from_bytes(head[:8], "little")
+        if length > 100_000_000:
+            return False
+        try:
+            json.loads(head[8:] + file.read(length - 1))
+        except ValueError:
+            return False
+    return True
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0] if str(error) else "not a PyTorch file"
+        raise ModelUnusable(
+            f"{path.name}: refused, because it is no plain weight file ({reason}); convert it to .safetensors"
+        ) from error
+    except (EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelUnusable(f"{path.name}: broken or not a PyTorch file ({reason})") from error
+
+
+def _tensors_of(content: object, path: Path) -> StateDict:
+    for key in ("state_dict", "params_ema", "params", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise ModelUnusable(f"{path.name}: holds no dictionary of tensors")
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise ModelUnusable(f"{path.name}: holds no tensors")
+    return tensors
