@@ -144,4 +144,4 @@ def _text_chunk(key: str, value: str) -> bytes:
         return _chunk(b"tEXt", name + value.encode("latin-1"))
     except UnicodeEncodeError:
         # no compression, no language, no translated key
-        return _chunk(b"iTXt", name + b"\0\0\0\0" + value.encode("utf-8", "surrogatepass"))
+        return _chunk(b"iTXt", name + b"\0\0\0\0" + value.encode("utf-8", "replace"))

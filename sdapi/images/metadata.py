@@ -1,6 +1,7 @@
 """The text a picture carries: `parameters` in PNG, UserComment in EXIF, comments in GIF."""
 
 import json
+import struct
 from typing import Final, cast
 
 from PIL import ExifTags, Image
@@ -38,11 +39,16 @@ _NOVELAI_SAMPLERS: Final = {
 
 
 def exif_with_text(text: str) -> bytes:
-    """An EXIF block with the text as UserComment, in the big-endian "unicode" form."""
-    exif = Image.Exif()
-    exif.endian = ">"
-    exif.get_ifd(_IFD_TAG)[_USER_COMMENT] = _UNICODE + text.encode("utf-16-be", "surrogatepass")
-    return exif.tobytes()
+    """An EXIF block with the text as UserComment, in the big-endian "unicode" form.
+
+    Laid out by hand: Pillow declares a comment as bytes, which other readers take for numbers.
+    """
+    comment = _UNICODE + text.encode("utf-16-be", "replace")
+    header = b"Exif\0\0MM\0*" + struct.pack(">I", 8)
+    # one entry each: the first directory points to the second, the second to the comment behind it
+    first = struct.pack(">HHHIII", 1, _IFD_TAG, 4, 1, 26, 0)
+    second = struct.pack(">HHHII", 1, _USER_COMMENT, 7, len(comment), 40)
+    return header + first + second + comment
 
 
 def read_infotext(image: Image.Image) -> tuple[str, dict[str, object]]:

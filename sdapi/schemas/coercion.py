@@ -39,7 +39,10 @@ def _flag(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, (str, int, float)):
+    if isinstance(value, str):
+        # JSON can spell half of a surrogate pair, which no file and no answer can hold
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, (int, float)):
         return str(value)
     raise PydanticKnownError("string_type")
 

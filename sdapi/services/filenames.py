@@ -24,7 +24,7 @@ MAX_NAME_BYTES: Final = 220
 #: characters that a part of a name may have at most (`--filenames-max-length`)
 MAX_PART_LENGTH: Final = 128
 
-_FORBIDDEN: Final = re.compile(r"[#<>:\"/\\|?*\n\r\t]")
+_FORBIDDEN: Final = re.compile('[#<>:"/\\\\|?*\n\r\t\0\ud800-\udfff]')
 _PATTERN: Final = re.compile(r"(.*?)(?:\[([^\[\]<>]+)((?:<[^<>]*>)*)\]|$)", re.DOTALL)
 _ARGUMENT: Final = re.compile(r"<([^<>]*)>")
 _NOT_A_WORD: Final = re.compile(rf"[\s{re.escape(string.punctuation)}]+")
@@ -130,7 +130,7 @@ def decoration(context: NameContext, options: Options, *, is_grid: bool = False)
 
 def fit(name: str) -> str:
     """A name cut to what file systems take, which count bytes, with room for an ending."""
-    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    return name.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def next_number(directory: Path, prefix: str = "") -> int:
@@ -164,7 +164,7 @@ def _value(name: str, arguments: list[str], context: NameContext, options: Optio
 
 
 def _hash(text: str, arguments: list[str]) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[: _length(arguments)]
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[: _length(arguments)]
 
 
 def _length(arguments: list[str]) -> int | None:

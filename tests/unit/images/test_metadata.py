@@ -1,6 +1,5 @@
 """Reading the text pictures carry."""
 
-import base64
 import io
 import json
 from pathlib import Path
@@ -21,12 +20,10 @@ def saved(fmt: str, **settings: object) -> Image.Image:
 
 
 def test_exif_is_laid_out_as_the_recorded_files_have_it():
-    block = exif_with_text("ab")
-    body = block.removeprefix(b"Exif\0\0")
-    assert body == (
-        b"MM\0*\0\0\0\x08\0\x01\x87i\0\x04\0\0\0\x01\0\0\0\x1a\0\0\0\0"
+    assert exif_with_text("ab") == (
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87i\0\x04\0\0\0\x01\0\0\0\x1a\0\0\0\0"
         b"\0\x01\x92\x86\0\x07\0\0\0\x0c\0\0\0(UNICODE\0\0a\0b"
-    ) or body.endswith(b"UNICODE\0\0a\0b")
+    )
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "WEBP", "AVIF"])
@@ -85,8 +82,3 @@ def test_other_entries_are_returned_as_json_can_hold_them():
         "raw": "a",
         "pair": [1, 2],
     }
-
-
-def test_base64_round_trip_of_a_recorded_jpeg_style_comment():
-    data = base64.b64encode(exif_with_text("猫"))
-    assert "猫" in base64.b64decode(data)[-2:].decode("utf-16-be")

@@ -74,6 +74,7 @@ def test_defaults_are_echoed_with_the_recorded_types():
         ("cfg_scale", "7.5", 7.5),
         ("prompt", 5, "5"),
         ("prompt", 1.5, "1.5"),
+        ("prompt", "猫 \ud800", "猫 ?"),
         ("tiling", "yes", True),
         ("tiling", "OFF", False),
         ("tiling", 0, False),

@@ -45,6 +45,12 @@ def test_sanitizing_equals_the_recorded(text: str):
     assert both == SANITIZED[text]
 
 
+def test_half_a_surrogate_pair_does_not_reach_the_file_system():
+    context = changed(prompt="a\ud800\0b")
+    assert expand("[prompt_spaces]", context, OPTIONS) == "a__b"
+    assert len(expand("[prompt_hash]", context, OPTIONS)) == 8
+
+
 @given(st.text())
 def test_sanitized_text_can_be_a_file_name(text: str):
     cleaned = sanitize(text)
