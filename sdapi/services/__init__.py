@@ -1,0 +1,1 @@
+"""Use cases: what routes call and extensions build on; they own no tensors."""
