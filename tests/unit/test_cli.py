@@ -1,4 +1,7 @@
+import importlib.util
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,26 @@ def test_an_early_client_waits_instead_of_being_refused():
 def test_ipv6_can_be_bound():
     with bind("::1", 0) as bound:
         assert bound.family == socket.AF_INET6
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("sdapi.cli", {"uvicorn", "fastapi", "pydantic", "httpx", "numpy", "PIL", "torch"}),
+        ("sdapi.serving", {"pydantic", "numpy", "PIL", "torch"}),
+        ("sdapi.services.fetch", {"httpx", "numpy", "PIL", "torch"}),
+        ("sdapi.app", {"torch", "diffusers", "transformers", "accelerate", "scipy", "cv2"}),
+    ],
+)
+def test_importing_a_part_does_not_load_what_it_may_never_need(module: str, absent: set[str]):
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not built yet")
+    program = f"import {module}, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert absent & set(done.stdout.split()) == set()
