@@ -131,6 +131,20 @@ def test_a_request_that_does_not_end_is_cut_at_the_time_limit(tmp_path: Path):
         thread.join()
 
 
+def test_the_application_says_when_its_work_is_done(tmp_path: Path):
+    slow_end = APP.replace(
+        "stopping = []",
+        "stopping = []; app.state.drain = lambda: asyncio.sleep(0.6)",
+    )
+    with started(tmp_path, program=slow_end) as server:
+        began = time.monotonic()
+        server.stop()
+        time.sleep(0.2)
+        assert server.get("/quick") == 503
+        assert server.exit_code() == 0
+        assert time.monotonic() - began > 0.6
+
+
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path):
     with started(tmp_path) as server:
         thread, _ = server.get_beside("/slow?seconds=8")
