@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,6 +108,11 @@ def _serve(settings: Settings, bound: socket.socket) -> int:
         server = Server(app, settings, on_started=lambda: announce(settings, bound))
     except KeyboardInterrupt:
         return OK
+    except ssl.SSLError as error:
+        return _complain(
+            f"--tls-keyfile and --tls-certfile are no private key and its certificate ({error})",
+            START_FAILED,
+        )
     except Exception:
         logger.exception("the server could not start")
         return START_FAILED
@@ -124,7 +130,7 @@ def announce(settings: Settings, bound: socket.socket) -> None:
     host, port = bound.getsockname()[:2]
     scheme = "https" if settings.tls_certfile else "http"
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    url = f"{scheme}://{shown}:{port}{settings.subpath}"
+    url = f"{scheme}://{shown}:{port}"  # of this port; only a proxy knows the subpath
     everywhere = " (on every address)" if host in ("0.0.0.0", "::") else ""
     print(f"sdapi {__version__} is ready at {url}{everywhere}, API at {url}/docs", flush=True)
     if Credentials(settings).is_open and not ipaddress.ip_address(host).is_loopback:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 _FIELDS: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039 (never changed in place)
 _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: they say at INFO what nobody who draws pictures asked
-_TALKATIVE = ("httpx", "httpcore", "urllib3", "PIL", "websockets", "asyncio", "oss2")
+_TALKATIVE = ("httpx", "httpcore", "urllib3", "PIL", "websockets", "asyncio", "oss2", "uvicorn")
 
 
 @contextmanager

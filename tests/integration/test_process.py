@@ -180,3 +180,13 @@ def test_an_application_that_does_not_start_is_exit_code_one(tmp_path: Path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert "RuntimeError: broken" in done.stderr
+
+
+def test_a_bad_certificate_is_named(tmp_path: Path):
+    (tmp_path / "key").write_text("no key")
+    command = [sys.executable, "-c", APP, "--port=0", "--data-dir", str(tmp_path)]
+    tls = ["--tls-keyfile", str(tmp_path / "key"), "--tls-certfile", str(tmp_path / "key")]
+    done = subprocess.run([*command, *tls], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "--tls-keyfile" in done.stderr
+    assert "Traceback" not in done.stderr
