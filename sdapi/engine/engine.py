@@ -77,6 +77,14 @@ class Engine:
         with self._checkpoint(checkpoint):
             pass
 
+    def has_loaded(self, checkpoint: ModelFile) -> bool:
+        """Whether a job with this checkpoint would start without reading its file."""
+        return checkpoint in self.cache
+
+    def clear(self) -> None:
+        """Drop every cached model."""
+        self.cache.clear()
+
     def run(self, job: Job, monitor: Monitor) -> Result:
         """Draw a job's pictures.
 

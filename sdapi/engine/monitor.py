@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 from threading import Event
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(slots=True)
@@ -16,7 +18,7 @@ class Monitor:
     sampling_steps: int = 0
     sampling_step: int = 0
     #: the latest predicted picture, latent [B, C, H/8, W/8]
-    latent: Tensor | None = None
+    latent: "Tensor | None" = None
     #: stop the whole job at the next denoiser call, keeping what there is
     interrupted: Event = field(default_factory=Event)
     #: stop the current batch only

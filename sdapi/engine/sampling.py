@@ -94,7 +94,7 @@ def _run_sigma_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
     else:
         steps, t_enc = img2img_steps(job.steps, run.start)
         sigmas = schedule_sigmas(job, model, run.components.family, steps, extra)
-        used = sigmas[len(sigmas) - t_enc - 2 :] if t_enc + 2 <= len(sigmas) else sigmas
+        used = sigmas[steps - t_enc - 1 :]
         x = run.start.latent + _scaled_noise(noise, run.start) * float(used[0])
         if run.start.extra_noise > 0:
             extra["Extra noise"] = run.start.extra_noise

@@ -74,7 +74,7 @@ class ImageFiles:
             if options.flag("export_for_4chan"):
                 _export_smaller(image, path, size_bytes, infotext, options)
             if options.flag("save_txt") and infotext:
-                _replace(path.with_suffix(".txt"), f"{infotext}\n".encode())
+                replace_file(path.with_suffix(".txt"), f"{infotext}\n".encode())
         return path
 
     def _publish_numbered(
@@ -147,7 +147,7 @@ def _export_smaller(
         image = resize_to(
             image.convert("RGB"), (round(image.width * scale), round(image.height * scale))
         )
-    _replace(copy, encode_file(image, "jpg", infotext, options))
+    replace_file(copy, encode_file(image, "jpg", infotext, options))
 
 
 def _publish_first_free(temporary: Path, directory: Path, stem: str, ending: str) -> Path:
@@ -181,7 +181,8 @@ def _publish(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole, in place of the one that is there; raises OSError."""
     with _temporary_file(path.parent, data) as temporary:
         os.replace(temporary, path)
 

@@ -1,0 +1,97 @@
+"""The application: services, routes, and what every request passes through."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import swagger_ui_bundle
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.cors import CORSMiddleware
+
+from sdapi import __version__
+from sdapi.middleware import BodyLimit, Gate, RequestLog
+from sdapi.problems import install_handlers
+from sdapi.routes import catalog, extras, generation, progress, system
+from sdapi.services.container import Services
+from sdapi.services.worker import EngineMaker, TorchEngines
+from sdapi.settings import Settings
+
+_DOCS_ASSETS = "/docs-assets"
+
+
+def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI:
+    """The whole server as an ASGI application; torch is imported later, by the workers.
+
+    `engines` replaces what draws, for tests.
+    """
+    services = Services.build(settings, engines or TorchEngines())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services.start()
+        yield
+        services.close()
+
+    app = FastAPI(
+        title="sdapi",
+        version=__version__,
+        description="The Stable Diffusion WebUI API and the EAS additions to it.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    app.state.is_stopping = False
+
+    def begin_shutdown() -> None:
+        app.state.is_stopping = True
+
+    app.state.begin_shutdown = begin_shutdown
+    app.state.drain = services.drain
+
+    for router in (
+        generation.router,
+        extras.router,
+        catalog.router,
+        progress.router,
+        system.router,
+    ):
+        app.include_router(router)
+    _add_docs(app)
+    install_handlers(app)
+    app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
+    app.add_middleware(Gate, credentials=services.credentials, state=app.state)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins),
+        allow_origin_regex=settings.cors_origins_regex,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_credentials=True,
+    )
+    app.add_middleware(RequestLog, prints=settings.api_log)
+    return app
+
+
+def _add_docs(app: FastAPI) -> None:
+    """Swagger UI from files of our own: an operator's network may reach no CDN."""
+    folder = Path(swagger_ui_bundle.swagger_ui_path)
+    app.mount(_DOCS_ASSETS, StaticFiles(directory=folder), name="docs-assets")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+        root = str(app.root_path).rstrip("/")
+        return get_swagger_ui_html(
+            openapi_url=f"{root}{app.openapi_url}",
+            title="sdapi",
+            swagger_js_url=f"{root}{_DOCS_ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{root}{_DOCS_ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{root}{_DOCS_ASSETS}/favicon-32x32.png",
+        )
+
+    @app.get("/redoc", include_in_schema=False)
+    async def redoc() -> RedirectResponse:  # pyright: ignore[reportUnusedFunction]
+        return RedirectResponse("docs")

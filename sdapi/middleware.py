@@ -1,0 +1,148 @@
+"""What every request passes through, outermost first: log, CORS (Starlette's), gate, body limit.
+
+Plain ASGI, so that large answers are not copied.
+"""
+
+import logging
+import time
+import uuid
+from datetime import datetime
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sdapi.errors import BadRequest, SDAPIError, ShuttingDown, Unauthorized
+from sdapi.problems import error_response, json_response, unexpected_body
+from sdapi.security import Credentials
+
+log = logging.getLogger(__name__)
+
+#: Open to everyone: a load balancer asks them, and they tell nothing.
+_HEALTH = ("/healthz", "/readyz")
+
+
+class BodyTooLarge(BadRequest):
+    status, code = 413, "body_too_large"
+
+
+class RequestLog:
+    """Gives a request its id and time, and turns what nobody caught into a 500."""
+
+    def __init__(self, app: ASGIApp, *, prints: bool) -> None:
+        self.app = app
+        self.prints = prints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = scope["sdapi.request_id"] = uuid.uuid4().hex
+        status = 0
+
+        async def timed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-process-time"] = f"{time.perf_counter() - started:.4f}".rstrip("0")
+                headers["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, timed)
+        except Exception as error:
+            log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+            if status == 0:
+                response = json_response(unexpected_body(error, request_id), 500)
+                await response(scope, receive, timed)
+        finally:
+            if self.prints and scope["path"].startswith("/sdapi"):
+                self._print(scope, status, time.perf_counter() - started)
+
+    @staticmethod
+    def _print(scope: Scope, status: int, seconds: float) -> None:
+        now = datetime.now().strftime("%Y-%m-%d %H:%M:%S.%f")
+        protocol = f"{scope.get('scheme', 'http')}/{scope.get('http_version', '1.1')}"
+        client = (scope.get("client") or ("-",))[0]
+        print(
+            f"API {now} {status} {protocol} {scope['method']} {scope['path']} {client} {seconds:.4f}",
+            flush=True,
+        )
+
+
+class Gate:
+    """Lets in who may, and nobody new while the server stops."""
+
+    def __init__(self, app: ASGIApp, *, credentials: Credentials, state: Any) -> None:
+        self.app = app
+        self.credentials = credentials
+        self.state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in _HEALTH:
+            await self.app(scope, receive, send)
+            return
+        error = self._refusal(scope)
+        if error is None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            response = error_response(error, scope.get("sdapi.request_id", ""))
+            if isinstance(error, Unauthorized) and self.credentials.has_users:
+                response.headers["www-authenticate"] = "Basic"
+            await response(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> SDAPIError | None:
+        try:
+            self.credentials.check(Headers(scope=scope).get("authorization"))
+        except Unauthorized as error:
+            return error
+        if self.state.is_stopping:
+            return ShuttingDown("the server is shutting down")
+        return None
+
+
+class BodyLimit:
+    """Refuses bodies over a size, by their declared length or while they arrive."""
+
+    def __init__(self, app: ASGIApp, *, limit_bytes: int) -> None:
+        self.app = app
+        self.limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isdigit() and int(declared) > self.limit_bytes:
+            await self._refuse(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self.limit_bytes:
+                    raise BodyTooLarge(self._sentence())
+            return message
+
+        await self.app(scope, counted, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = BodyTooLarge(self._sentence())
+        response = error_response(error, Request(scope).scope.get("sdapi.request_id", ""))
+        response.headers["connection"] = "close"
+        await response(scope, receive, send)
+
+    def _sentence(self) -> str:
+        return f"the body is larger than {self.limit_bytes} bytes; --max-body-mb sets the limit"

@@ -1,0 +1,118 @@
+"""Errors on the wire: one shape for each kind (design 3a, webui-api 2)."""
+
+import logging
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from sdapi.errors import SDAPIError
+from sdapi.schemas.validation import validation_body
+from sdapi.services import url_mode
+from sdapi.services.eas import save_dir_of
+
+log = logging.getLogger(__name__)
+
+
+def json_response(
+    content: object, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """JSON bytes; lone surrogates, which no encoding has, become question marks."""
+    try:
+        data = orjson.dumps(content)
+    except TypeError:
+        data = orjson.dumps(_without_surrogates(content))
+    return Response(data, status, headers, media_type="application/json")
+
+
+def error_body(error: SDAPIError, request_id: str) -> dict[str, Any]:
+    """The webui's four keys and our two."""
+    return {
+        "error": "HTTPException",
+        "detail": error.detail,
+        "body": "",
+        "errors": "",
+        "code": error.code,
+        "request_id": request_id,
+    }
+
+
+def error_response(error: SDAPIError, request_id: str) -> Response:
+    """An error as its answer."""
+    return json_response(error_body(error, request_id), error.status, error_headers(error))
+
+
+def error_headers(error: SDAPIError) -> dict[str, str]:
+    """`Retry-After` where waiting helps."""
+    return {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+
+
+def request_id_of(request: Request) -> str:
+    return str(request.scope.get("sdapi.request_id", ""))
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Answer every exception in its shape; the unexpected shows its class name and nothing else."""
+
+    async def on_sdapi_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, SDAPIError)
+        return error_response(error, request_id_of(request))
+
+    async def on_validation_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        body = validation_body(error)
+        if save_dir_of(error.body) is not None:
+            return url_failure(_first_sentence(body), 422, _id_task(error.body))
+        return json_response(body, 422)
+
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return json_response({"detail": error.detail}, error.status_code, dict(error.headers or {}))
+
+    app.add_exception_handler(SDAPIError, on_sdapi_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+
+
+def unexpected_body(error: Exception, request_id: str) -> dict[str, Any]:
+    """What a defect of ours shows: its class name; the rest is in the log."""
+    return {
+        "error": type(error).__name__,
+        "detail": "",
+        "body": "",
+        "errors": "",
+        "code": "internal_error",
+        "request_id": request_id,
+    }
+
+
+def url_failure(
+    sentence: str, status: int, id_task: str | None, headers: dict[str, str] | None = None
+) -> Response:
+    """A failure in URL mode's shape."""
+    content = url_mode.answer(id_task=id_task, status=status, error=sentence)
+    return json_response(content, status, headers)
+
+
+def _first_sentence(body: dict[str, Any]) -> str:
+    first = body["detail"][0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    return f"{where}: {first['msg']}"
+
+
+def _id_task(body: Any) -> str | None:
+    value = body["alwayson_scripts"].get("id_task")
+    return value if isinstance(value, str) else None
+
+
+def _without_surrogates(content: Any) -> Any:
+    if isinstance(content, str):
+        return content.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(content, dict):
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_surrogates(item) for item in content]
+    return content if isinstance(content, (int, float, bool, type(None))) else str(content)

@@ -1,0 +1,60 @@
+"""What this server has: checkpoints, VAEs, samplers, schedulers."""
+
+import anyio.to_thread
+from fastapi import APIRouter
+
+from sdapi.engine.sampler_names import SAMPLERS, SCHEDULERS
+from sdapi.routes import ServicesDep
+from sdapi.schemas.catalog import SamplerItem, SchedulerItem, SDModelItem, SDVaeItem
+
+router = APIRouter(prefix="/sdapi/v1", tags=["catalog"])
+
+
+@router.get("/sd-models")
+async def sd_models(services: ServicesDep) -> list[SDModelItem]:
+    """The checkpoints; hashes appear once they have been computed."""
+    checkpoints = await anyio.to_thread.run_sync(lambda: services.catalog.checkpoints)
+    return [
+        SDModelItem(
+            title=c.title,
+            model_name=c.model_name,
+            hash=c.shorthash,
+            sha256=c.sha256,
+            filename=str(c.path),
+            config=str(c.sidecar) if c.sidecar else None,
+        )
+        for c in checkpoints
+    ]
+
+
+@router.get("/sd-vae")
+async def sd_vae(services: ServicesDep) -> list[SDVaeItem]:
+    """The VAEs that are files of their own."""
+    return [SDVaeItem(model_name=v.name, filename=str(v.path)) for v in services.catalog.vaes]
+
+
+@router.get("/samplers")
+async def samplers() -> list[SamplerItem]:
+    """The samplers, in the webui's order."""
+    return [SamplerItem(name=s.name, aliases=list(s.aliases), options=s.options) for s in SAMPLERS]
+
+
+@router.get("/schedulers")
+async def schedulers() -> list[SchedulerItem]:
+    """The sigma schedules, in the webui's order."""
+    return [
+        SchedulerItem(
+            name=s.name,
+            label=s.label,
+            aliases=list(s.aliases) if s.aliases else None,
+            default_rho=s.default_rho,
+            need_inner_model=s.needs_model,
+        )
+        for s in SCHEDULERS
+    ]
+
+
+@router.post("/refresh-checkpoints")
+async def refresh_checkpoints(services: ServicesDep) -> None:
+    """Look for checkpoints and VAEs on disk again."""
+    await anyio.to_thread.run_sync(services.catalog.refresh)

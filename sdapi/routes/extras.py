@@ -1,0 +1,21 @@
+"""POST /sdapi/v1/png-info."""
+
+import anyio.to_thread
+from fastapi import APIRouter
+
+from sdapi import images, infotext
+from sdapi.routes import ServicesDep
+from sdapi.schemas.extras import PNGInfoRequest, PNGInfoResponse
+from sdapi.services.styles import Styles
+
+router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
+
+
+@router.post("/png-info")
+async def png_info(body: PNGInfoRequest, services: ServicesDep) -> PNGInfoResponse:
+    """Read the generation parameters out of a picture."""
+    image = await services.images.load(body.image.strip(), services.options.current, field="image")
+    text, items = await anyio.to_thread.run_sync(images.read_infotext, image)
+    styles = await anyio.to_thread.run_sync(Styles.load, *services.settings.styles_files)
+    parameters = infotext.parse(text, options=services.options.current, styles=styles)
+    return PNGInfoResponse(info=text, items=items, parameters=parameters)

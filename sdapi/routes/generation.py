@@ -1,0 +1,59 @@
+"""POST /sdapi/v1/txt2img and /img2img."""
+
+import logging
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from sdapi.errors import SDAPIError
+from sdapi.problems import error_headers, json_response, url_failure
+from sdapi.routes import ServicesDep
+from sdapi.schemas.generation import GenerationResponse, Img2ImgRequest, Txt2ImgRequest
+from sdapi.services.container import Services
+from sdapi.services.generation import Caller, Kind
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/sdapi/v1", tags=["generation"])
+
+
+@router.post("/txt2img", response_model=GenerationResponse)
+async def txt2img(body: Txt2ImgRequest, request: Request, services: ServicesDep) -> Response:
+    """Draw pictures from a prompt.
+
+    `alwayson_scripts` also takes the EAS keys `sd_model_checkpoint`, `sd_vae`, `save_dir`, `id_task` and `uid`.
+    """
+    return await _generate("txt2img", body, request, services)
+
+
+@router.post("/img2img", response_model=GenerationResponse)
+async def img2img(body: Img2ImgRequest, request: Request, services: ServicesDep) -> Response:
+    """Draw pictures from a prompt and a picture; `alwayson_scripts.image_link` may name the picture by URL."""
+    return await _generate("img2img", body, request, services)
+
+
+async def _generate(
+    kind: Kind, body: Txt2ImgRequest | Img2ImgRequest, request: Request, services: Services
+) -> Response:
+    save_dir = body.alwayson_scripts.get("save_dir")
+    caller = Caller(
+        services.credentials.user_of(request.headers.get("authorization")),
+        lambda: _disconnected(request),
+    )
+    if not isinstance(save_dir, str):
+        return json_response(await services.generation.answer(kind, body, caller))
+    id_task = body.alwayson_scripts.get("id_task")
+    id_task = id_task if isinstance(id_task, str) else None
+    try:
+        return json_response(await services.generation.answer(kind, body, caller))
+    except SDAPIError as error:
+        return url_failure(error.detail, error.status, id_task, error_headers(error))
+    except Exception as error:
+        log.exception("request failed in URL mode")
+        return url_failure(type(error).__name__, 500, id_task)
+
+
+async def _disconnected(request: Request) -> Any:
+    """Return when the client has closed the connection; its body has been read by now."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,90 @@
+"""Progress of the running job, and stopping it."""
+
+import time
+
+import anyio.to_thread
+from fastapi import APIRouter
+
+from sdapi.routes import ServicesDep
+from sdapi.schemas.progress import ProgressResponse, ProgressState
+from sdapi.services.container import Services
+from sdapi.services.progress import progress_of
+from sdapi.services.tasks import Task
+
+router = APIRouter(prefix="/sdapi/v1", tags=["progress"])
+
+
+@router.get("/progress")
+async def progress(
+    services: ServicesDep, skip_current_image: bool = False, id_task: str | None = None
+) -> ProgressResponse:
+    """How far the running job is, or the one of `id_task`; zeros when idle."""
+    task = services.tasks.get(id_task) if id_task else services.tasks.running
+    if task is None or not task.is_open:
+        return ProgressResponse(progress=0.0, eta_relative=0.0, state=_idle_state(services))
+    fraction = progress_of(task)
+    eta = 0.0
+    if task.started is not None and fraction > 0:
+        elapsed = time.time() - task.started
+        eta = elapsed / fraction - elapsed
+    image = None
+    if not skip_current_image and task.monitor.latent is not None:
+        options = services.options.current
+        image = await anyio.to_thread.run_sync(services.previews.current, task, options)
+    return ProgressResponse(
+        progress=min(fraction, 1.0), eta_relative=eta, state=_state(task), current_image=image
+    )
+
+
+@router.post("/interrupt")
+async def interrupt(services: ServicesDep, id_task: str | None = None) -> dict[str, str]:
+    """Stop the running job within a step, keeping what it has; or the job of `id_task`."""
+    task = services.tasks.get(id_task) if id_task else services.tasks.running
+    if task is not None:
+        services.tasks.cancel(task)
+    return {}
+
+
+@router.post("/skip")
+async def skip(services: ServicesDep, id_task: str | None = None) -> None:
+    """Cut the current batch short; the job's next batch runs."""
+    task = services.tasks.get(id_task) if id_task else services.tasks.running
+    if task is not None:
+        task.monitor.skipped.set()
+
+
+def _state(task: Task) -> ProgressState:
+    monitor, job = task.monitor, task.job
+    name = f"scripts_{task.kind}"
+    if job is not None and job.n_iter > 1 and monitor.job_count > 0:
+        name = f"Batch {min(monitor.job_no + 1, job.n_iter)} out of {job.n_iter}"
+    return ProgressState(
+        skipped=monitor.skipped.is_set(),
+        interrupted=monitor.interrupted.is_set(),
+        job=name,
+        job_count=monitor.job_count or -1,
+        job_timestamp=_timestamp(task),
+        job_no=monitor.job_no,
+        sampling_step=monitor.sampling_step,
+        sampling_steps=monitor.sampling_steps,
+    )
+
+
+def _idle_state(services: Services) -> ProgressState:
+    """Zeros, but for what the last job left behind, as the webui has it."""
+    task = services.tasks.latest
+    if task is None:
+        return ProgressState()
+    monitor = task.monitor
+    return ProgressState(
+        skipped=monitor.skipped.is_set(),
+        interrupted=monitor.interrupted.is_set(),
+        job_timestamp=_timestamp(task),
+        job_no=monitor.job_no,
+        sampling_step=monitor.sampling_step,
+        sampling_steps=monitor.sampling_steps,
+    )
+
+
+def _timestamp(task: Task) -> str:
+    return time.strftime("%Y%m%d%H%M%S", time.localtime(task.started or task.created))

@@ -1,0 +1,36 @@
+"""Health for load balancers, and the page at `/`."""
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from starlette.responses import FileResponse, Response
+
+from sdapi import __version__
+from sdapi.problems import json_response
+from sdapi.routes import ServicesDep
+
+router = APIRouter(tags=["system"])
+_PAGE = Path(__file__).parent / "pages" / "index.html"
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The server's loop lives."""
+    return {"status": "ok", "version": __version__}
+
+
+@router.get("/readyz")
+async def readyz(services: ServicesDep) -> Response:
+    """A worker can draw; 503 while models load or when none can start."""
+    workers = {
+        worker.name: "failed" if worker.failure else "ready" if worker.is_ready else "starting"
+        for worker in services.workers
+    }
+    body = {"status": "ready" if services.is_ready else "starting", "workers": workers}
+    return json_response(body, 200 if services.is_ready else 503)
+
+
+@router.get("/", include_in_schema=False)
+async def index() -> FileResponse:
+    """A page with status, models and a prompt box."""
+    return FileResponse(_PAGE, media_type="text/html")

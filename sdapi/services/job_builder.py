@@ -1,0 +1,289 @@
+"""A validated request -> an immutable job. Bad input fails here, before anything is queued."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from sdapi.engine.job import InitImages, Job, ModelFile, SamplingOptions
+from sdapi.engine.prompt.composition import extract_tags, strip_comments
+from sdapi.engine.sampler_names import resolve
+from sdapi.errors import BadRequest, NotBuilt, near_names
+from sdapi.options import Options
+from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
+from sdapi.services.catalog import Catalog, Checkpoint, VAEFile
+from sdapi.services.eas import EASFields
+from sdapi.services.styles import Styles
+
+GenerationRequest = Txt2ImgRequest | Img2ImgRequest
+_MAX_RANDOM_SEED = 4294967294
+_SEED_LIMIT = 1 << 64
+#: A picture larger than this cannot be drawn on any device there is; a bound for what a caller may ask.
+_MAX_PIXELS = 64_000_000
+_MAX_IMAGES = 1000
+_RANDN_SOURCES = ("GPU", "CPU", "NV")
+_EMPHASIS_MODES = ("Original", "No norm", "Ignore", "None")
+LATENT_RESIZE = 3
+_NETWORK_KINDS = ("lora", "lyco", "hypernet")
+#: Options whose feature is still to come, and the values under which they change nothing.
+_TO_COME_OPTIONS: dict[str, tuple[object, ...]] = {
+    "face_restoration": (False,),
+    "tiling": (False,),
+    "s_min_uncond": (0,),
+    "skip_early_cond": (0,),
+    "token_merging_ratio": (0,),
+    "pad_cond_uncond": (False,),
+    "pad_cond_uncond_v0": (False,),
+    "sd_noise_schedule": ("Default",),
+    "use_downcasted_alpha_bar": (False,),
+    "use_old_emphasis_implementation": (False,),
+    "sd_vae_encode_method": ("Full",),
+    "sd_vae_decode_method": ("Full",),
+    "sd_lora": ("None", ""),
+    "sd_hypernetwork": ("None", ""),
+    "prompt_attention": ("webui",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A job with what its answer needs besides."""
+
+    job: Job
+    checkpoint: Checkpoint
+    vae: VAEFile | None
+    styles: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobBuilder:
+    """Resolves names, numbers and texts of requests against what this server has."""
+
+    catalog: Catalog
+    styles: Styles
+
+    def build(
+        self,
+        task_id: str,
+        request: GenerationRequest,
+        options: Options,
+        eas: EASFields,
+        init_images: tuple[Image.Image, ...] = (),
+    ) -> Draft:
+        """Make a job of a request; `init_images` are RGB and of the request's size already.
+
+        Raises `BadRequest` and its kin for what cannot work, `NotBuilt` for what is still to come.
+        """
+        refuse_what_is_to_come(request, options)
+        size = _size(request)
+        batch_size, n_iter = _counts(request, len(init_images))
+        sampler, scheduler = resolve(
+            request.sampler_name or request.sampler_index, request.scheduler
+        )
+        checkpoint = self._checkpoint(options, eas)
+        vae = self.catalog.vae_for(
+            checkpoint,
+            eas.sd_vae or options.text("sd_vae") or "Automatic",
+            overrides=eas.sd_vae is not None
+            or options.flag("sd_vae_overrides_per_model_preferences"),
+        )
+        prompt, negative = self._texts(request, options)
+        count = batch_size * n_iter
+        seeds, subseeds = _seeds(request, count)
+        job = Job(
+            id=task_id,
+            prompts=(prompt,) * count,
+            negative_prompts=(negative,) * count,
+            seeds=seeds,
+            subseeds=subseeds,
+            checkpoint=checkpoint.file,
+            vae=ModelFile.of(vae.path) if vae else None,
+            sampler=sampler,
+            scheduler=scheduler,
+            steps=_steps(request),
+            cfg_scale=_required(request.cfg_scale, "cfg_scale"),
+            width=size[0],
+            height=size[1],
+            batch_size=batch_size,
+            n_iter=n_iter,
+            subseed_strength=float(request.subseed_strength or 0),
+            seed_resize_from=_seed_resize(request),
+            eta=request.eta,
+            s_churn=_option_wins(request.s_churn, options.number("s_churn"), 0.0),
+            s_tmin=_option_wins(request.s_tmin, options.number("s_tmin"), 0.0),
+            s_tmax=_option_wins(request.s_tmax, options.number("s_tmax"), 0.0) or float("inf"),
+            s_noise=_option_wins(request.s_noise, options.number("s_noise"), 1.0),
+            init=_init(request, options, init_images),
+            options=sampling_options(options),
+        )
+        return Draft(
+            job, checkpoint, vae, tuple(request.styles or ()), self._warnings(request, prompt)
+        )
+
+    def _checkpoint(self, options: Options, eas: EASFields) -> Checkpoint:
+        if eas.sd_model_checkpoint:
+            return self.catalog.checkpoint(eas.sd_model_checkpoint)
+        return self.catalog.default_checkpoint(options.text("sd_model_checkpoint"))
+
+    def _texts(self, request: GenerationRequest, options: Options) -> tuple[str, str]:
+        prompt = _required(request.prompt, "prompt")
+        negative = _required(request.negative_prompt, "negative_prompt")
+        prompt, negative = self.styles.apply(prompt, negative, request.styles or [])
+        if options.flag("enable_prompt_comments"):
+            prompt, negative = strip_comments(prompt), strip_comments(negative)
+        return prompt, negative
+
+    def _warnings(self, request: GenerationRequest, prompt: str) -> tuple[str, ...]:
+        if request.disable_extra_networks:
+            return ()
+        tags = [t for t in extract_tags(prompt)[1] if t.kind in _NETWORK_KINDS and t.args]
+        for tag in tags:
+            if self.catalog.has_network(tag.args[0]):
+                raise NotBuilt(f"prompt: <{tag.kind}:{tag.args[0]}> is not available yet")
+        return tuple(f"{tag.kind} not found: {tag.args[0]}" for tag in tags)
+
+
+def sampling_options(options: Options) -> SamplingOptions:
+    """The options that the engine knows, checked.
+
+    Raises `BadRequest` for an unknown name.
+    """
+    return SamplingOptions(
+        randn_source=_choice(options, "randn_source", _RANDN_SOURCES),
+        eta_noise_seed_delta=options.integer("eta_noise_seed_delta"),
+        eta_ancestral=options.number("eta_ancestral"),
+        eta_ddim=options.number("eta_ddim"),
+        sigma_min=options.number("sigma_min"),
+        sigma_max=options.number("sigma_max"),
+        rho=options.number("rho"),
+        use_old_karras_range=options.flag("use_old_karras_scheduler_sigmas"),
+        always_discard_next_to_last_sigma=options.flag("always_discard_next_to_last_sigma"),
+        sgm_noise_multiplier=options.flag("sgm_noise_multiplier"),
+        enable_quantization=options.flag("enable_quantization"),
+        no_batch_determinism=options.flag("no_dpmpp_sde_batch_determinism"),
+        beta_alpha=options.number("beta_dist_alpha"),
+        beta_beta=options.number("beta_dist_beta"),
+        img2img_fix_steps=options.flag("img2img_fix_steps"),
+        img2img_extra_noise=options.number("img2img_extra_noise"),
+        batch_cond_uncond=options.flag("batch_cond_uncond"),
+        use_old_scheduling=options.flag("use_old_scheduling"),
+        clip_skip=options.integer("CLIP_stop_at_last_layers"),
+        emphasis=_choice(options, "emphasis", _EMPHASIS_MODES),
+        comma_backtrack=options.integer("comma_padding_backtrack"),
+        sdxl_clip_l_skip=options.flag("sdxl_clip_l_skip"),
+        sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
+        auto_vae_precision=options.flag("auto_vae_precision"),
+    )
+
+
+def refuse_what_is_to_come(request: GenerationRequest, options: Options) -> None:
+    """Raise `NotBuilt` for a field or option that would change the result, were its feature here."""
+    wanted: dict[str, object] = {
+        "restore_faces": request.restore_faces,
+        "tiling": request.tiling,
+        "s_min_uncond": request.s_min_uncond,
+        "refiner_checkpoint": (request.refiner_checkpoint or "None").lower() != "none",
+    }
+    if isinstance(request, Txt2ImgRequest):
+        wanted["enable_hr"] = request.enable_hr
+    else:
+        wanted["mask"] = request.mask
+    for name, value in wanted.items():
+        if value:
+            raise NotBuilt(f"{name}: this field is not available yet")
+    for key, neutral in _TO_COME_OPTIONS.items():
+        if options[key] is not None and options[key] not in neutral:
+            raise NotBuilt(f"option {key}: {options[key]!r} is not available yet")
+
+
+def _choice(options: Options, key: str, known: tuple[str, ...]) -> str:
+    value = options.text(key)
+    if value not in known:
+        raise BadRequest(f"{key}: {value!r} is unknown; there are {near_names(value, known)}")
+    return value
+
+
+def _required(value: Any, name: str) -> Any:
+    if value is None:
+        raise BadRequest(f"{name}: null is not allowed here")
+    return value
+
+
+def _size(request: GenerationRequest) -> tuple[int, int]:
+    width, height = _required(request.width, "width"), _required(request.height, "height")
+    for name, side in (("width", width), ("height", height)):
+        if side < 8:
+            raise BadRequest(f"{name}: {side} is too small; a picture has at least 8 pixels a side")
+    if width * height > _MAX_PIXELS:
+        raise BadRequest(
+            f"width, height: {width}x{height} is more than {_MAX_PIXELS // 1_000_000} megapixels"
+        )
+    return width, height
+
+
+def _counts(request: GenerationRequest, init_images: int) -> tuple[int, int]:
+    batch_size = _required(request.batch_size, "batch_size")
+    n_iter = _required(request.n_iter, "n_iter")
+    for name, number in (("batch_size", batch_size), ("n_iter", n_iter)):
+        if number < 1:
+            raise BadRequest(f"{name}: {number} draws nothing; it must be at least 1")
+    if batch_size * n_iter > _MAX_IMAGES:
+        raise BadRequest(
+            f"batch_size, n_iter: {batch_size * n_iter} pictures in one request; at most {_MAX_IMAGES}"
+        )
+    if init_images > batch_size:
+        raise BadRequest(
+            f"bad number of images passed: {init_images}; expecting {batch_size} or less"
+        )
+    return (init_images if init_images > 1 else batch_size), n_iter
+
+
+def _steps(request: GenerationRequest) -> int:
+    steps = _required(request.steps, "steps")
+    if steps < 1:
+        raise BadRequest(f"steps: {steps} is too few; it must be at least 1")
+    return steps
+
+
+def _seeds(request: GenerationRequest, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Every picture's seed and subseed; with a variation all share the seed (contract: 6.7)."""
+    seed, subseed = _seed(request.seed, "seed"), _seed(request.subseed, "subseed")
+    varies = bool(request.subseed_strength)
+    seeds = tuple(seed if varies else seed + i for i in range(count))
+    return seeds, tuple(subseed + i for i in range(count))
+
+
+def _seed(value: int | None, name: str) -> int:
+    if value is None or value == -1:
+        return random.randrange(_MAX_RANDOM_SEED)
+    if not -_SEED_LIMIT // 2 <= value < _SEED_LIMIT:
+        raise BadRequest(f"{name}: {value} does not fit into 64 bits")
+    return value
+
+
+def _seed_resize(request: GenerationRequest) -> tuple[int, int] | None:
+    width, height = request.seed_resize_from_w or 0, request.seed_resize_from_h or 0
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def _option_wins(value: float | None, option: float, default: float) -> float:
+    """The request's value, but an option that is not at its default wins (contract: 5.3)."""
+    return option if value is None or option != default else value
+
+
+def _init(
+    request: GenerationRequest, options: Options, images: tuple[Image.Image, ...]
+) -> InitImages | None:
+    if not isinstance(request, Img2ImgRequest):
+        return None
+    multiplier = request.initial_noise_multiplier
+    if multiplier is None:
+        multiplier = options.number("initial_noise_multiplier")
+    return InitImages(
+        images,
+        request.denoising_strength,
+        latent_resize=request.resize_mode == LATENT_RESIZE,
+        noise_multiplier=multiplier,
+    )

@@ -1,0 +1,149 @@
+"""Tasks: every generation under its id, from waiting to its end."""
+
+import itertools
+import secrets
+import string
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sdapi.engine.job import Job, Result
+from sdapi.engine.monitor import Monitor
+from sdapi.errors import Conflict
+
+_KEPT = 1000
+_ID_LETTERS = string.ascii_uppercase + string.digits
+_ID_LENGTH = 7
+
+
+class State(StrEnum):
+    """Where a task is; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class Task:
+    """One generation. `state` changes under the registry's lock; the rest is read by anyone."""
+
+    id: str
+    kind: str
+    #: the caller's user id, for logs and records only
+    uid: str | None = None
+    state: State = State.QUEUED
+    monitor: Monitor = field(default_factory=Monitor)
+    future: "Future[Result]" = field(default_factory=Future)
+    job: Job | None = None
+    #: called once when the task begins, in the worker's thread
+    on_begin: Callable[[], None] | None = None
+    created: float = field(default_factory=time.time)
+    started: float | None = None
+    finished: float | None = None
+    #: rises with every task, so that order needs no clock
+    number: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in (State.QUEUED, State.RUNNING)
+
+
+class TaskRegistry:
+    """All tasks that wait or run, and the latest that ended."""
+
+    def __init__(self) -> None:
+        #: guards the tasks and their states
+        self._lock = threading.Lock()
+        self._tasks: OrderedDict[str, Task] = OrderedDict()
+        self._numbers = itertools.count(1)
+        self._running: list[Task] = []
+        self._latest: Task | None = None
+
+    def create(self, kind: str, task_id: str | None = None, uid: str | None = None) -> Task:
+        """A new queued task; raises `Conflict` while one of the same id waits or runs."""
+        with self._lock:
+            task_id = task_id or self._new_id(kind)
+            existing = self._tasks.get(task_id)
+            if existing is not None and existing.is_open:
+                raise Conflict(f"task '{task_id}' is already {existing.state}")
+            task = Task(task_id, kind, uid, number=next(self._numbers))
+            self._tasks.pop(task_id, None)
+            self._tasks[task_id] = task
+            self._forget_old()
+            return task
+
+    def get(self, task_id: str) -> Task | None:
+        with self._lock:
+            return self._tasks.get(task_id)
+
+    @property
+    def running(self) -> Task | None:
+        """The task that has run longest, None when idle."""
+        with self._lock:
+            return self._running[0] if self._running else None
+
+    @property
+    def latest(self) -> Task | None:
+        """The task that was started last, whatever became of it."""
+        return self._latest
+
+    @property
+    def open_count(self) -> int:
+        with self._lock:
+            return sum(task.is_open for task in self._tasks.values())
+
+    def begin(self, task: Task) -> bool:
+        """Mark a task as running; False when it was cancelled meanwhile."""
+        with self._lock:
+            if task.state is not State.QUEUED or not task.future.set_running_or_notify_cancel():
+                return False
+            task.state = State.RUNNING
+            task.started = time.time()
+            self._running.append(task)
+            self._latest = task
+        if task.on_begin is not None:
+            task.on_begin()
+        return True
+
+    def finish(self, task: Task, result: Result | BaseException) -> None:
+        """End a running task and wake whoever waits for it."""
+        with self._lock:
+            failed = isinstance(result, BaseException)
+            task.state = State.FAILED if failed else State.DONE
+            task.finished = time.time()
+            task.monitor.latent = None
+            task.job = None
+            self._running.remove(task)
+        if isinstance(result, BaseException):
+            task.future.set_exception(result)
+        else:
+            task.future.set_result(result)
+
+    def cancel(self, task: Task) -> None:
+        """A queued task ends at once, a running one within a step; the rest stays as it is."""
+        with self._lock:
+            if task.state is State.QUEUED:
+                task.state = State.CANCELLED
+                task.finished = time.time()
+                task.job = None
+                task.future.cancel()
+            elif task.state is State.RUNNING:
+                task.monitor.interrupted.set()
+
+    def _new_id(self, kind: str) -> str:
+        letters = "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
+        return f"task({kind}-{letters})"
+
+    def _forget_old(self) -> None:
+        while len(self._tasks) > _KEPT:
+            ended = next((key for key, t in self._tasks.items() if not t.is_open), None)
+            if ended is None:
+                return
+            del self._tasks[ended]
