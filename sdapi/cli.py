@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 OK, START_FAILED, USAGE = 0, 1, 2
+#: a tenth of Python's own: the event loop shall not wait long for the threads that draw
+GIL_SWITCH_S = 0.0005
 
 logger = logging.getLogger("sdapi")
 
@@ -103,6 +105,7 @@ def _bind_problem(settings: Settings, error: OSError) -> str:
 def _serve(settings: Settings, bound: socket.socket) -> int:
     from sdapi.serving import Server  # imports uvicorn
 
+    sys.setswitchinterval(GIL_SWITCH_S)
     try:
         app = _build(settings)
         server = Server(app, settings, on_started=lambda: announce(settings, bound))

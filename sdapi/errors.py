@@ -117,5 +117,6 @@ class ShuttingDown(SDAPIError):
 def near_names(name: str, known: Iterable[str], limit: int = 5) -> str:
     """A sentence part that lists the known names nearest to `name`, or the first few when none is near."""
     names = list(dict.fromkeys(known))
-    near = get_close_matches(name, names, n=limit, cutoff=0.4) or names[:limit]
+    near = get_close_matches(name, names, n=limit, cutoff=0.4)
+    near += [other for other in names if other not in near][: limit - len(near)]
     return ", ".join(repr(n) for n in near) if near else "none"

@@ -1,1 +1,1 @@
-"""Drawing: models, prompts, samplers. Everything here may import torch; nothing knows of HTTP, users or queues."""
+"""Drawing: models, prompts, samplers. May import torch; knows nothing of HTTP, users or queues."""

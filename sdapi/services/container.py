@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 from sdapi.engine.job import ModelFile
-from sdapi.errors import SDAPIError
+from sdapi.errors import SDAPIError, ShuttingDown
 from sdapi.options import Options
 from sdapi.security import Credentials
 from sdapi.services.catalog import DEMO_CHECKPOINT, Catalog
@@ -81,8 +81,7 @@ class Services:
 
     async def drain(self) -> None:
         """Refuse new jobs, drop the waiting ones, and wait for those that run."""
-        for task in self.scheduler.close():
-            self.tasks.cancel(task)
+        self._refuse_waiting()
         for worker in self.workers:
             worker.stop()
         while self.tasks.open_count:
@@ -90,16 +89,18 @@ class Services:
 
     def close(self) -> None:
         """End the threads; running jobs stop within a step."""
-        for task in self.scheduler.close():
-            self.tasks.cancel(task)
+        self._refuse_waiting()
         for worker in self.workers:
             worker.stop()
-        while (task := self.tasks.running) is not None:
+        if (task := self.tasks.running) is not None:
             task.monitor.interrupted.set()
-            break
         for worker in self.workers:
             worker.join(timeout_s=5)
         self.hashes.close()
+
+    def _refuse_waiting(self) -> None:
+        for task in self.scheduler.close():
+            self.tasks.reject(task, ShuttingDown("the server is shutting down"))
 
     def _start_workers(self) -> None:
         names = self.engines.device_names(self.settings)

@@ -52,6 +52,11 @@ class OutputFolders:
     settings: Settings
     files: ImageFiles
 
+    def check(self, kind: str, options: Options) -> None:
+        """Refuse folders outside the allowed roots before anything is drawn."""
+        for name in ("samples", "grids"):
+            self._folder(options.text(f"outdir_{kind}_{name}"))
+
     def save(self, kind: str, pictures: Pictures, info: GenerationInfo) -> list[Path]:
         """Write grid and images of a job; returns their paths.
 

@@ -78,6 +78,8 @@ class GenerationService:
         server_options = self.options.current
         request, options = self._with_infotext(kind, request, server_options, styles)
         check_scripts(kind, request.script_name, scripts)
+        if request.save_images and save_dir is None:
+            await anyio.to_thread.run_sync(self._folders.check, kind, options)
 
         task = self.tasks.create(kind, eas.id_task or request.force_task_id, eas.uid)
         try:
@@ -205,7 +207,7 @@ class GenerationService:
             pictures = delivery.with_grid(result, info.options, draft.job.batch_size, wanted=grid)
             keeps = not result.interrupted or info.options.flag("save_incomplete_images")
             if request.save_images and keeps:
-                delivery.OutputFolders(self.settings, self.files).save(kind, pictures, info)
+                self._folders.save(kind, pictures, info)
             if not self.settings.no_prompt_history:
                 self._remember_prompt(info.infotext(0))
             shows = pictures.grid is not None and info.options.flag("return_grid")
@@ -250,6 +252,10 @@ class GenerationService:
             total_time_s=time.perf_counter() - started,
         )
 
+    @property
+    def _folders(self) -> delivery.OutputFolders:
+        return delivery.OutputFolders(self.settings, self.files)
+
     def _remember_prompt(self, text: str) -> None:
         path = Path(self.settings.data_dir) / "params.txt"
         try:
@@ -261,7 +267,7 @@ class GenerationService:
 class TaskCancelled(SDAPIError):
     """The task was cancelled before it began."""
 
-    status, code = 499, "cancelled"
+    status, code = 409, "cancelled"
 
 
 def echo(request: Request) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class ImageLoader:
         Raises `Missing` (404 `Init image not found`) without any.
         """
         texts = list(request.init_images or [])
+        if image_link and not image_link.startswith(("http://", "https://")):
+            raise BadUrl(f"image_link: {image_link[:200]!r} is no http or https URL")
         if image_link:
             texts[:1] = [image_link]
         elif request.init_images is None:

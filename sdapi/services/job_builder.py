@@ -8,7 +8,7 @@ from PIL import Image
 
 from sdapi.engine.job import InitImages, Job, ModelFile, SamplingOptions
 from sdapi.engine.prompt.composition import extract_tags, strip_comments
-from sdapi.engine.sampler_names import resolve
+from sdapi.engine.sampler_names import AVAILABLE, resolve
 from sdapi.errors import BadRequest, NotBuilt, near_names
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
@@ -82,6 +82,8 @@ class JobBuilder:
         sampler, scheduler = resolve(
             request.sampler_name or request.sampler_index, request.scheduler
         )
+        if sampler.name not in AVAILABLE:
+            raise NotBuilt(f"sampler_name: {sampler.name!r} is not available yet")
         checkpoint = self._checkpoint(options, eas)
         vae = self.catalog.vae_for(
             checkpoint,

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from sdapi.engine.job import Job, Result
 from sdapi.engine.monitor import Monitor
-from sdapi.errors import Conflict
+from sdapi.errors import Conflict, SDAPIError
 
 _KEPT = 1000
 _ID_LETTERS = string.ascii_uppercase + string.digits
@@ -136,6 +136,16 @@ class TaskRegistry:
                 task.future.cancel()
             elif task.state is State.RUNNING:
                 task.monitor.interrupted.set()
+
+    def reject(self, task: Task, error: SDAPIError) -> None:
+        """End a task that has not begun with an error for whoever waits for it."""
+        with self._lock:
+            if task.state is not State.QUEUED:
+                return
+            task.state = State.FAILED
+            task.finished = time.time()
+            task.job = None
+        task.future.set_exception(error)
 
     def _new_id(self, kind: str) -> str:
         letters = "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
