@@ -1,11 +1,11 @@
 """Every error a client may see, and the status it answers with.
 
     SDAPIError                      500 internal_error
-    ├── BadRequest                  422 bad_request        a value that cannot work; names it and the valid ones
-    │   ├── UnknownName             422 unknown_name       a model, scheduler, option … that is not there
+    ├── BadRequest                  422 bad_request        a bad value; names it and the valid ones
+    │   ├── UnknownName             422 unknown_name       a model, scheduler, option … not there
     │   │   └── UnknownSampler      400 sampler_not_found
     │   ├── BadImage                422 invalid_image      bytes that are no picture
-    │   ├── BadUrl                  422 invalid_url        a caller's URL that may not or cannot be fetched
+    │   ├── BadUrl                  422 invalid_url        a URL that may not or cannot be fetched
     │   └── PathNotAllowed          403 path_not_allowed   outside every allowed root
     ├── Unauthorized                401 unauthorized
     ├── Missing                     404 not_found          the declared 404s of the webui API
@@ -20,7 +20,8 @@
     ├── NoCheckpoint                503 no_checkpoint      nothing to draw with
     └── ShuttingDown                503 shutting_down
 
-The wire shape is `design` 3a's: `{"error", "detail", "body", "errors", "code", "request_id"}`; see `sdapi.app`.
+The wire shape is `design` 3a's: `{"error", "detail", "body", "errors", "code", "request_id"}`; see
+`sdapi.problems`.
 """
 
 from collections.abc import Iterable
@@ -115,7 +116,7 @@ class ShuttingDown(SDAPIError):
 
 
 def near_names(name: str, known: Iterable[str], limit: int = 5) -> str:
-    """A sentence part that lists the known names nearest to `name`, or the first few when none is near."""
+    """A sentence part: the known names nearest to `name`, or the first few when none is near."""
     names = list(dict.fromkeys(known))
     near = get_close_matches(name, names, n=limit, cutoff=0.4)
     near += [other for other in names if other not in near][: limit - len(near)]

@@ -68,7 +68,8 @@ class RequestLog:
         protocol = f"{scope.get('scheme', 'http')}/{scope.get('http_version', '1.1')}"
         client = (scope.get("client") or ("-",))[0]
         print(
-            f"API {now} {status} {protocol} {scope['method']} {scope['path']} {client} {seconds:.4f}",
+            f"API {now} {status} {protocol} {scope['method']} {scope['path']} "
+            f"{client} {seconds:.4f}",
             flush=True,
         )
 

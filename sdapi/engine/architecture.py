@@ -46,7 +46,8 @@ class Sidecar:
     v_prediction: bool | None = None
     num_heads: int | None = None
     head_channels: int | None = None
-    #: entries of a CLIP text configuration that override what the weights tell (our extension of the format)
+    #: entries of a CLIP text configuration that override what the weights tell
+    #: (our extension of the format)
     text_config: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -62,7 +63,8 @@ class Architecture:
 def identify(weights: dict[str, Tensor]) -> Architecture:
     """Tell the family from the keys (contract: webui-generation 13.1).
 
-    Raises `ModelUnusable` for what is no Stable Diffusion checkpoint, or one of a kind that is not supported.
+    Raises `ModelUnusable` for what is no Stable Diffusion checkpoint, or one of a kind that is not
+    supported.
     """
     for key, name in _UNSUPPORTED.items():
         if key in weights:

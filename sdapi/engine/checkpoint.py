@@ -1,4 +1,4 @@
-"""Loading a checkpoint: one file in the original layout, or a diffusers folder, into ready components."""
+"""Loading a checkpoint, a file in the original layout or a diffusers folder, into components."""
 
 import re
 from collections.abc import Mapping
@@ -76,7 +76,8 @@ class Components:
 def load_checkpoint(path: Path, sidecar_path: Path | None, precision: Precision) -> Components:
     """Load a checkpoint file or diffusers folder to the CPU in the given precision.
 
-    Raises `ModelUnusable` with the file's name and the reason; nothing that was loaded before is touched.
+    Raises `ModelUnusable` with the file's name and the reason; what was loaded before stays as it
+    was.
     """
     try:
         sidecar = read_sidecar(sidecar_path)
@@ -91,7 +92,7 @@ def load_checkpoint(path: Path, sidecar_path: Path | None, precision: Precision)
 
 
 def alphas_cumprod(linear_start: float, linear_end: float) -> Tensor:
-    """The "scaled linear" noise schedule of Stable Diffusion, float32 [1000]; products taken in float64."""
+    """Stable Diffusion's "scaled linear" noise schedule, float32 [1000]; products are float64."""
     betas = np.linspace(linear_start**0.5, linear_end**0.5, TRAIN_STEPS, dtype=np.float64) ** 2
     return torch.from_numpy(np.cumprod(1.0 - betas)).float()
 
@@ -152,8 +153,8 @@ def _split(weights: StateDict, architecture: Architecture) -> dict[str, StateDic
             parts[prefix][key[len(prefix) :]] = tensor
     if unexplained:
         raise ModelUnusable(
-            f"{len(unexplained)} weights belong to no part of a {architecture.family.upper()} model, "
-            f"such as {sorted(unexplained)[0]!r}"
+            f"{len(unexplained)} weights belong to no part of a "
+            f"{architecture.family.upper()} model, such as {sorted(unexplained)[0]!r}"
         )
     if not parts[unet_keys.PREFIX]:
         hint = "; its averaged (EMA) weights alone cannot be used" if _has_ema(weights) else ""
@@ -197,7 +198,7 @@ def load_vae(weights: StateDict, scale_factor: float, dtype: torch.dtype) -> Aut
 
 
 def rename(weights: StateDict, table: Mapping[str, str]) -> StateDict:
-    """Give weights their new module names; unknown ones keep theirs, so that `assign` reports them."""
+    """Give weights their new module names; unknown ones keep theirs, and `assign` reports them."""
     renamed: StateDict = {}
     for key, tensor in weights.items():
         module, _, leaf = key.rpartition(".")
@@ -208,7 +209,7 @@ def rename(weights: StateDict, table: Mapping[str, str]) -> StateDict:
 def _is_v_prediction(
     family: Family, weights: StateDict, unet: UNet2DConditionModel, sidecar: Sidecar
 ) -> bool:
-    """Whether the UNet predicts v: told by the sidecar, a marker in the file, or a trial (contract: 13.1)."""
+    """Whether the UNet predicts v: by sidecar, marker in the file, or trial (contract: 13.1)."""
     if sidecar.v_prediction is not None:
         return sidecar.v_prediction
     if "v_pred" in weights:

@@ -1,4 +1,4 @@
-"""Prompts -> what the UNet is conditioned on, for every step (contract: webui-generation 2 and 3)."""
+"""Prompts -> what conditions the UNet, for every step (contract: webui-generation 2 and 3)."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class TextOptions:
 
 @dataclass(frozen=True, slots=True)
 class Cond:
-    """One encoded text: `cross` [T, C] for cross attention; for SDXL the `pooled` [P] and `sizes` [6] too."""
+    """One encoded text: `cross` [T, C] for cross attention; for SDXL `pooled` [P], `sizes` [6]."""
 
     cross: Tensor
     pooled: Tensor | None = None
@@ -196,7 +196,7 @@ def _run(encoder: TextEncoder, row: list[chunks.Chunk]) -> TextStates:
 
 
 def _emphasise(states: Tensor, row: list[chunks.Chunk], emphasis: str) -> Tensor:
-    """Scale token states [B, 77, C] by their weights; `Original` keeps the mean of the whole tensor."""
+    """Scale token states [B, 77, C] by their weights; `Original` keeps the whole tensor's mean."""
     if emphasis in ("Ignore", "None"):
         return states
     weights = torch.tensor([chunk.weights for chunk in row]).to(states.device, states.dtype)

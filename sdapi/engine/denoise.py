@@ -18,7 +18,7 @@ from sdapi.errors import NanProduced
 
 
 class Stopped(Exception):
-    """Sampling was interrupted; carries the last predicted picture, None when there was no step yet."""
+    """Sampling was interrupted; carries the last predicted picture, None before the first step."""
 
     def __init__(self, latent: Tensor | None) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def _sdxl_inputs(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a UNet batch: the image it works on, its cond, and the cond's weight in the sum."""
+    """One line of a UNet batch: the image it works on, its cond, the cond's weight in the sum."""
 
     image: int
     cond: Cond
@@ -242,6 +242,7 @@ def check_latent(latent: Tensor) -> None:
     """Raise `NanProduced` when a sampler's result holds NaNs."""
     if torch.isnan(latent).any():
         raise NanProduced(
-            "A tensor with NaNs was produced in Unet. The model or its number type cannot draw this; "
-            "try --no-half. Use --disable-nan-check commandline argument to disable this check."
+            "A tensor with NaNs was produced in Unet. The model or its number type cannot draw "
+            "this; try --no-half. Use --disable-nan-check commandline argument to disable this "
+            "check."
         )

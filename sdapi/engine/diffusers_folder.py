@@ -1,4 +1,4 @@
-"""A checkpoint as diffusers saves it: a folder with `model_index.json` and one folder for each part."""
+"""A checkpoint as diffusers saves it: a folder of `model_index.json` and a folder for each part."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _LOADING = {"local_files_only": True, "low_cpu_mem_usage": True}
 
 @dataclass(frozen=True, slots=True)
 class DiffusersFolder:
-    """Reads the parts of one folder; every method raises `ModelUnusable` for what it cannot read."""
+    """Reads the parts of a folder; every method raises `ModelUnusable` for what it cannot read."""
 
     path: Path
 

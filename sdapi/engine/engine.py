@@ -1,4 +1,7 @@
-"""Runs jobs on one device: cache, conditioning, sampling, decoding. Knows nothing of HTTP, users or queues."""
+"""Runs jobs on one device: cache, conditioning, sampling, decoding.
+
+Knows nothing of HTTP, users or queues.
+"""
 
 import time
 from collections.abc import Iterator
@@ -88,7 +91,8 @@ class Engine:
     def run(self, job: Job, monitor: Monitor) -> Result:
         """Draw a job's pictures.
 
-        Raises `ModelUnusable`, `OutOfMemory`, `NanProduced`; the engine can take the next job after any of them.
+        Raises `ModelUnusable`, `OutOfMemory`, `NanProduced`; the engine can take the next job after
+        any of them.
         """
         try:
             with torch.inference_mode():
@@ -105,7 +109,8 @@ class Engine:
                 raise
             self.cache.clear()
             raise OutOfMemory(
-                f"out of memory for {job.batch_size} x {job.width}x{job.height}; try a smaller size or batch"
+                f"out of memory for {job.batch_size} x {job.width}x{job.height}; "
+                "try a smaller size or batch"
             ) from error
 
     def _run(self, job: Job, monitor: Monitor) -> Result:
@@ -269,7 +274,7 @@ class _JobRun:
         )
 
     def _encode(self, images: tuple[Image, ...], *, latent_resize: bool) -> torch.Tensor:
-        # The reference's posterior noise here is left over from its previous job; ours follows the seed.
+        # The reference's posterior noise is left over from its previous job; ours follows the seed.
         generator = torch.Generator().manual_seed(self.job.seeds[0] & 0x7FFFFFFFFFFFFFFF)
         latent = vae.encode(
             self.components.vae, vae.to_tensor(images), self.components.scale_factor, generator

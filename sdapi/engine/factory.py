@@ -14,7 +14,10 @@ _GPU_SHARE = 0.7
 
 
 def device_names(settings: Settings) -> list[str]:
-    """The devices that draw, as torch names them: `--devices`, `--device-id`, else the first GPU or the CPU."""
+    """The devices that draw, as torch names them.
+
+    `--devices`, `--device-id`, else the first GPU or the CPU.
+    """
     if "all" in settings.use_cpu or "sd" in settings.use_cpu or not torch.cuda.is_available():
         return ["cpu"]
     if settings.devices:

@@ -12,9 +12,10 @@ from sdapi.errors import NotBuilt
 def image_conditioning(
     components: Components, job: Job, count: int, device: torch.device
 ) -> Tensor | None:
-    """Mask and masked picture as latents [count, 1 + C, h, w]; None for checkpoints without such input.
+    """Mask and masked picture as latents [count, 1 + C, h, w]; None where a checkpoint takes none.
 
-    txt2img: everything is to be painted, over the encoding of mid-grey. img2img without a mask: a full mask.
+    txt2img: everything is to be painted, over the encoding of mid-grey. img2img without a mask:
+    a full mask.
     """
     if components.is_instruct_pix2pix:
         raise NotBuilt("sd_model_checkpoint: instruct-pix2pix checkpoints are not available yet")

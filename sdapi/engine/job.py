@@ -11,7 +11,10 @@ from sdapi.engine.sampler_names import SamplerInfo
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A weight file or folder as it was when the job was made; another file under the same name is another key."""
+    """A weight file or folder as it was when the job was made.
+
+    Another file under the same name is another key.
+    """
 
     path: Path
     sidecar: Path | None = None
@@ -27,7 +30,7 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class InitImages:
-    """What img2img starts from: RGB pictures of the job's size, one or one for each image of a batch."""
+    """What img2img starts from: RGB pictures of the job's size, one or as many as a batch."""
 
     images: tuple[Image, ...]
     denoising_strength: float
@@ -38,7 +41,10 @@ class InitImages:
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """Options of the server that act on sampling, resolved for one job; 0 means the model's or schedule's own."""
+    """Options of the server that act on sampling, resolved for one job.
+
+    0 means the model's or schedule's own.
+    """
 
     randn_source: str = "GPU"
     eta_noise_seed_delta: int = 0

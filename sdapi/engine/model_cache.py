@@ -1,7 +1,8 @@
 """Loaded models by bytes: the least recently used go first, what is in use stays.
 
-Two tiers: the device a worker draws on, and main memory, where a model waits at the cost of a copy instead of a
-load. On a CPU they are one. A cache belongs to one worker thread; only the figures are read by others.
+Two tiers: the device a worker draws on, and main memory, where a model waits at the cost of a copy
+instead of a load. On a CPU they are one. A cache belongs to one worker thread; only the figures
+are read by others.
 """
 
 import gc
@@ -38,7 +39,10 @@ class _Entry(Generic[M]):
 
 
 class ModelCache(Generic[M]):
-    """Models under their keys, within a byte budget for each tier; a model larger than a budget is kept alone."""
+    """Models under their keys, within a byte budget for each tier.
+
+    A model larger than a budget is kept alone.
+    """
 
     def __init__(self, device: torch.device, ram_bytes: int, device_bytes: int) -> None:
         self._device = device

@@ -1,7 +1,7 @@
-"""Random numbers of one batch: a generator for each image, so that no image depends on its neighbours.
+"""Random numbers of one batch: a generator per image, so that none depends on its neighbours.
 
-Contract: webui-generation 4. Sources: `GPU` draws on the device the model runs on, `CPU` on the CPU, `NV` on the CPU
-as CUDA would. Draws are float32 `[C, H/8, W/8]` tensors.
+Contract: webui-generation 4. Sources: `GPU` draws on the device the model runs on, `CPU` on the
+CPU, `NV` on the CPU as CUDA would. Draws are float32 `[C, H/8, W/8]` tensors.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +135,7 @@ def slerp(strength: float, low: Tensor, high: Tensor) -> Tensor:
 
 
 def paste_centred(target: Tensor, noise: Tensor) -> Tensor:
-    """Put `noise` [C, h, w] into the middle of `target` [C, H, W]; what sticks out is cropped evenly."""
+    """Put `noise` [C, h, w] in the middle of `target` [C, H, W]; what sticks out is cut evenly."""
     dy, dx = ((t - n) // 2 for t, n in zip(target.shape[1:], noise.shape[1:], strict=True))
     height, width = noise.shape[1:]
     rows = height if dy >= 0 else height + 2 * dy
@@ -164,7 +164,7 @@ class BrownianNoise:
         sigma_max: float,
     ) -> None:
         self._source = source
-        # torchsde keeps its times to six digits, and warns of a float32 that sticks out by the seventh.
+        # torchsde keeps times to six digits, and warns of a float32 that sticks out by the seventh.
         self._range = round(sigma_min, _TREE_DIGITS), round(sigma_max, _TREE_DIGITS)
         start = torch.zeros(shape, device=source.draw_device)
         self._trees = [
@@ -189,7 +189,7 @@ class BrownianNoise:
 
 @contextmanager
 def _emulated_normals() -> Iterator[None]:
-    """Let torchsde draw its tree's normals from the CUDA emulation: it offers no parameter for that."""
+    """Let torchsde draw its normals from the CUDA emulation: it offers no parameter for that."""
 
     def randn(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, seed: int) -> Tensor:
         return PhiloxGenerator(int(seed)).randn(size).to(device, dtype)

@@ -1,6 +1,7 @@
 """CUDA's normal random numbers, computed on the CPU (contract: webui-generation 4.3).
 
-Philox 4x32 with ten rounds (Salmon et al. 2011), then Box-Muller on the first two words of each output.
+Philox 4x32 with ten rounds (Salmon et al. 2011), then Box-Muller on the first two words of each
+output.
 """
 
 import numpy as np

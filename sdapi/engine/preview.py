@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-#: Least-squares fit of RGB to SD1's four latent channels, published with many decoders; close enough for SD2 and SDXL.
+#: Least-squares fit of RGB to SD1's four latent channels, published with many decoders; close
+#: enough for SD2 and SDXL.
 _RGB = (
     (0.298, 0.207, 0.208),
     (0.187, 0.286, 0.173),
@@ -15,7 +16,10 @@ _RGB = (
 
 
 def approximate(latent: Tensor) -> list[Image.Image]:
-    """Pictures of an eighth of the size from latents [B, C, h, w]; of other than 4 channels the first is shown."""
+    """Pictures of an eighth of the size from latents [B, C, h, w].
+
+    Of other than 4 channels the first is shown.
+    """
     latent = latent.detach().float().cpu()
     if latent.shape[1] == len(_RGB):
         pixels = torch.einsum("bchw,cr->brhw", latent, torch.tensor(_RGB))

@@ -10,8 +10,9 @@ from torch import Tensor
 class ReferenceUpsample(Upsample2D):
     """Upsampling that fits odd sizes after its convolution, as the original does.
 
-    diffusers resizes straight to the skip connection's size and convolves then; the results differ whenever a
-    side is not a multiple of 64 pixels (32 for SDXL). Contract: webui-generation 17, trap 2.
+    diffusers resizes straight to the skip connection's size and convolves then; the results differ
+    whenever a side is not a multiple of 64 pixels (32 for SDXL). Contract: webui-generation 17,
+    trap 2.
     """
 
     def forward(

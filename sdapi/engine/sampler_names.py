@@ -1,6 +1,7 @@
-"""The samplers and schedulers that requests may name, their aliases and options, and how a request's pair resolves.
+"""The samplers and schedulers that requests may name, and how a request's pair resolves.
 
-Plain data and text, so that listings and validation need no torch. Contract: webui-generation 5.1, webui-api 6.2 and 13.
+Plain data and text, so that listings and validation need no torch. Contract: webui-generation 5.1,
+webui-api 6.2 and 13.
 """
 
 from dataclasses import dataclass, field
@@ -123,8 +124,8 @@ def find_scheduler(name: str) -> SchedulerInfo:
 def resolve(sampler: str, scheduler: str | None) -> tuple[SamplerInfo, str]:
     """A request's sampler and scheduler -> sampler and scheduler label (contract: webui-api 6.2).
 
-    A scheduler name at the end of the sampler's ("DPM++ 2M Karras") wins over `scheduler`; the sampler's own
-    default reads `Automatic`. Raises `UnknownSampler` or `UnknownName`.
+    A scheduler name at the end of the sampler's ("DPM++ 2M Karras") wins over `scheduler`; the
+    sampler's own default reads `Automatic`. Raises `UnknownSampler` or `UnknownName`.
     """
     label = find_scheduler(scheduler).label if scheduler else AUTOMATIC
     for known in SCHEDULERS:

@@ -1,7 +1,8 @@
 """Samplers: from noise to a latent. One function each, pure but for the noise it draws.
 
-Sigma-space samplers take a `SigmaDenoiser`-like callable and a falling list of sigmas, float32 on the CPU; sigma
-arithmetic stays float32, as in the reference. Formulae: k-diffusion's, at the state the contract pins (webui-generation 5).
+Sigma-space samplers take a `SigmaDenoiser`-like callable and a falling list of sigmas, float32 on
+the CPU; sigma arithmetic stays float32, as in the reference. Formulae: k-diffusion's, at the state
+the contract pins (webui-generation 5).
 """
 
 from collections.abc import Callable

@@ -35,7 +35,7 @@ _LIKE_THE_MODEL = 0.0
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a run begins: the init latent of img2img (None for txt2img) and how far it is noised."""
+    """Where an img2img run begins: the init latent, and how far it is noised."""
 
     latent: Tensor
     denoising_strength: float
@@ -59,14 +59,15 @@ class SamplingPass:
 
 
 def denoiser_calls(job: Job, steps: int) -> int:
-    """The denoiser calls a prompt schedule counts with: twice the steps for second-order samplers."""
+    """The denoiser calls a prompt schedule counts: twice the steps for second-order samplers."""
     return steps * 2 if job.sampler.is_second_order else steps
 
 
 def run_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
     """Sample one batch; infotext keys that come up are added to `extra`.
 
-    Returns the latent [B, C, h, w]. Raises `Stopped`, `NanProduced`, or `NotBuilt` for a sampler still to come.
+    Returns the latent [B, C, h, w]. Raises `Stopped`, `NanProduced`, or `NotBuilt` for a sampler
+    still to come.
     """
     name = run.job.sampler.name
     if name in SIGMA_SAMPLERS:

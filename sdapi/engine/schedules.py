@@ -24,7 +24,7 @@ _ALIGN_YOUR_STEPS_SDXL = (
 
 
 class ModelSigmas:
-    """The noise levels a model was trained at, and the interpolation between time step and sigma."""
+    """The noise levels a model was trained at, and how time steps and sigmas map to each other."""
 
     def __init__(self, alphas_cumprod: Tensor, *, quantize: bool = False) -> None:
         alphas = alphas_cumprod.detach().float().cpu()
@@ -50,7 +50,7 @@ class ModelSigmas:
         return logs.exp()
 
     def t(self, sigma: Tensor) -> Tensor:
-        """The (fractional) time step of sigmas, linear in log sigma; the nearest whole one if quantised."""
+        """The (fractional) time step of sigmas, linear in log sigma; the nearest if quantised."""
         log_sigma = sigma.float().cpu().log()
         distances = log_sigma - self.log_sigmas[:, None]
         if self.quantize:

@@ -1,4 +1,4 @@
-"""CLIP text encoders: OpenAI's (SD1, SDXL's first) and OpenCLIP's (SD2, SDXL's second), as one class."""
+"""CLIP text encoders as one class: OpenAI (SD1, SDXL's first) and OpenCLIP (SD2, SDXL's second)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -79,8 +79,8 @@ def load_text_encoder(
 ) -> TextEncoder:
     """Build a text encoder from its weights, whose keys carry no prefix of the checkpoint any more.
 
-    `overrides` are entries of a CLIP text configuration (a sidecar's `text_config`) that win over what the
-    weights tell. Raises `ModelUnusable` for missing or left-over weights.
+    `overrides` are entries of a CLIP text configuration (a sidecar's `text_config`) that win over
+    what the weights tell. Raises `ModelUnusable` for missing or left-over weights.
     """
     is_openclip = "positional_embedding" in weights
     projection = weights.get("text_projection") if is_openclip else None
@@ -99,7 +99,7 @@ def load_text_encoder(
 def assign(
     model: torch.nn.Module, tensors: StateDict, part: str, dtype: torch.dtype
 ) -> torch.nn.Module:
-    """Put the tensors into a model that was built empty, and refuse any difference in names or shapes."""
+    """Put the tensors into a model that was built empty; refuse differences in names or shapes."""
     expected = model.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     if missing:
@@ -110,7 +110,8 @@ def assign(
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise ModelUnusable(
-                f"{part}: {name!r} has shape {list(tensor.shape)}, expected {list(expected[name].shape)}"
+                f"{part}: {name!r} has shape {list(tensor.shape)}, "
+                f"expected {list(expected[name].shape)}"
             )
     casted = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     model.load_state_dict(casted, strict=True, assign=True)

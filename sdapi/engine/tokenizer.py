@@ -1,4 +1,4 @@
-"""The CLIP tokenizer, from the vocabulary file that the `open_clip_torch` package carries: no download."""
+"""The CLIP tokenizer, from the vocabulary file in the `open_clip_torch` package: no download."""
 
 import gzip
 import html
@@ -67,7 +67,8 @@ def _read_vocabulary(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]
 def _byte_letters() -> list[str]:
     """A printable letter for each of the 256 bytes, in the order byte-level BPE numbers them.
 
-    Printable bytes stand for themselves; the rest take the code points from 256 on (Radford et al. 2019).
+    Printable bytes stand for themselves; the rest take the code points from 256 on (Radford et al.
+    2019).
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
     printable += range(ord("®"), ord("ÿ") + 1)

@@ -1,7 +1,8 @@
-"""The UNet of a checkpoint file: its shape read from the weights, and its key names in diffusers' terms.
+"""A checkpoint file's UNet: its shape, read from the weights, and its keys in diffusers' terms.
 
-The original layout numbers all input, middle and output blocks in one list; diffusers groups them by resolution.
-Both name the same weights, so a table from one name to the other is all that loading takes.
+The original layout numbers all input, middle and output blocks in one list; diffusers groups them
+by resolution. Both name the same weights, so a table from one name to the other is all that loading
+takes.
 """
 
 from collections.abc import Iterator
@@ -127,7 +128,7 @@ def diffusers_config(shape: UNetShape, heads: tuple[int, ...], sample_size: int)
 
 
 def key_table(shape: UNetShape) -> dict[str, str]:
-    """Module names of the original layout -> module names of diffusers, without `.weight` and `.bias`."""
+    """Module names: original layout -> diffusers, without `.weight` and `.bias`."""
     return dict(_pairs(shape))
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from sdapi.errors import NanProduced
 
 _NAN_TEXT = (
-    "A tensor with NaNs was produced in VAE. The VAE cannot work in its number type; try --no-half-vae. "
-    "Use --disable-nan-check commandline argument to disable this check."
+    "A tensor with NaNs was produced in VAE. The VAE cannot work in its number type; try "
+    "--no-half-vae. Use --disable-nan-check commandline argument to disable this check."
 )
 
 
@@ -43,8 +43,8 @@ def decode(
 ) -> list[Image.Image]:
     """Decode latents [B, C, h, w] to RGB pictures, one at a time.
 
-    A half-precision VAE that makes NaNs is switched to float32 for good when `widen_on_nan`; else, or when it
-    makes them there too, raises `NanProduced`.
+    A half-precision VAE that makes NaNs is switched to float32 for good when `widen_on_nan`; else,
+    or when it makes them there too, raises `NanProduced`.
     """
     return [
         to_image(_decode_one(vae, latent / scale_factor, widen_on_nan))

@@ -1,4 +1,4 @@
-"""The VAE of a checkpoint file: its shape read from the weights, and its key names in diffusers' terms."""
+"""A checkpoint file's VAE: its shape, read from the weights, and its keys in diffusers' terms."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def diffusers_config(shape: VAEShape, scale_factor: float) -> dict[str, Any]:
 
 
 def key_table(shape: VAEShape) -> dict[str, str]:
-    """Module names of the original layout -> module names of diffusers, without `.weight` and `.bias`."""
+    """Module names: original layout -> diffusers, without `.weight` and `.bias`."""
     return dict(_pairs(shape))
 
 
@@ -88,7 +88,7 @@ def _pairs(shape: VAEShape) -> Iterator[tuple[str, str]]:
             yield f"{side}.mid.attn_1.{original}", f"{side}.mid_block.attentions.0.{ours}"
     for level in range(levels):
         down, up = f"encoder.down.{level}", f"decoder.up.{level}"
-        # diffusers counts the decoder's resolutions in the order they run, the original from fine to coarse.
+        # diffusers counts the decoder's resolutions as they run, the original from fine to coarse.
         down_block = f"encoder.down_blocks.{level}"
         up_block = f"decoder.up_blocks.{levels - 1 - level}"
         for index in range(shape.resnets):

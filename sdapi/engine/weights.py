@@ -19,8 +19,8 @@ def read_state_dict(path: Path) -> StateDict:
     """Read every tensor of a weight file to the CPU.
 
     Nested pickles (`{"state_dict": …}`, `{"model": …}`, `{"params_ema": …}`) are unwrapped.
-    Raises `ModelUnusable` naming the file and the reason when it is missing, truncated, foreign, or a pickle
-    that holds anything but tensors and plain containers.
+    Raises `ModelUnusable` naming the file and the reason when it is missing, truncated, foreign, or
+    a pickle that holds anything but tensors and plain containers.
     """
     try:
         if path.suffix.lower() == ".safetensors" or _is_safetensors(path):
@@ -67,7 +67,8 @@ def _read_pickle(path: Path) -> object:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if str(error) else "not a PyTorch file"
         raise ModelUnusable(
-            f"{path.name}: refused, because it is no plain weight file ({reason}); convert it to .safetensors"
+            f"{path.name}: refused, because it is no plain weight file ({reason}); "
+            "convert it to .safetensors"
         ) from error
     except (EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

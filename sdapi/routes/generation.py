@@ -21,14 +21,18 @@ router = APIRouter(prefix="/sdapi/v1", tags=["generation"])
 async def txt2img(body: Txt2ImgRequest, request: Request, services: ServicesDep) -> Response:
     """Draw pictures from a prompt.
 
-    `alwayson_scripts` also takes the EAS keys `sd_model_checkpoint`, `sd_vae`, `save_dir`, `id_task` and `uid`.
+    `alwayson_scripts` also takes the EAS keys `sd_model_checkpoint`, `sd_vae`, `save_dir`,
+    `id_task` and `uid`.
     """
     return await _generate("txt2img", body, request, services)
 
 
 @router.post("/img2img", response_model=GenerationResponse)
 async def img2img(body: Img2ImgRequest, request: Request, services: ServicesDep) -> Response:
-    """Draw pictures from a prompt and a picture; `alwayson_scripts.image_link` may name the picture by URL."""
+    """Draw pictures from a prompt and a picture.
+
+    `alwayson_scripts.image_link` may name the picture by URL.
+    """
     return await _generate("img2img", body, request, services)
 
 

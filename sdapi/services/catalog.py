@@ -140,7 +140,7 @@ class Catalog:
         return replace(checkpoint, sha256=self._hashes.get(checkpoint.path))
 
     def closest_checkpoint(self, text: str) -> Checkpoint:
-        """As `checkpoint`, else the shortest title that holds the text, with or without its hash."""
+        """As `checkpoint`, else the shortest title that holds the text, its hash counted or not."""
         try:
             return self.checkpoint(text)
         except UnknownName:
@@ -169,7 +169,8 @@ class Catalog:
     def vae_for(self, checkpoint: Checkpoint, option: str, *, overrides: bool) -> VAEFile | None:
         """The VAE a checkpoint is drawn with, None for its own (contract: 13.2).
 
-        `option` is `sd_vae`, `overrides` is `sd_vae_overrides_per_model_preferences`. Raises `UnknownName`.
+        `option` is `sd_vae`, `overrides` is `sd_vae_overrides_per_model_preferences`. Raises
+        `UnknownName`.
         """
         if (path := self._settings.vae_path) is not None:
             return VAEFile(path.name, path)

@@ -46,7 +46,7 @@ def take_eas_fields(entries: Mapping[str, Any]) -> tuple[EASFields, dict[str, An
 
 
 def save_dir_of(body: object) -> str | None:
-    """The `save_dir` of a request body that may be invalid otherwise: its errors have the URL shape."""
+    """The `save_dir` of a body that may be invalid otherwise: its errors have the URL shape."""
     scripts = body.get("alwayson_scripts") if isinstance(body, dict) else None
     save_dir = scripts.get("save_dir") if isinstance(scripts, dict) else None
     return save_dir if isinstance(save_dir, str) else None

@@ -116,7 +116,7 @@ class GenerationService:
     def _with_infotext(
         self, kind: Kind, request: Request, options: Options, styles: Styles
     ) -> tuple[Request, Options]:
-        """Fill what the client left out from `infotext`, and lay `override_settings` over the options."""
+        """Fill what is left out from `infotext`, and lay `override_settings` over the options."""
         overrides = dict(request.override_settings or {})
         if request.infotext:
             parsed = infotext.parse(request.infotext, options=options, styles=styles)

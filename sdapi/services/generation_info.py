@@ -1,4 +1,7 @@
-"""What an answer tells about a job: infotexts and the `info` object (contract: webui-generation 15, webui-api 7.3)."""
+"""What an answer tells about a job: infotexts and the `info` object.
+
+Contract: webui-generation 15, webui-api 7.3.
+"""
 
 import json
 from dataclasses import dataclass

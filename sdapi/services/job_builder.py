@@ -19,7 +19,7 @@ from sdapi.services.styles import Styles
 GenerationRequest = Txt2ImgRequest | Img2ImgRequest
 _MAX_RANDOM_SEED = 4294967294
 _SEED_LIMIT = 1 << 64
-#: A picture larger than this cannot be drawn on any device there is; a bound for what a caller may ask.
+#: No device there is can draw a larger picture; a bound for what a caller may ask.
 _MAX_PIXELS = 64_000_000
 _MAX_IMAGES = 1000
 _RANDN_SOURCES = ("GPU", "CPU", "NV")
@@ -181,7 +181,7 @@ def sampling_options(options: Options) -> SamplingOptions:
 
 
 def refuse_what_is_to_come(request: GenerationRequest, options: Options) -> None:
-    """Raise `NotBuilt` for a field or option that would change the result, were its feature here."""
+    """Raise `NotBuilt` for a field or option that would act, were its feature here."""
     wanted: dict[str, object] = {
         "restore_faces": request.restore_faces,
         "tiling": request.tiling,
@@ -233,7 +233,8 @@ def _counts(request: GenerationRequest, init_images: int) -> tuple[int, int]:
             raise BadRequest(f"{name}: {number} draws nothing; it must be at least 1")
     if batch_size * n_iter > _MAX_IMAGES:
         raise BadRequest(
-            f"batch_size, n_iter: {batch_size * n_iter} pictures in one request; at most {_MAX_IMAGES}"
+            f"batch_size, n_iter: {batch_size * n_iter} pictures in one request; "
+            f"at most {_MAX_IMAGES}"
         )
     if init_images > batch_size:
         raise BadRequest(

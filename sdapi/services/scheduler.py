@@ -1,4 +1,4 @@
-"""Jobs waiting for a device: order, limit, and a preference for checkpoints that are loaded already."""
+"""Jobs waiting for a device: order, limit, and a preference for loaded checkpoints."""
 
 import threading
 from collections import deque
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sdapi.errors import QueueFull, ShuttingDown
 from sdapi.services.tasks import State, Task
 
-#: How far ahead a worker may look for a job whose checkpoint it has, and how often one may be passed over.
+#: How far ahead a worker may look for a job whose checkpoint it has, and how often one may be
+#: passed over.
 _LOOK_AHEAD = 8
 _MAX_OVERTAKEN = 4
 
@@ -43,7 +44,7 @@ class Scheduler:
             self._changed.notify()
 
     def take(self, is_loaded: Callable[[Task], bool], timeout_s: float) -> Task | None:
-        """The next task for a worker; None when there was none in time or the scheduler was closed."""
+        """The next task for a worker; None when none came in time or the scheduler was closed."""
         with self._changed:
             self._drop_cancelled()
             if not self._waiting:

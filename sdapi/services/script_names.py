@@ -23,7 +23,7 @@ class UnknownScript(BadRequest):
 
 
 def check_scripts(kind: str, script_name: str | None, alwayson: Mapping[str, Any]) -> None:
-    """Refuse names that are no script (422), and scripts that would act but are still to come (501)."""
+    """Refuse names that are no script (422), and scripts that would act but are to come (501)."""
     selectable = _SELECTABLE + (_SELECTABLE_IMG2IMG if kind == "img2img" else ())
     if script_name:
         if script_name.lower() not in selectable:

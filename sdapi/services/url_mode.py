@@ -1,4 +1,4 @@
-"""URL mode: a request's pictures as files under its `save_dir`, all of them or none (design section 4)."""
+"""URL mode: a request's pictures as files under its `save_dir`, all or none (design section 4)."""
 
 import datetime
 import os
@@ -44,7 +44,8 @@ def open_save_dir(save_dir: str, settings: Settings) -> SaveDir:
     for mount in settings.mounts:
         if mount.oss and path.is_relative_to(mount.path.resolve()) and not mount.path.is_mount():
             raise NotBuilt(
-                f"alwayson_scripts.save_dir: {mount.path} is not mounted, and uploads are not available yet"
+                f"alwayson_scripts.save_dir: {mount.path} is not mounted, "
+                "and uploads are not available yet"
             )
     spelled = save_dir if os.path.isabs(save_dir) else str(settings.data_dir / save_dir)
     return SaveDir(spelled.rstrip("/") or "/", path)
@@ -63,7 +64,7 @@ def image_stem(seed: int) -> str:
 def write_all(save_dir: SaveDir, images: Sequence[NamedImage]) -> list[str]:
     """Write every picture; return their paths in the client's spelling.
 
-    Files get their names only when all are written. Raises `StorageFailed` with nothing left behind.
+    Files get their names only when all are written. Raises `StorageFailed`, with nothing left.
     """
     date = datetime.date.today().isoformat()
     written: list[tuple[Path, Path]] = []

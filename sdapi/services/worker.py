@@ -19,7 +19,7 @@ _POLL_S = 0.5
 
 
 class JobRunner(Protocol):
-    """What a worker needs of an engine; `sdapi.engine.engine.Engine` in a server, a fake in tests."""
+    """What a worker needs of an engine; a fake in tests."""
 
     def run(self, job: Job, monitor: Monitor) -> Result: ...
 

@@ -25,7 +25,7 @@ class Fragment:
 
     @property
     def is_break(self) -> bool:
-        """Whether this is the break marker; inside brackets its weight changes and it is plain text."""
+        """Whether this is the break marker; brackets change its weight and make it plain text."""
         return self.text == BREAK and self.weight == BREAK_WEIGHT
 
 

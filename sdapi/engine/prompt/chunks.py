@@ -39,8 +39,8 @@ def split_chunks(
 ) -> list[Chunk]:
     """Tokenise a prompt into at least one chunk (contract: webui-generation 2.7).
 
-    A chunk that fills up moves what follows its last comma, up to `comma_backtrack` tokens, to the next one.
-    `use_emphasis` False takes brackets and BREAK literally.
+    A chunk that fills up moves what follows its last comma, up to `comma_backtrack` tokens, to the
+    next one. `use_emphasis` False takes brackets and BREAK literally.
     """
     fragments = parse_attention(prompt) if use_emphasis else [Fragment(prompt, 1.0)]
     builder = _Builder(comma_backtrack)

@@ -1,4 +1,4 @@
-"""`AND` composition and extra-network tags: what is taken out of a prompt before it is scheduled."""
+"""`AND` composition and extra-network tags: what leaves a prompt before it is scheduled."""
 
 import re
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Prompt editing `[from:to:when]` and alternation `[a|b]` -> a text for every step.
 
-Grammar of one prompt (contract: webui-generation 2.5). `prompt` is what may stand inside brackets; only the
-outermost level takes stray brackets and colons literally, and a text that cannot be derived has no schedule:
+Grammar of one prompt (contract: webui-generation 2.5). `prompt` is what may stand inside brackets;
+only the outermost level takes stray brackets and colons literally, and a text that cannot be
+derived has no schedule:
 
     start      = ( prompt | any of "[](): " )*
     prompt     = ( emphasised | scheduled | alternate | plain )*
@@ -46,7 +47,7 @@ _Nodes = list[_Node]
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """How `when` becomes a step: `steps` denoiser calls; `first_pass_steps` is set in a hires pass."""
+    """How `when` becomes a step of `steps` denoiser calls; hires passes set `first_pass_steps`."""
 
     steps: int
     first_pass_steps: int | None = None
