@@ -1,4 +1,4 @@
-"""What becomes of a finished job's pictures: files under the output folders, and the encoded answer."""
+"""What becomes of a job's pictures: files under the output folders, and the encoded answer."""
 
 import datetime
 from collections.abc import Sequence
@@ -127,7 +127,8 @@ def name_context(info: GenerationInfo, index: int) -> NameContext:
 def encode_answer(
     pictures: Pictures, info: GenerationInfo, options: Options, *, grid: bool
 ) -> list[str]:
-    """The pictures in base64, encoded as the server's own options say."""
+    """The pictures in base64, encoded as the server's own options say; texts as the job's do."""
+    options = options.overlay({"enable_pnginfo": info.options.flag("enable_pnginfo")})
     fmt = options.text("samples_format") or "png"
     texts = [info.infotext(index) for index in pictures.indices]
     encoded = [
