@@ -166,6 +166,10 @@ class Catalog:
                     log.warning("checkpoint %r is not there; using another", name)
         return checkpoints[0]
 
+    def has_vae(self, option: str) -> bool:
+        """Whether a value of option `sd_vae` means something here."""
+        return option in (AUTOMATIC, NONE) or option in self._vaes
+
     def vae_for(self, checkpoint: Checkpoint, option: str, *, overrides: bool) -> VAEFile | None:
         """The VAE a checkpoint is drawn with, None for its own (contract: 13.2).
 
@@ -174,7 +178,7 @@ class Catalog:
         """
         if (path := self._settings.vae_path) is not None:
             return VAEFile(path.name, path)
-        if option not in (AUTOMATIC, NONE) and option not in self._vaes:
+        if not self.has_vae(option):
             names = [AUTOMATIC, NONE, *self._vaes]
             raise UnknownName(f"VAE '{option}' not found; there are {near_names(option, names)}")
         if option != AUTOMATIC and overrides:

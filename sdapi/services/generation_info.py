@@ -42,10 +42,10 @@ class GenerationInfo:
         first: dict[str, Any] = {}
         if init is not None:
             first["Denoising strength"] = init.denoising_strength
-            if init.noise_multiplier != 1.0:
-                first["Noise multiplier"] = init.noise_multiplier
         if self._shows_emphasis:
             first["Emphasis"] = self.job.options.emphasis
+        if init is not None and init.noise_multiplier != 1.0:
+            first["Noise multiplier"] = init.noise_multiplier
         return first | self.extra
 
     @property

@@ -12,7 +12,7 @@ from sdapi.engine.sampler_names import AVAILABLE, resolve
 from sdapi.errors import BadRequest, NotBuilt, near_names
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
-from sdapi.services.catalog import Catalog, Checkpoint, VAEFile
+from sdapi.services.catalog import AUTOMATIC, NONE, Catalog, Checkpoint, VAEFile
 from sdapi.services.eas import EASFields
 from sdapi.services.styles import Styles
 
@@ -84,13 +84,8 @@ class JobBuilder:
         )
         if sampler.name not in AVAILABLE:
             raise NotBuilt(f"sampler_name: {sampler.name!r} is not available yet")
-        checkpoint = self._checkpoint(options, eas)
-        vae = self.catalog.vae_for(
-            checkpoint,
-            eas.sd_vae or options.text("sd_vae") or "Automatic",
-            overrides=eas.sd_vae is not None
-            or options.flag("sd_vae_overrides_per_model_preferences"),
-        )
+        checkpoint = self._checkpoint(request, options, eas)
+        vae = self._vae(checkpoint, request, options, eas)
         prompt, negative = self._texts(request, options)
         count = batch_size * n_iter
         seeds, subseeds = _seeds(request, count)
@@ -124,10 +119,31 @@ class JobBuilder:
             job, checkpoint, vae, tuple(request.styles or ()), self._warnings(request, prompt)
         )
 
-    def _checkpoint(self, options: Options, eas: EASFields) -> Checkpoint:
-        if eas.sd_model_checkpoint:
-            return self.catalog.checkpoint(eas.sd_model_checkpoint)
+    def _checkpoint(
+        self, request: GenerationRequest, options: Options, eas: EASFields
+    ) -> Checkpoint:
+        """The one the request names, which must be there, else the server's."""
+        asked = eas.sd_model_checkpoint or (request.override_settings or {}).get(
+            "sd_model_checkpoint"
+        )
+        if asked:
+            return self.catalog.checkpoint(str(asked))
         return self.catalog.default_checkpoint(options.text("sd_model_checkpoint"))
+
+    def _vae(
+        self,
+        checkpoint: Checkpoint,
+        request: GenerationRequest,
+        options: Options,
+        eas: EASFields,
+    ) -> VAEFile | None:
+        """The one the request names, which must be there, else the server's, if it is."""
+        asked = eas.sd_vae or (request.override_settings or {}).get("sd_vae")
+        name = str(asked) if asked else options.text("sd_vae") or AUTOMATIC
+        if not asked and not self.catalog.has_vae(name):
+            name = NONE
+        wins = eas.sd_vae is not None or options.flag("sd_vae_overrides_per_model_preferences")
+        return self.catalog.vae_for(checkpoint, name, overrides=wins)
 
     def _texts(self, request: GenerationRequest, options: Options) -> tuple[str, str]:
         prompt = _required(request.prompt, "prompt")
