@@ -1,0 +1,95 @@
+"""Stand-ins for what is slow or far away."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
+from sdapi.engine.monitor import Monitor
+from sdapi.errors import SDAPIError
+from sdapi.services.worker import JobRunner
+from sdapi.settings import Settings
+
+
+def colour_of(seed: int) -> tuple[int, int, int]:
+    """The colour that a fake engine paints for a seed."""
+    return seed & 255, seed >> 8 & 255, seed >> 16 & 255
+
+
+@dataclass
+class FakeEngine:
+    """Paints each picture in one colour, told by its seed; no torch."""
+
+    #: seconds that each batch takes, in steps of a hundredth
+    delay_s: float = 0.0
+    #: what to raise for a job, None for none
+    failure: Callable[[Job], BaseException | None] = lambda job: None
+    load_failure: SDAPIError | None = None
+    jobs: list[Job] = field(default_factory=list[Job])
+    loaded: list[ModelFile] = field(default_factory=list[ModelFile])
+    clears: int = 0
+    #: set while a job runs
+    is_running: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, job: Job, monitor: Monitor) -> Result:
+        self.jobs.append(job)
+        self.is_running.set()
+        try:
+            if (error := self.failure(job)) is not None:
+                raise error
+            self.load(job.checkpoint)
+            return self._paint(job, monitor)
+        finally:
+            self.is_running.clear()
+
+    def _paint(self, job: Job, monitor: Monitor) -> Result:
+        monitor.job_count = job.n_iter
+        images: list[GeneratedImage] = []
+        for batch in range(job.n_iter):
+            if monitor.interrupted.is_set():
+                break
+            monitor.begin_sampling(job.steps)
+            self._wait(monitor)
+            first = batch * job.batch_size
+            for index in range(first, first + job.batch_size):
+                size = (job.width // 8 * 8, job.height // 8 * 8)
+                images.append(
+                    GeneratedImage(index, Image.new("RGB", size, colour_of(job.seeds[index])))
+                )
+            monitor.end_pass()
+        return Result(tuple(images), {}, interrupted=monitor.interrupted.is_set())
+
+    def _wait(self, monitor: Monitor) -> None:
+        end = time.monotonic() + self.delay_s
+        while time.monotonic() < end and not monitor.should_stop:
+            time.sleep(0.01)
+
+    def load(self, checkpoint: ModelFile) -> None:
+        if self.load_failure is not None:
+            raise self.load_failure
+        if checkpoint not in self.loaded:
+            self.loaded.append(checkpoint)
+
+    def has_loaded(self, checkpoint: ModelFile) -> bool:
+        return checkpoint in self.loaded
+
+    def clear(self) -> None:
+        self.clears += 1
+        self.loaded.clear()
+
+
+@dataclass
+class FakeEngines:
+    """Gives every device the same fake engine."""
+
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    names: list[str] = field(default_factory=lambda: ["fake"])
+
+    def device_names(self, settings: Settings) -> list[str]:
+        return self.names
+
+    def make(self, settings: Settings, name: str) -> JobRunner:
+        return self.engine
