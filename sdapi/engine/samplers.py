@@ -157,6 +157,9 @@ SIGMA_SAMPLERS: dict[str, Sampler] = {
     "Euler": sample_euler,
 }
 
+#: Sigma-space samplers that read no eta; the infotext of their pictures tells none.
+WITHOUT_ETA = frozenset({"DPM++ 2M", "DPM2", "Euler", "Heun", "LCM", "LMS", "Restart"})
+
 TIMESTEP_SAMPLERS = {
     "DDIM": sample_ddim,
 }

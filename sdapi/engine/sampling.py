@@ -3,6 +3,7 @@
 Contract: webui-generation 5, 6, 8 and 10.6.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,13 @@ from sdapi.engine.job import Job
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.noise import BrownianNoise, ImageNoise
 from sdapi.engine.sampler_names import AUTOMATIC, effective_scheduler
-from sdapi.engine.samplers import SIGMA_SAMPLERS, TIMESTEP_SAMPLERS, Run, ddim_timesteps
+from sdapi.engine.samplers import (
+    SIGMA_SAMPLERS,
+    TIMESTEP_SAMPLERS,
+    WITHOUT_ETA,
+    Run,
+    ddim_timesteps,
+)
 from sdapi.engine.schedules import SCHEDULES, ModelSigmas, ScheduleRequest
 from sdapi.errors import NotBuilt
 
@@ -191,16 +198,7 @@ def _scaled_noise(noise: Tensor, start: Start) -> Tensor:
 def _settings(run: SamplingPass, sigmas: Tensor, extra: dict[str, Any]) -> Run:
     job = run.job
     eta = job.options.eta_ancestral if job.eta is None else job.eta
-    takes_eta = job.sampler.name not in (
-        "Euler",
-        "DPM++ 2M",
-        "LMS",
-        "Heun",
-        "DPM2",
-        "Restart",
-        "LCM",
-    )
-    if takes_eta and eta != 1.0:
+    if job.sampler.name not in WITHOUT_ETA and eta != 1.0:
         extra["Eta"] = eta
     between = _noise_between(run, sigmas)
     return Run(
@@ -215,7 +213,7 @@ def _settings(run: SamplingPass, sigmas: Tensor, extra: dict[str, Any]) -> Run:
     )
 
 
-def _noise_between(run: SamplingPass, sigmas: Tensor) -> Any:
+def _noise_between(run: SamplingPass, sigmas: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     is_brownian = "brownian_noise" in run.job.sampler.options
     if not is_brownian or run.job.options.no_batch_determinism:
         return lambda *_: run.noise.next()
@@ -229,7 +227,7 @@ def _noise_between(run: SamplingPass, sigmas: Tensor) -> Any:
     )
 
 
-def _report(run: SamplingPass) -> Any:
+def _report(run: SamplingPass) -> Callable[[int], None]:
     def on_step(index: int) -> None:
         run.monitor.sampling_step = index + 1
 
