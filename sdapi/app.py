@@ -1,6 +1,6 @@
 """The application: services, routes, and what every request passes through."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     services = Services.build(settings, engines or TorchEngines())
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         services.start()
         yield
         services.close()
@@ -81,8 +81,7 @@ def _add_docs(app: FastAPI) -> None:
     folder = Path(swagger_ui_bundle.swagger_ui_path)
     app.mount(_DOCS_ASSETS, StaticFiles(directory=folder), name="docs-assets")
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+    async def docs() -> HTMLResponse:
         root = str(app.root_path).rstrip("/")
         return get_swagger_ui_html(
             openapi_url=f"{root}{app.openapi_url}",
@@ -92,6 +91,8 @@ def _add_docs(app: FastAPI) -> None:
             swagger_favicon_url=f"{root}{_DOCS_ASSETS}/favicon-32x32.png",
         )
 
-    @app.get("/redoc", include_in_schema=False)
-    async def redoc() -> RedirectResponse:  # pyright: ignore[reportUnusedFunction]
+    async def redoc() -> RedirectResponse:
         return RedirectResponse("docs")
+
+    app.add_api_route("/docs", docs, include_in_schema=False)
+    app.add_api_route("/redoc", redoc, include_in_schema=False)

@@ -221,5 +221,5 @@ def _is_v_prediction(
     dtype = unet.dtype
     with torch.inference_mode():
         predicted = unet.float()(x, torch.tensor([999]), encoder_hidden_states=states).sample
-    unet.to(dtype)
+    torch.nn.Module.to(unet, dtype)  # diffusers' wrapper of `to` hides its types
     return bool((predicted - x[:, : predicted.shape[1]]).mean() < -1)

@@ -63,7 +63,8 @@ class DiffusersFolder:
             raise ModelUnusable(f"the folder {part}/ is missing")
         try:
             name = "dtype" if issubclass(kind, PreTrainedModel) else "torch_dtype"
-            model = kind.from_pretrained(self.path / part, **{name: dtype}, **_LOADING)
+            options: dict[str, Any] = {name: dtype, **_LOADING}
+            model = kind.from_pretrained(self.path / part, **options)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ModelUnusable(f"{part}/: {str(error).splitlines()[0]}") from error
         return model.requires_grad_(False).eval()

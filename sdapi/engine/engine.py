@@ -4,7 +4,7 @@ Knows nothing of HTTP, users or queues.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -132,7 +132,7 @@ class Engine:
             )
 
     @contextmanager
-    def _components(self, job: Job) -> Iterator[tuple[Components, Conditioner]]:
+    def _components(self, job: Job) -> Generator[tuple[Components, Conditioner]]:
         with self._checkpoint(job.checkpoint) as loaded:
             if job.vae is None:
                 yield loaded.components, loaded.conditioner
@@ -143,7 +143,7 @@ class Engine:
                 yield replace(loaded.components, vae=found.module), loaded.conditioner
 
     @contextmanager
-    def _checkpoint(self, file: ModelFile) -> Iterator[LoadedCheckpoint]:
+    def _checkpoint(self, file: ModelFile) -> Generator[LoadedCheckpoint]:
         with self.cache.use(file, lambda: self._load_checkpoint(file)) as found:
             assert isinstance(found, LoadedCheckpoint)
             yield found

@@ -8,7 +8,7 @@ are read by others.
 import gc
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -58,7 +58,7 @@ class ModelCache(Generic[M]):
         return sum(entry.value.size_bytes for entry in list(self._entries.values()))
 
     @contextmanager
-    def use(self, key: Hashable, load: Callable[[], M]) -> Iterator[M]:
+    def use(self, key: Hashable, load: Callable[[], M]) -> Generator[M]:
         """The model of a key, loaded if needed, on the device and pinned while the block runs.
 
         A failing `load` leaves every cached model as it was.

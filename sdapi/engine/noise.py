@@ -4,11 +4,12 @@ Contract: webui-generation 4. Sources: `GPU` draws on the device the model runs 
 CPU, `NV` on the CPU as CUDA would. Draws are float32 `[C, H/8, W/8]` tensors.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import abc
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torchsde
@@ -177,8 +178,10 @@ class BrownianNoise:
         low, high = sorted(self._clamp(float(s)) for s in (sigma, sigma_next))
         sign = 1 if sigma < sigma_next else -1
         with self._normals():
-            increments = torch.stack([tree(low, high) for tree in self._trees]) * sign
-        return increments.to(self._source.device) / (sigma_next - sigma).abs().sqrt()
+            # A tree answers with more than one tensor only when asked to.
+            draws = [cast("Tensor", tree(low, high)) for tree in self._trees]
+        increments = (torch.stack(draws) * sign).to(self._source.device)
+        return increments / (sigma_next - sigma).abs().sqrt()
 
     def _clamp(self, time: float) -> float:
         return min(max(time, self._range[0]), self._range[1])
@@ -188,16 +191,17 @@ class BrownianNoise:
 
 
 @contextmanager
-def _emulated_normals() -> Iterator[None]:
+def _emulated_normals() -> abc.Generator[None]:
     """Let torchsde draw its normals from the CUDA emulation: it offers no parameter for that."""
 
     def randn(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, seed: int) -> Tensor:
         return PhiloxGenerator(int(seed)).randn(size).to(device, dtype)
 
+    names = brownian_interval.__dict__  # `_randn` is private, and read from here at every draw
     with _torchsde_lock:
-        original: Callable[..., Tensor] = brownian_interval._randn
-        brownian_interval._randn = randn
+        original = names["_randn"]
+        names["_randn"] = randn
         try:
             yield
         finally:
-            brownian_interval._randn = original
+            names["_randn"] = original

@@ -1,5 +1,7 @@
 """Where diffusers' UNet computes something else than the original one, the original."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -19,7 +21,8 @@ class ReferenceUpsample(Upsample2D):
         self, hidden_states: Tensor, output_size: tuple[int, int] | None = None, *_: object
     ) -> Tensor:
         hidden_states = F.interpolate(hidden_states, scale_factor=2.0, mode="nearest")
-        hidden_states = self.conv(hidden_states)
+        # None only in layers without a convolution, which no UNet here has.
+        hidden_states = cast("torch.nn.Module", self.conv)(hidden_states)
         if output_size is not None and tuple(hidden_states.shape[-2:]) != tuple(output_size):
             hidden_states = F.interpolate(hidden_states, size=output_size, mode="nearest")
         return hidden_states

@@ -6,6 +6,7 @@ import importlib.util
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import ftfy
 from transformers import CLIPTokenizer
@@ -23,7 +24,8 @@ class Tokenizer:
 
     def __init__(self) -> None:
         vocabulary, merges = _read_vocabulary(_find_vocabulary())
-        self._tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)
+        # transformers says texts, but hands them to tokenizers, which takes pairs.
+        self._tokenizer = CLIPTokenizer(vocab=vocabulary, merges=cast("list[Any]", merges))
 
     def __call__(self, text: str) -> list[int]:
         """Token ids without start and end, any length."""

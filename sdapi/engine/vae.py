@@ -1,6 +1,7 @@
 """Between pictures and latents (contract: webui-generation 11)."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -53,12 +54,14 @@ def decode(
 
 
 def _decode_one(vae: AutoencoderKL, latent: Tensor, widen_on_nan: bool) -> Tensor:
-    pixels = vae.decode(latent.to(vae.dtype), return_dict=False)[0].float()
+    # diffusers says FloatTensor where it takes every floating type.
+    z = cast("torch.FloatTensor", latent.to(vae.dtype))
+    pixels = vae.decode(z, return_dict=False)[0].float()
     if not torch.isnan(pixels).any():
         return pixels[0]
     if not widen_on_nan or vae.dtype == torch.float32:
         raise NanProduced(_NAN_TEXT)
-    vae.to(torch.float32)
+    vae.float()
     return _decode_one(vae, latent, widen_on_nan)
 
 

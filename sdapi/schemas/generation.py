@@ -179,6 +179,7 @@ class _Img2ImgTaskFields(TaskFields):
 class Img2ImgRequest(DeliveryFields, _Img2ImgTaskFields, InitImageFields, SamplingFields):
     """`POST /sdapi/v1/img2img`."""
 
+    # Narrower than inherited; only an assignment through the parent could notice, and none is made.
     denoising_strength: Float = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
         0.75, description="0 keeps the picture, 1 ignores it; not nullable here"
     )

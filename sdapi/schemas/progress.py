@@ -11,10 +11,12 @@ class ProgressState(BaseModel):
     skipped: bool = False
     interrupted: bool = False
     stopping_generation: bool = False
-    job: str = Field("", examples=["scripts_txt2img"])
-    job_count: int = Field(0, description="Passes: iterations, doubled by hires fix; -1: starting")
-    job_timestamp: str = Field("0", description="Start, YYYYMMDDHHMMSS")
-    job_no: int = Field(0, description="Passes done")
+    job: str = Field(default="", examples=["scripts_txt2img"])
+    job_count: int = Field(
+        default=0, description="Passes: iterations, doubled by hires fix; -1: starting"
+    )
+    job_timestamp: str = Field(default="0", description="Start, YYYYMMDDHHMMSS")
+    job_no: int = Field(default=0, description="Passes done")
     sampling_step: int = 0
     sampling_steps: int = 0
 
@@ -25,16 +27,16 @@ class ProgressResponse(BaseModel):
     progress: float = Field(description="0 to 1; 0 when idle", examples=[0.42])
     eta_relative: float = Field(description="Seconds left; 0 when idle")
     state: ProgressState
-    current_image: str | None = Field(None, description="Preview in base64 without prefix")
+    current_image: str | None = Field(default=None, description="Preview in base64 without prefix")
     textinfo: str | None = None
 
 
 class InternalProgressRequest(BaseModel):
     """`POST /internal/progress`."""
 
-    id_task: Str | None = Field(None, description="The task asked about")
-    id_live_preview: Int = Field(-1, description="The last preview the caller has")
-    live_preview: Bool = Field(True, description="Whether to send a newer one")
+    id_task: Str | None = Field(default=None, description="The task asked about")
+    id_live_preview: Int = Field(default=-1, description="The last preview the caller has")
+    live_preview: Bool = Field(default=True, description="Whether to send a newer one")
 
 
 class InternalProgressResponse(BaseModel):
@@ -45,6 +47,6 @@ class InternalProgressResponse(BaseModel):
     completed: bool
     progress: float | None = None
     eta: float | None = None
-    live_preview: str | None = Field(None, description="data: URI")
+    live_preview: str | None = Field(default=None, description="data: URI")
     id_live_preview: int | None = None
-    textinfo: str | None = Field(None, examples=["In queue: 2/3"])
+    textinfo: str | None = Field(default=None, examples=["In queue: 2/3"])

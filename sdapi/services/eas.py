@@ -53,7 +53,7 @@ def save_dir_of(body: object) -> str | None:
 
 
 def _kind(value: object) -> str:
-    names = {
+    names: dict[type, str] = {
         type(None): "null",
         bool: "a boolean",
         list: "a list",
