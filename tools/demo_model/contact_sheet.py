@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from tools.demo_model.checkpoint import load_checkpoint
-from tools.demo_model.pipeline import draw_pictures
-from tools.demo_model.run_folder import save_sheet
-from tools.demo_model.tokens import make_tokenizer
+from tools.demo_model.networks.checkpoint import load_checkpoint
+from tools.demo_model.networks.pipeline import draw_pictures
+from tools.demo_model.networks.tokens import make_tokenizer
+from tools.demo_model.training.run_folder import save_sheet
 
 PROMPTS = (
     "portrait of a woman with red hair",

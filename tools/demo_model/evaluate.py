@@ -11,8 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from tools.demo_model.checkpoint import load_checkpoint
-from tools.demo_model.colour_check import (
+from tools.demo_model.measuring.colour_check import (
     ATTRIBUTES,
     ColourNames,
     asked_colours,
@@ -21,13 +20,14 @@ from tools.demo_model.colour_check import (
     region_colours,
     right_colours,
 )
-from tools.demo_model.dataset import UNSEEN, Picture, Portrait, draw_sample, render
-from tools.demo_model.landmarks import FaceFinder, eye_distance, make_face_finder
-from tools.demo_model.models import Networks
-from tools.demo_model.pipeline import draw_pictures
-from tools.demo_model.run_folder import save_sheet
-from tools.demo_model.tokens import make_tokenizer
-from tools.demo_model.train_vae import psnr, reconstruct, to_tensor
+from tools.demo_model.measuring.landmarks import FaceFinder, eye_distance, make_face_finder
+from tools.demo_model.networks.checkpoint import load_checkpoint
+from tools.demo_model.networks.models import Networks
+from tools.demo_model.networks.pipeline import draw_pictures
+from tools.demo_model.networks.tokens import make_tokenizer
+from tools.demo_model.pictures.dataset import UNSEEN, Picture, Portrait, draw_sample, render
+from tools.demo_model.training.run_folder import save_sheet
+from tools.demo_model.training.vae import psnr, reconstruct, to_tensor
 
 _PROMPT_STREAM = 5
 _SEED = 2024

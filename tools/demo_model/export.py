@@ -10,10 +10,10 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tools.demo_model import models
-from tools.demo_model.ldm_names import ldm_text_encoder, ldm_unet, ldm_vae
+from tools.demo_model.networks import models
+from tools.demo_model.networks.ldm_names import ldm_text_encoder, ldm_unet, ldm_vae
 
-_UNET_ATTENTION_LEVELS = [2]  # downsampling factors of the levels with attention
+_UNET_ATTENTION_LEVELS = [4, 2]  # downsampling factors of the levels with attention
 
 
 def checkpoint_weights(networks: models.Networks, vae: torch.nn.Module) -> dict[str, Tensor]:

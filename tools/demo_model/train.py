@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tools.demo_model.train_diffusion import DiffusionPlan, train_diffusion
-from tools.demo_model.train_vae import VaePlan, train_decoder, train_vae
+from tools.demo_model.training.diffusion import DiffusionPlan, train_diffusion
+from tools.demo_model.training.vae import VaePlan, train_decoder, train_vae
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -9,10 +9,10 @@ import torch
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-from tools.demo_model import models  # noqa: E402  torch packages may be missing
-from tools.demo_model.checkpoint import load_checkpoint  # noqa: E402
 from tools.demo_model.export import checkpoint_weights, sidecar  # noqa: E402
-from tools.demo_model.ldm_names import ldm_text_encoder, ldm_unet, ldm_vae  # noqa: E402
+from tools.demo_model.networks import models  # noqa: E402  torch packages may be missing
+from tools.demo_model.networks.checkpoint import load_checkpoint  # noqa: E402
+from tools.demo_model.networks.ldm_names import ldm_text_encoder, ldm_unet, ldm_vae  # noqa: E402
 
 SD1_LAYOUT = Path(__file__).parent / "sd1_layout.json"  # names and shapes of a small SD 1 file
 ATTENDING = "CrossAttnDownBlock2D"

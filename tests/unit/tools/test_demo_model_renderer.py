@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tools.demo_model.captions import caption_nothing, caption_portrait, caption_still
-from tools.demo_model.dataset import TRAIN, Portrait, draw_sample, render
-from tools.demo_model.objects import FLATS, SOLIDS, Still, draw_still, render_still
-from tools.demo_model.palette import PLAIN
-from tools.demo_model.person import Identity, View, draw_identity, draw_view
-from tools.demo_model.portrait import render_portrait
+from tools.demo_model.pictures.captions import caption_nothing, caption_portrait, caption_still
+from tools.demo_model.pictures.dataset import TRAIN, Portrait, draw_sample, render
+from tools.demo_model.pictures.objects import FLATS, SOLIDS, Still, draw_still, render_still
+from tools.demo_model.pictures.palette import PLAIN
+from tools.demo_model.pictures.person import Identity, View, draw_identity, draw_view
+from tools.demo_model.pictures.portrait import render_portrait
 
 SIZE = 48
 

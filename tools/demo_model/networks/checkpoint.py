@@ -7,8 +7,8 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tools.demo_model.ldm_names import ldm_text_encoder, ldm_unet, ldm_vae
-from tools.demo_model.models import LAYERS, VAE_WIDTHS, Networks, make_networks, make_vae
+from tools.demo_model.networks.ldm_names import ldm_text_encoder, ldm_unet, ldm_vae
+from tools.demo_model.networks.models import LAYERS, VAE_WIDTHS, Networks, make_networks, make_vae
 
 
 def load_checkpoint(path: Path) -> tuple[Networks, AutoencoderKL]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.demo_model.captions import caption_portrait, caption_still
-from tools.demo_model.objects import Still, draw_still, render_still
-from tools.demo_model.person import Identity, View, draw_identity, draw_view
-from tools.demo_model.portrait import render_portrait
+from tools.demo_model.pictures.captions import caption_portrait, caption_still
+from tools.demo_model.pictures.objects import Still, draw_still, render_still
+from tools.demo_model.pictures.person import Identity, View, draw_identity, draw_view
+from tools.demo_model.pictures.portrait import render_portrait
 
 Picture = NDArray[np.uint8]
 PORTRAIT_SHARE = 0.78

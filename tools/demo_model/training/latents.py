@@ -8,9 +8,9 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from tools.demo_model.dataset import Picture
-from tools.demo_model.models import SCALE_FACTOR
-from tools.demo_model.train_vae import to_tensor
+from tools.demo_model.networks.models import SCALE_FACTOR
+from tools.demo_model.pictures.dataset import Picture
+from tools.demo_model.training.vae import to_tensor
 
 
 @torch.no_grad()

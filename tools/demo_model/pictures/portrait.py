@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from tools.demo_model.head import Array, Surface, rotation, smoothstep, trace_head
-from tools.demo_model.palette import as_array
-from tools.demo_model.person import Identity, View
-from tools.demo_model.skin import hair_on_head, mix, paint_eyes, paint_glasses, paint_skin
+from tools.demo_model.pictures.head import Array, Surface, rotation, smoothstep, trace_head
+from tools.demo_model.pictures.palette import as_array
+from tools.demo_model.pictures.person import Identity, View
+from tools.demo_model.pictures.skin import hair_on_head, mix, paint_eyes, paint_glasses, paint_skin
 
 _EAR_Y = 0.10
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tools.demo_model.objects import Still
-from tools.demo_model.person import Identity, View
+from tools.demo_model.pictures.objects import Still
+from tools.demo_model.pictures.person import Identity, View
 
 _SUBJECTS = {
     "woman": ("woman", "woman", "young woman", "lady", "female", "person"),

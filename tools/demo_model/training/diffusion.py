@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tools.demo_model.captions import caption_nothing
-from tools.demo_model.dataset import TRAIN, cached_pictures, caption, draw_sample
-from tools.demo_model.latents import cached_latents
-from tools.demo_model.models import Networks, make_networks, make_vae
-from tools.demo_model.pipeline import draw_pictures
-from tools.demo_model.run_folder import RunFolder, learning_rate
-from tools.demo_model.schedule import STEPS, alphas_cumprod
-from tools.demo_model.tokens import encode, make_tokenizer
+from tools.demo_model.networks.models import Networks, make_networks, make_vae
+from tools.demo_model.networks.pipeline import draw_pictures
+from tools.demo_model.networks.schedule import STEPS, alphas_cumprod
+from tools.demo_model.networks.tokens import encode, make_tokenizer
+from tools.demo_model.pictures.captions import caption_nothing
+from tools.demo_model.pictures.dataset import TRAIN, cached_pictures, caption, draw_sample
+from tools.demo_model.training.latents import cached_latents
+from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
 _SNR_LIMIT = 5.0  # min-SNR weighting, Hang et al. 2023
 _SHEET_PROMPTS = (
@@ -40,8 +40,8 @@ class DiffusionPlan:
     folder: Path
     device: str
     size: int = 128
-    pictures: int = 12000
-    steps: int = 4000
+    pictures: int = 4000
+    steps: int = 2400
     until: int | None = None  # stop early here, with the schedule of the whole run
     batch: int = 16
     rate: float = 5e-4
@@ -52,8 +52,8 @@ class DiffusionPlan:
     seed: int = 1
     workers: int = 2
     start_from: Path | None = None  # weights of an earlier run, for another size
-    save_every_s: float = 600.0
-    sheet_every: int = 500
+    save_every_s: float = 300.0
+    sheet_every: int = 400
 
 
 def draw_captions(

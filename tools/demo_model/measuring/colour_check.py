@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.demo_model.dataset import Picture, Portrait, draw_sample, render
-from tools.demo_model.landmarks import (
+from tools.demo_model.measuring.landmarks import (
     LEFT_EYE,
     MOUTH,
     NOSE,
@@ -19,6 +18,7 @@ from tools.demo_model.landmarks import (
     FaceFinder,
     Points,
 )
+from tools.demo_model.pictures.dataset import Picture, Portrait, draw_sample, render
 
 ATTRIBUTES = ("hair", "skin", "shirt", "background")
 _STREAM = 4

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tools.demo_model.head import Array, Surface, bump, mouth_height, smoothstep
-from tools.demo_model.palette import as_array
-from tools.demo_model.person import Identity, View
+from tools.demo_model.pictures.head import Array, Surface, bump, mouth_height, smoothstep
+from tools.demo_model.pictures.palette import as_array
+from tools.demo_model.pictures.person import Identity, View
 
 _LIP = np.array([0.72, 0.20, 0.22], np.float32)
 _WHITE_OF_EYE = np.array([0.95, 0.94, 0.93], np.float32)

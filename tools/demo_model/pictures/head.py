@@ -10,7 +10,7 @@ from math import cos, sin
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.demo_model.person import Identity, View
+from tools.demo_model.pictures.person import Identity, View
 
 Array = NDArray[np.float32]
 DEPTH = 0.86  # half-length of the head from front to back

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tools.demo_model.head import Array, smoothstep
-from tools.demo_model.palette import PLAIN, Colour, as_array, shade
-from tools.demo_model.portrait import downsample, frame_grid
-from tools.demo_model.skin import mix
+from tools.demo_model.pictures.head import Array, smoothstep
+from tools.demo_model.pictures.palette import PLAIN, Colour, as_array, shade
+from tools.demo_model.pictures.portrait import downsample, frame_grid
+from tools.demo_model.pictures.skin import mix
 
 SOLIDS = ("ball", "cube", "cylinder", "cone")
 FLATS = ("circle", "square", "triangle", "star", "heart", "ring")

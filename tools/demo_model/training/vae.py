@@ -11,10 +11,11 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tools.demo_model.dataset import TRAIN, UNSEEN, Picture, cached_pictures
-from tools.demo_model.models import SCALE_FACTOR, make_vae
-from tools.demo_model.run_folder import RunFolder, learning_rate
-from tools.demo_model.soft_norm import harden, set_soft_eps, soften
+from tools.demo_model.networks.models import SCALE_FACTOR, make_vae
+from tools.demo_model.networks.soft_norm import harden, set_soft_eps, soften
+from tools.demo_model.networks.vae_start import carry_colours
+from tools.demo_model.pictures.dataset import TRAIN, UNSEEN, Picture, cached_pictures
+from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
 _EDGE_WEIGHT, _TONE_WEIGHT, _KL_WEIGHT = 0.5, 0.5, 1e-4
 _CROP = 64
@@ -28,12 +29,12 @@ class VaePlan:
     device: str
     size: int = 128
     pictures: int = 4000
-    steps: int = 640
+    steps: int = 700
     until: int | None = None  # stop early here, with the schedule of the whole run
-    crop_share: float = 0.75  # of all steps; the rest sees whole pictures, which settles colours
+    crop_share: float = 0.9  # of all steps; the rest sees whole pictures, which settles colours
     crop_batch: int = 8
     frame_batch: int = 3
-    rate: float = 1e-3
+    rate: float = 3e-4
     seed: int = 1
     workers: int = 2
     save_every_s: float = 300.0
@@ -41,7 +42,7 @@ class VaePlan:
 
 def to_tensor(pictures: Picture, device: str) -> Tensor:
     """Bytes [N, H, W, 3] to floats [N, 3, H, W] in -1..1."""
-    plain = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
+    plain = torch.from_numpy(np.array(pictures)).to(device)
     return (plain.permute(0, 3, 1, 2) / 127.5 - 1.0).contiguous()
 
 
@@ -114,6 +115,7 @@ def train_vae(plan: VaePlan) -> AutoencoderKL:
     run = RunFolder(plan.folder, "vae")
     vae = make_vae().to(plan.device)
     set_soft_eps(vae)
+    carry_colours(vae)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=plan.rate, betas=(0.9, 0.99), fused=True)
     first = _resume(run, vae, optimiser)
     cache = plan.folder / f"train_{plan.size}_{plan.pictures}.npy"
@@ -125,10 +127,10 @@ def train_vae(plan: VaePlan) -> AutoencoderKL:
     last = plan.until or plan.steps
     for step in (bar := tqdm(range(first, last), initial=first, total=plan.steps)):
         plain = _step(vae, optimiser, pictures, step, plan)
-        if step % 50 == 0:
+        if step % 20 == 0:
             bar.set_postfix(l1=f"{plain:.4f}")
             run.log(step, l1=plain)
-        if step % 160 == 159:
+        if step % 100 == 99:
             made = reconstruct(vae, wanted)
             run.log(step, psnr=psnr(made, wanted))
             run.sheet("latest", torch.cat([wanted[:16], made[:16]]) / 2 + 0.5, 8)
@@ -137,7 +139,7 @@ def train_vae(plan: VaePlan) -> AutoencoderKL:
             saved = time.monotonic()
     if last < plan.steps:
         return vae
-    normalise_latents(vae, to_tensor(pictures[:1024], plan.device))
+    normalise_latents(vae, to_tensor(pictures[:256], plan.device))
     harden(vae)
     save_weights(vae, plan.folder / "vae.pt")
     run.log(plan.steps, final_psnr=psnr(reconstruct(vae, wanted), wanted))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from tools.demo_model.models import TOKENS
+from tools.demo_model.networks.models import TOKENS
 
 _MERGES = 49152 - 256 - 2  # as many of the file's merges as CLIP uses
 

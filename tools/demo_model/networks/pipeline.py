@@ -5,9 +5,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from tools.demo_model.models import LATENT_CHANNELS, SCALE_FACTOR, Networks
-from tools.demo_model.schedule import sample_euler, sampling_sigmas
-from tools.demo_model.tokens import encode
+from tools.demo_model.networks.models import LATENT_CHANNELS, SCALE_FACTOR, Networks
+from tools.demo_model.networks.schedule import sample_euler, sampling_sigmas
+from tools.demo_model.networks.tokens import encode
 
 
 @torch.no_grad()

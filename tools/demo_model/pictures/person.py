@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tools.demo_model.palette import EYES, HAIR, PLAIN, SKIN, Colour, shade
+from tools.demo_model.pictures.palette import EYES, HAIR, PLAIN, SKIN, Colour, shade
 
 FRAMINGS = ("close-up", "portrait", "upper body")
 _FRAMING_SCALE = {"close-up": (0.60, 0.68), "portrait": (0.47, 0.56), "upper body": (0.40, 0.45)}

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tools.demo_model.dataset import Picture, Portrait, draw_sample, render
-from tools.demo_model.head import mouth_height, surface_point
-from tools.demo_model.person import Identity, View
+from tools.demo_model.pictures.dataset import Picture, Portrait, draw_sample, render
+from tools.demo_model.pictures.head import mouth_height, surface_point
+from tools.demo_model.pictures.person import Identity, View
 
 Points = NDArray[np.float64]  # [13, 2] x and y in pixels
 LEFT_EYE, RIGHT_EYE, NOSE, MOUTH = 0, 1, 6, 11
