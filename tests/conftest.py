@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +34,6 @@ def golden() -> Path:
 
 
 @pytest.fixture
-def tiny_data_dir(tmp_path: Path) -> Iterator[Path]:
+def tiny_data_dir(tmp_path: Path) -> Path:
     """A data directory with the tiny checkpoints and VAE."""
-    yield golden_data_dir(tmp_path / "data")
+    return golden_data_dir(tmp_path / "data")

@@ -1,4 +1,4 @@
-"""Replays recorded requests through the application and tells what differs from the recorded answer.
+"""Replays recorded requests through the application and tells what differs from the record.
 
 `scripts/golden` runs this as a program; tests call `Replay`.
 """

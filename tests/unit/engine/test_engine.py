@@ -1,0 +1,230 @@
+"""Jobs on a tiny checkpoint: batches, interruption, options that act on pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdapi.engine.engine import Engine
+from sdapi.engine.job import InitImages, Job, ModelFile, Result, SamplingOptions
+from sdapi.engine.model_cache import ModelCache
+from sdapi.engine.monitor import Monitor
+from sdapi.engine.precision import Precision
+from sdapi.engine.preview import approximate
+from sdapi.engine.sampler_names import find_sampler
+from sdapi.errors import ModelUnusable, NotBuilt, OutOfMemory
+
+CPU = torch.device("cpu")
+FP32 = Precision(torch.float32, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(CPU, FP32, ModelCache(CPU, 1 << 30, 1 << 30))
+
+
+@pytest.fixture(scope="module")
+def tiny(golden: Path) -> Job:
+    models = golden / "models"
+    return Job(
+        id="a",
+        prompts=("a cat",),
+        negative_prompts=("dog",),
+        seeds=(7,),
+        subseeds=(0,),
+        checkpoint=ModelFile.of(models / "tinyA.safetensors", models / "tinyA.yaml"),
+        sampler=find_sampler("Euler"),
+        scheduler="Automatic",
+        steps=3,
+        cfg_scale=5.0,
+        width=64,
+        height=64,
+    )
+
+
+def batch(job: Job, seeds: tuple[int, ...], batch_size: int, **changes: Any) -> Job:
+    count = len(seeds)
+    return replace(
+        job,
+        prompts=job.prompts * count,
+        negative_prompts=job.negative_prompts * count,
+        seeds=seeds,
+        subseeds=tuple(range(count)),
+        batch_size=batch_size,
+        n_iter=count // batch_size,
+        **changes,
+    )
+
+
+def pixels(result: Result) -> list[np.ndarray]:
+    return [np.asarray(each.image).astype(int) for each in result.images]
+
+
+@dataclass
+class StopAfter(Monitor):
+    """Sets an event when so many steps were reported."""
+
+    steps: int = 1
+    event: Callable[[Monitor], Any] = lambda monitor: monitor.interrupted
+    reported: int = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name == "sampling_step" and value > 0:
+            object.__setattr__(self, "reported", self.reported + 1)
+            if self.reported == self.steps:
+                self.event(self).set()
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "DDIM"])
+def test_each_picture_of_a_batch_is_that_of_its_seed_alone(engine: Engine, tiny: Job, sampler: str):
+    tiny = replace(tiny, sampler=find_sampler(sampler))
+    together = pixels(engine.run(batch(tiny, (7, 8, 9), 3), Monitor()))
+    for seed, picture in zip((7, 8, 9), together, strict=True):
+        (alone,) = pixels(engine.run(replace(tiny, seeds=(seed,)), Monitor()))
+        assert np.abs(alone - picture).max() <= 1
+
+
+def test_iterations_and_batches_give_the_same_pictures(engine: Engine, tiny: Job):
+    seeds = (3, 4, 5, 6)
+    one = pixels(engine.run(batch(tiny, seeds, 1), Monitor()))
+    two = pixels(engine.run(batch(tiny, seeds, 2), Monitor()))
+    assert max(np.abs(a - b).max() for a, b in zip(one, two, strict=True)) <= 1
+
+
+def test_same_job_gives_the_same_bits(engine: Engine, tiny: Job):
+    one, two = (engine.run(tiny, Monitor()) for _ in range(2))
+    assert one.images[0].image.tobytes() == two.images[0].image.tobytes()
+
+
+def test_interrupted_job_stops_within_a_step_and_returns_its_prediction(engine: Engine, tiny: Job):
+    monitor = StopAfter(steps=2)
+    result = engine.run(replace(tiny, steps=500), monitor)
+    assert result.interrupted
+    assert monitor.sampling_step <= 3
+    assert result.images[0].image.size == (64, 64)
+    assert np.asarray(result.images[0].image).std() > 0
+
+
+def test_interrupted_job_starts_no_further_batch(engine: Engine, tiny: Job):
+    result = engine.run(batch(tiny, (1, 2, 3), 1), StopAfter(steps=4))
+    assert [image.index for image in result.images] == [0, 1]
+    assert result.interrupted
+
+
+def test_job_interrupted_before_its_first_step_has_no_pictures(engine: Engine, tiny: Job):
+    monitor = Monitor()
+    monitor.interrupted.set()
+    result = engine.run(tiny, monitor)
+    assert result.images == ()
+    assert result.interrupted
+
+
+def test_skip_cuts_one_batch_only(engine: Engine, tiny: Job):
+    tiny = replace(tiny, steps=4)
+    whole = pixels(engine.run(batch(tiny, (1, 2, 3), 1), Monitor()))
+    monitor = StopAfter(steps=1, event=lambda monitor: monitor.skipped)
+    result = engine.run(batch(tiny, (1, 2, 3), 1), monitor)
+    assert [image.index for image in result.images] == [0, 1, 2]
+    assert not result.interrupted
+    cut = pixels(result)
+    assert np.abs(cut[0] - whole[0]).max() > 10
+    assert [np.abs(a - b).max() for a, b in zip(cut[1:], whole[1:], strict=True)] == [0, 0]
+
+
+def test_monitor_counts_steps_and_passes(engine: Engine, tiny: Job):
+    monitor = Monitor()
+    engine.run(batch(tiny, (1, 2), 1), monitor)
+    assert (monitor.job_count, monitor.job_no) == (2, 2)
+    assert (monitor.sampling_steps, monitor.sampling_step) == (3, 3)
+    assert monitor.latent is None
+
+
+def test_finished_job_takes_back_nothing_from_the_next(engine: Engine, tiny: Job):
+    before = pixels(engine.run(tiny, Monitor()))[0]
+    changed = replace(tiny, options=SamplingOptions(clip_skip=3, emphasis="No norm"))
+    engine.run(changed, Monitor())
+    engine.run(replace(tiny, steps=500), StopAfter(steps=1))
+    assert np.array_equal(pixels(engine.run(tiny, Monitor()))[0], before)
+
+
+def test_picture_size_is_cut_to_whole_latent_cells(engine: Engine, tiny: Job):
+    result = engine.run(replace(tiny, width=77, height=64, steps=1), Monitor())
+    assert result.images[0].image.size == (72, 64)
+
+
+def test_low_strength_stays_near_the_init_image(engine: Engine, tiny: Job):
+    init = Image.new("RGB", (64, 64), (200, 40, 40))
+
+    def drawn(strength: float) -> np.ndarray:
+        job = replace(tiny, steps=8, init=InitImages((init,), strength))
+        return pixels(engine.run(job, Monitor()))[0]
+
+    low, high = drawn(0.0), drawn(0.9)
+    assert np.abs(low - drawn(0.0)).max() == 0
+    assert np.abs(low - high).mean() > 5
+
+
+def test_later_init_images_are_one_for_each_picture(engine: Engine, tiny: Job):
+    red, blue = (Image.new("RGB", (64, 64), c) for c in ((200, 0, 0), (0, 0, 200)))
+    job = batch(tiny, (7, 7), 2, init=InitImages((red, blue), 0.3))
+    one, two = pixels(engine.run(job, Monitor()))
+    assert np.abs(one - two).max() > 10
+
+
+def test_sampler_still_to_come_is_named(engine: Engine, tiny: Job):
+    with pytest.raises(NotBuilt, match="'Heun'"):
+        engine.run(replace(tiny, sampler=find_sampler("Heun")), Monitor())
+
+
+def test_vae_of_its_own_replaces_the_checkpoints(engine: Engine, tiny: Job, golden: Path):
+    vae = ModelFile.of(golden / "models" / "tinyvae.vae.safetensors")
+    before = pixels(engine.run(tiny, Monitor()))[0]
+    other = pixels(engine.run(replace(tiny, vae=vae), Monitor()))[0]
+    assert np.abs(before - other).max() > 2
+    assert np.array_equal(pixels(engine.run(tiny, Monitor()))[0], before)
+
+
+def test_vae_file_that_is_none_is_named(engine: Engine, tiny: Job, tmp_path: Path):
+    (tmp_path / "bad.vae.pt").write_text("no")
+    bad = replace(tiny, vae=ModelFile.of(tmp_path / "bad.vae.pt"))
+    with pytest.raises(ModelUnusable, match=r"bad\.vae\.pt"):
+        engine.run(bad, Monitor())
+    assert engine.run(tiny, Monitor()).images
+
+
+def test_inpainting_checkpoint_draws_from_a_prompt(engine: Engine, tiny: Job, golden: Path):
+    models = golden / "models"
+    file = ModelFile.of(models / "tinyInpaint.safetensors", models / "tinyInpaint.yaml")
+    result = engine.run(replace(tiny, checkpoint=file), Monitor())
+    assert result.is_inpainting_model
+    assert np.asarray(result.images[0].image).std() > 0
+
+
+def test_checkpoint_replaced_on_disk_is_loaded_anew(engine: Engine, tiny: Job, golden: Path):
+    one = tiny.checkpoint
+    assert engine.has_loaded(one)
+    assert not engine.has_loaded(replace(one, modified_ns=one.modified_ns + 1))
+
+
+def test_memory_that_does_not_suffice_is_told_and_the_engine_goes_on(
+    engine: Engine, tiny: Job, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sdapi.engine.engine.run_sampler", fail)
+        with pytest.raises(OutOfMemory, match="64x64"):
+            engine.run(tiny, Monitor())
+    assert engine.run(tiny, Monitor()).images
+
+
+def test_preview_is_an_eighth_of_the_picture():
+    assert [p.size for p in approximate(torch.zeros(2, 4, 8, 16))] == [(16, 8), (16, 8)]
+    assert approximate(torch.zeros(1, 16, 8, 8))[0].mode == "RGB"
