@@ -122,6 +122,8 @@ class Worker:
             engine.load(checkpoint)
         except SDAPIError as error:
             log.warning("the first checkpoint cannot be loaded: %s", error)
+        except Exception:
+            log.exception("the first checkpoint cannot be loaded: %s", checkpoint.path)
 
     def _do(self, engine: JobRunner, task: Task) -> None:
         job = task.job
