@@ -1,0 +1,118 @@
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.contract.conftest import Serve
+from tests.fakes import FakeEngine
+
+KEYS = {"error", "detail", "body", "errors", "code", "request_id"}
+
+
+def txt2img(client: TestClient, **body: Any) -> Any:
+    return client.post("/sdapi/v1/txt2img", json={"width": 64, "height": 64, "steps": 1} | body)
+
+
+def test_field_of_the_wrong_type_is_told_as_pydantic_1_did(client: TestClient):
+    response = txt2img(client, steps="many")
+    assert response.status_code == 422
+    assert response.json() == {
+        "detail": [
+            {
+                "loc": ["body", "steps"],
+                "msg": "value is not a valid integer",
+                "type": "type_error.integer",
+            }
+        ]
+    }
+
+
+def test_body_that_is_no_json_is_told_with_its_place(client: TestClient):
+    response = client.post(
+        "/sdapi/v1/txt2img", content=b'{"a": ', headers={"content-type": "application/json"}
+    )
+    (detail,) = response.json()["detail"]
+    assert response.status_code == 422
+    assert detail["type"] == "value_error.jsondecode"
+    assert detail["loc"][0] == "body"
+
+
+def test_unknown_path_and_method_have_the_frameworks_shape(client: TestClient):
+    unknown, wrong = client.get("/sdapi/v1/nowhere"), client.get("/sdapi/v1/txt2img")
+    assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not Found"})
+    assert (wrong.status_code, wrong.json()) == (405, {"detail": "Method Not Allowed"})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code", "detail"),
+    [
+        ("txt2img", {"sampler_name": "no"}, 400, "sampler_not_found", "Sampler not found"),
+        ("txt2img", {"scheduler": "no"}, 422, "unknown_name", "Scheduler 'no' not found"),
+        ("txt2img", {"script_name": "no"}, 422, "script_not_found", "Script 'no' not found"),
+        (
+            "txt2img",
+            {"alwayson_scripts": {"no": {"args": []}}},
+            422,
+            "script_not_found",
+            "Script 'no' not found",
+        ),
+        (
+            "txt2img",
+            {"alwayson_scripts": {"X/Y/Z plot": {"args": []}}},
+            422,
+            "script_not_found",
+            "Cannot have a selectable script in the always on scripts params",
+        ),
+        ("txt2img", {"override_settings": {"no": 1}}, 422, "unknown_name", "'no' is not an option"),
+        ("img2img", {}, 404, "not_found", "Init image not found"),
+        ("img2img", {"init_images": ["!"]}, 422, "invalid_image", "Invalid encoded image"),
+        ("txt2img", {"enable_hr": True}, 501, "not_implemented", "enable_hr"),
+        ("txt2img", {"steps": 0}, 422, "bad_request", "steps"),
+        ("png-info", {"image": ""}, 422, "invalid_image", "Invalid encoded image"),
+    ],
+)
+def test_refusal_has_the_four_keys_and_ours(
+    client: TestClient, path: str, body: dict[str, Any], status: int, code: str, detail: str
+):
+    response = client.post(f"/sdapi/v1/{path}", json=body)
+    answer = response.json()
+    assert (response.status_code, answer["code"]) == (status, code)
+    assert answer.keys() == KEYS
+    assert answer["error"] == "HTTPException"
+    assert answer["detail"].startswith(detail)
+    assert (answer["body"], answer["errors"]) == ("", "")
+    assert answer["request_id"] == response.headers["x-request-id"]
+
+
+def test_unexpected_exception_shows_its_class_name_only(client: TestClient, engine: FakeEngine):
+    engine.failure = lambda job: ZeroDivisionError("a secret /path")
+    response = txt2img(client)
+    answer = response.json()
+    assert response.status_code == 500
+    assert answer.keys() == KEYS
+    assert (answer["error"], answer["detail"], answer["errors"]) == ("ZeroDivisionError", "", "")
+    assert "secret" not in response.text
+    engine.failure = lambda job: None
+    assert txt2img(client).status_code == 200
+
+
+def test_queue_over_its_limit_says_when_to_come_again(serve: Serve):
+    client = serve(queue_limit=0)
+    response = txt2img(client)
+    assert response.status_code == 429
+    assert int(response.headers["retry-after"]) > 0
+
+
+def test_body_over_the_limit_is_refused_before_it_is_read(serve: Serve):
+    client = serve(max_body_bytes=1000)
+    response = txt2img(client, prompt="x" * 2000)
+    assert response.status_code == 413
+    assert "--max-body-mb" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("value", ["\ud800", "a\u0000b", "🦊" * 500])
+def test_odd_letters_are_answered(client: TestClient, value: str):
+    body = json.dumps({"prompt": value, "steps": 1, "width": 64, "height": 64}).encode()
+    headers = {"content-type": "application/json"}
+    assert client.post("/sdapi/v1/txt2img", content=body, headers=headers).status_code == 200
