@@ -13,8 +13,11 @@ from torch import Tensor
 from sdapi.engine.checkpoint import Components
 from sdapi.engine.conditioning import BatchCond, Cond
 from sdapi.engine.monitor import Monitor
+from sdapi.engine.samplers import Prediction
 from sdapi.engine.schedules import ModelSigmas
 from sdapi.errors import NanProduced
+
+_LCM_TIME_SCALE, _LCM_SIGMA_DATA = 10.0, 0.5
 
 
 class Stopped(Exception):
@@ -93,6 +96,8 @@ class Guide:
         self._guidance = guidance
         self._monitor = monitor
         self._latest: Tensor | None = None
+        #: the latest output without guidance
+        self.uncond: Tensor | None = None
         #: denoiser calls so far
         self.calls = 0
 
@@ -128,7 +133,7 @@ class Guide:
         return [replace(row, cond=_extend(row.cond, longest)) for row in rows]
 
     def _combine(self, conds: list[Row], outputs: list[Tensor]) -> Tensor:
-        uncond = torch.stack(outputs[len(conds) :])
+        uncond = self.uncond = torch.stack(outputs[len(conds) :])
         combined = uncond.clone()
         for row, output in zip(conds, outputs, strict=False):
             scale = row.weight * self._guidance.cfg_scale
@@ -187,10 +192,8 @@ class SigmaDenoiser:
         """Denoised latents of `x` [B, C, h, w] at one `sigma`, a scalar on the CPU."""
         sigma = sigma.float().cpu()
         t = self._sigmas.t(sigma.reshape(1)).to(x.device)
-        variance = sigma**2 + 1
-        c_in = float(1 / variance**0.5)
-        c_skip = float(1 / variance) if self._v_prediction else 1.0
-        c_out = float(-sigma / variance**0.5) if self._v_prediction else float(-sigma)
+        c_in = float(1 / (sigma**2 + 1) ** 0.5)
+        c_skip, c_out = self._scalings(sigma, float(t))
 
         def inner(latents: Tensor, rows: Sequence[Row]) -> Tensor:
             output = self._predict(latents * c_in, t.expand(len(rows)), rows)
@@ -201,6 +204,24 @@ class SigmaDenoiser:
             denoised = self._blend(denoised)
         self._guide.remember(denoised)
         return denoised
+
+    def _scalings(self, sigma: Tensor, t: float) -> tuple[float, float]:
+        """The shares of the latent and of the UNet's output in the prediction."""
+        if not self._v_prediction:
+            return 1.0, float(-sigma)
+        variance = sigma**2 + 1
+        return float(1 / variance), float(-sigma / variance**0.5)
+
+
+class LCMDenoiser(SigmaDenoiser):
+    """With the boundary conditions of consistency models (Song et al. 2023, equation 5)."""
+
+    def _scalings(self, sigma: Tensor, t: float) -> tuple[float, float]:
+        skip, out = super()._scalings(sigma, t)
+        scaled = t * _LCM_TIME_SCALE
+        variance = scaled**2 + _LCM_SIGMA_DATA**2
+        boundary_skip, boundary_out = _LCM_SIGMA_DATA**2 / variance, scaled / variance**0.5
+        return boundary_skip + boundary_out * skip, boundary_out * out
 
 
 class NoiseDenoiser:
@@ -221,11 +242,11 @@ class NoiseDenoiser:
         self._v_prediction = v_prediction
         self._blend = blend
 
-    def __call__(self, x: Tensor, timestep: int) -> Tensor:
-        """The noise in `x` [B, C, h, w] at a whole time step; inpainting blends before the call."""
+    def __call__(self, x: Tensor, timestep: float) -> Prediction:
+        """The noise in `x` [B, C, h, w] at a time step; inpainting blends before the call."""
         if self._blend is not None:
             x = self._blend(x)
-        alpha = float(self._alphas[timestep])
+        alpha = float(self._alphas[int(timestep)])
         signal, noise = alpha**0.5, (1 - alpha) ** 0.5
 
         def inner(latents: Tensor, rows: Sequence[Row]) -> Tensor:
@@ -235,7 +256,8 @@ class NoiseDenoiser:
 
         predicted = self._guide(x, inner)
         self._guide.remember((x - noise * predicted) / signal)
-        return predicted
+        uncond = predicted if self._guide.uncond is None else self._guide.uncond
+        return Prediction(predicted, uncond)
 
 
 def check_latent(latent: Tensor) -> None:

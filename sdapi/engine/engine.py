@@ -24,7 +24,7 @@ from sdapi.engine.noise import ImageNoise, NoiseSource, Seeds
 from sdapi.engine.precision import Precision
 from sdapi.engine.prompt.composition import extract_tags
 from sdapi.engine.prompt.schedule import Timeline
-from sdapi.engine.sampling import SamplingPass, Start, denoiser_calls, run_sampler
+from sdapi.engine.sampling import SamplingPass, Start, denoiser_calls, guidance_scale, run_sampler
 from sdapi.engine.weights import read_state_dict
 from sdapi.errors import ModelUnusable, OutOfMemory
 
@@ -219,7 +219,7 @@ class _JobRun:
             predict=UNetPredictor(self.components, self._image_cond(len(job.prompts[rows]))),
             guide=Guide(
                 self._cond(rows),
-                Guidance(job.cfg_scale, job.options.batch_cond_uncond),
+                Guidance(guidance_scale(job), job.options.batch_cond_uncond),
                 self.monitor,
             ),
             noise=self._noise(rows),

@@ -40,6 +40,16 @@ class InitImages:
 
 
 @dataclass(frozen=True, slots=True)
+class UniPCOptions:
+    """The server's `uni_pc_*` options."""
+
+    variant: str = "bh1"
+    skip_type: str = "time_uniform"
+    order: int = 3
+    lower_order_final: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingOptions:
     """Options of the server that act on sampling, resolved for one job.
 
@@ -71,6 +81,7 @@ class SamplingOptions:
     #: (top, left)
     sdxl_crop: tuple[int, int] = (0, 0)
     auto_vae_precision: bool = True
+    unipc: UniPCOptions = field(default_factory=UniPCOptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,9 +89,6 @@ SCHEDULERS = (
     SchedulerInfo("beta", "Beta", needs_model=True),
 )
 
-#: Those that draw today; the others are known by name and refused with a 501.
-AVAILABLE = ("DPM++ 2M", "DPM++ SDE", "Euler a", "Euler", "DDIM")
-
 _SAMPLER_BY_NAME = {sampler.name: sampler for sampler in SAMPLERS}
 _SAMPLER_BY_LOWER = {
     name.lower(): sampler for sampler in SAMPLERS for name in (sampler.name, *sampler.aliases)

@@ -15,6 +15,7 @@ from sdapi.engine.checkpoint import Components
 from sdapi.engine.denoise import (
     Blend,
     Guide,
+    LCMDenoiser,
     NoiseDenoiser,
     SigmaDenoiser,
     UNetPredictor,
@@ -25,14 +26,18 @@ from sdapi.engine.monitor import Monitor
 from sdapi.engine.noise import BrownianNoise, ImageNoise
 from sdapi.engine.sampler_names import AUTOMATIC, effective_scheduler
 from sdapi.engine.samplers import (
+    CFG_DIVISORS,
+    RANGE_SAMPLERS,
     SIGMA_SAMPLERS,
     TIMESTEP_SAMPLERS,
+    UNIPC,
     WITHOUT_ETA,
     Run,
+    SigmaRange,
     ddim_timesteps,
+    sample_unipc,
 )
-from sdapi.engine.schedules import SCHEDULES, ModelSigmas, ScheduleRequest
-from sdapi.errors import NotBuilt
+from sdapi.engine.schedules import SCHEDULES, LCMSigmas, ModelSigmas, ScheduleRequest
 
 #: Strength 1 still leaves a trace of the init picture.
 _MAX_STRENGTH = 0.999
@@ -70,45 +75,43 @@ def denoiser_calls(job: Job, steps: int) -> int:
     return steps * 2 if job.sampler.is_second_order else steps
 
 
+def guidance_scale(job: Job) -> float:
+    """The CFG scale that a job's sampler works with."""
+    return job.cfg_scale / CFG_DIVISORS.get(job.sampler.name, 1.0)
+
+
 def run_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
     """Sample one batch; infotext keys that come up are added to `extra`.
 
-    Returns the latent [B, C, h, w]. Raises `Stopped`, `NanProduced`, or `NotBuilt` for a sampler
-    still to come.
+    Returns the latent [B, C, h, w]. Raises `Stopped` or `NanProduced`.
     """
     name = run.job.sampler.name
-    if name in SIGMA_SAMPLERS:
-        latent = _run_sigma_sampler(run, extra)
-    elif name in TIMESTEP_SAMPLERS:
+    if name in TIMESTEP_SAMPLERS or name == UNIPC:
         latent = _run_timestep_sampler(run, extra)
     else:
-        raise NotBuilt(f"sampler_name: {name!r} is not available yet")
+        latent = _run_sigma_sampler(run, extra)
     check_latent(latent)
     return latent
 
 
 def _run_sigma_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
-    job, options = run.job, run.job.options
-    model = ModelSigmas(run.components.alphas_cumprod, quantize=options.enable_quantization)
+    job, name = run.job, run.job.sampler.name
+    model = _model_sigmas(run)
     noise = run.noise.first()
     if run.start is None:
-        sigmas = schedule_sigmas(job, model, run.components.family, job.steps, extra)
-        if options.sgm_noise_multiplier:
-            extra["SGM noise multiplier"] = True
-            x = noise * float((1.0 + sigmas[0] ** 2) ** 0.5)
-        else:
-            x = noise * float(sigmas[0])
-        used = sigmas
+        sigmas = used = schedule_sigmas(job, model, run.components.family, job.steps, extra)
+        bounds = SigmaRange(torch.tensor(model.max), torch.tensor(model.min), job.steps)
+        x = noise * _first_scale(job, sigmas, extra)
     else:
         steps, t_enc = img2img_steps(job.steps, run.start)
         sigmas = schedule_sigmas(job, model, run.components.family, steps, extra)
         used = sigmas[steps - t_enc - 1 :]
+        bounds = SigmaRange(used[0], used[-2 if len(used) > 1 else -1], len(used) - 1)
         x = run.start.latent + _scaled_noise(noise, run.start) * float(used[0])
-        if run.start.extra_noise > 0:
-            extra["Extra noise"] = run.start.extra_noise
-            x = x + noise * run.start.extra_noise
+        x = _with_extra_noise(x, noise, run.start, 1.0, extra)
     settings = _settings(run, sigmas, extra)
-    denoise = SigmaDenoiser(
+    kind = LCMDenoiser if isinstance(model, LCMSigmas) else SigmaDenoiser
+    denoise = kind(
         run.predict,
         run.guide,
         model,
@@ -116,28 +119,40 @@ def _run_sigma_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         blend=run.blend,
     )
     run.monitor.begin_sampling(len(used) - 1)
-    return SIGMA_SAMPLERS[job.sampler.name](denoise, x, used, settings)
+    if name in RANGE_SAMPLERS:
+        return RANGE_SAMPLERS[name](denoise, x, bounds, settings)
+    return SIGMA_SAMPLERS[name](denoise, x, used, settings)
+
+
+def _model_sigmas(run: SamplingPass) -> ModelSigmas:
+    if run.job.sampler.name == "LCM":
+        return LCMSigmas(run.components.alphas_cumprod)
+    return ModelSigmas(run.components.alphas_cumprod, quantize=run.job.options.enable_quantization)
+
+
+def _first_scale(job: Job, sigmas: Tensor, extra: dict[str, Any]) -> float:
+    """What txt2img's first noise is multiplied by."""
+    if not job.options.sgm_noise_multiplier:
+        return float(sigmas[0])
+    extra["SGM noise multiplier"] = True
+    return float((1.0 + sigmas[0] ** 2) ** 0.5)
 
 
 def _run_timestep_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
-    job, alphas = run.job, run.components.alphas_cumprod
+    job, alphas = run.job, run.components.alphas_cumprod.cpu()
     noise = run.noise.first()
     if run.start is None:
-        timesteps, x = ddim_timesteps(job.steps), noise
+        timesteps, x, start = ddim_timesteps(job.steps), noise, 1.0
     else:
         steps, t_enc = img2img_steps(job.steps, run.start)
         timesteps = ddim_timesteps(steps)
         alpha = float(alphas[timesteps[t_enc]])
         scaled = _scaled_noise(noise, run.start)
         x = run.start.latent * alpha**0.5 + scaled * (1 - alpha) ** 0.5
-        if run.start.extra_noise > 0:
-            extra["Extra noise"] = run.start.extra_noise
-            x = x + noise * run.start.extra_noise * alpha**0.5
+        x = _with_extra_noise(x, noise, run.start, alpha**0.5, extra)
         timesteps = timesteps[:t_enc]
-    eta = job.options.eta_ddim if job.eta is None else job.eta
-    if eta != 0:
-        extra["Eta DDIM"] = eta
-    settings = Run(run.noise.next, lambda *_: run.noise.next(), _report(run), eta=eta)
+        start = timesteps[-1] / len(alphas) + 1 / len(alphas) if timesteps else 0.0
+    settings = _timestep_settings(run, extra)
     denoise = NoiseDenoiser(
         run.predict,
         run.guide,
@@ -145,8 +160,21 @@ def _run_timestep_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         v_prediction=run.components.v_prediction,
         blend=run.blend,
     )
+    if job.sampler.name == UNIPC:
+        run.monitor.begin_sampling(len(timesteps))
+        unipc = job.options.unipc
+        return sample_unipc(denoise, x, start, len(timesteps), alphas, settings, unipc)
     run.monitor.begin_sampling(max(len(timesteps) - 1, 1))
     return TIMESTEP_SAMPLERS[job.sampler.name](denoise, x, timesteps, alphas, settings)
+
+
+def _timestep_settings(run: SamplingPass, extra: dict[str, Any]) -> Run:
+    job = run.job
+    takes_eta = job.sampler.name in ("DDIM", "DDIM CFG++")
+    eta = job.options.eta_ddim if job.eta is None else job.eta
+    if takes_eta and eta != 0:
+        extra["Eta DDIM"] = eta
+    return Run(run.noise.next, lambda *_: run.noise.next(), _report(run), eta=eta)
 
 
 def schedule_sigmas(
@@ -189,6 +217,15 @@ def img2img_steps(steps: int, start: Start) -> tuple[int, int]:
         total = int(steps / strength) if strength > 0 else 0
         return total, steps - 1
     return steps, int(strength * steps)
+
+
+def _with_extra_noise(
+    x: Tensor, noise: Tensor, start: Start, scale: float, extra: dict[str, Any]
+) -> Tensor:
+    if start.extra_noise <= 0:
+        return x
+    extra["Extra noise"] = start.extra_noise
+    return x + noise * start.extra_noise * scale
 
 
 def _scaled_noise(noise: Tensor, start: Start) -> Tensor:

@@ -12,9 +12,6 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-#: Steps of training; the model sigmas are their noise levels.
-_TRAIN_STEPS = 1000
-_OLD_KARRAS_RANGE = (0.1, 10.0)
 _ALIGN_YOUR_STEPS_SD = (
     14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029,
 )  # fmt: skip
@@ -32,6 +29,11 @@ class ModelSigmas:
         self.sigmas = ((1 - alphas) / alphas) ** 0.5
         self.log_sigmas = self.sigmas.log()
         self.quantize = quantize
+
+    @property
+    def time_range(self) -> tuple[float, float]:
+        """The time steps of the largest and the smallest sigma."""
+        return float(len(self.sigmas) - 1), 0.0
 
     @property
     def min(self) -> float:
@@ -61,6 +63,28 @@ class ModelSigmas:
         return ((1 - weight) * low + weight * (low + 1)).view(sigma.shape)
 
 
+class LCMSigmas(ModelSigmas):
+    """The 50 noise levels that latent consistency models were distilled at (contract: 5.7)."""
+
+    _STRIDE = 20
+
+    def __init__(self, alphas_cumprod: Tensor) -> None:
+        super().__init__(alphas_cumprod[self._STRIDE - 1 :: self._STRIDE])
+
+    @property
+    def time_range(self) -> tuple[float, float]:
+        return float(len(self.sigmas) * self._STRIDE - 1), float(self._STRIDE - 1)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        index = (t - (self._STRIDE - 1)) / self._STRIDE
+        return super().sigma(index.clamp(0, len(self.sigmas) - 1))
+
+    def t(self, sigma: Tensor) -> Tensor:
+        distances = sigma.float().cpu().log() - self.log_sigmas[:, None]
+        nearest = distances.abs().argmin(dim=0).view(sigma.shape)
+        return nearest * self._STRIDE + (self._STRIDE - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduleRequest:
     """What a schedule is made from; `rho` None takes the schedule's own."""
@@ -84,7 +108,8 @@ def _with_zero(sigmas: Tensor | list[float]) -> Tensor:
 
 def automatic(request: ScheduleRequest) -> Tensor:
     """Time steps evenly from the last to the first (k-diffusion's `get_sigmas`)."""
-    return _with_zero(request.model.sigma(torch.linspace(_TRAIN_STEPS - 1, 0, request.steps)))
+    times = torch.linspace(*request.model.time_range, request.steps)
+    return _with_zero(request.model.sigma(times))
 
 
 def karras(request: ScheduleRequest) -> Tensor:

@@ -6,9 +6,9 @@ from typing import Any
 
 from PIL import Image
 
-from sdapi.engine.job import InitImages, Job, ModelFile, SamplingOptions
+from sdapi.engine.job import InitImages, Job, ModelFile, SamplingOptions, UniPCOptions
 from sdapi.engine.prompt.composition import extract_tags, strip_comments
-from sdapi.engine.sampler_names import AVAILABLE, resolve
+from sdapi.engine.sampler_names import resolve
 from sdapi.errors import BadRequest, NotBuilt, near_names
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
@@ -23,6 +23,8 @@ _SEED_LIMIT = 1 << 64
 _MAX_PIXELS = 64_000_000
 _MAX_IMAGES = 1000
 _RANDN_SOURCES = ("GPU", "CPU", "NV")
+_UNIPC_VARIANTS = ("bh1", "bh2", "vary_coeff")
+_UNIPC_SKIP_TYPES = ("time_uniform", "time_quadratic", "logSNR")
 _EMPHASIS_MODES = ("Original", "No norm", "Ignore", "None")
 LATENT_RESIZE = 3
 _NETWORK_KINDS = ("lora", "lyco", "hypernet")
@@ -82,8 +84,6 @@ class JobBuilder:
         sampler, scheduler = resolve(
             request.sampler_name or request.sampler_index, request.scheduler
         )
-        if sampler.name not in AVAILABLE:
-            raise NotBuilt(f"sampler_name: {sampler.name!r} is not available yet")
         checkpoint = self._checkpoint(request, options, eas)
         vae = self._vae(checkpoint, request, options, eas)
         prompt, negative = self._texts(request, options)
@@ -193,6 +193,12 @@ def sampling_options(options: Options) -> SamplingOptions:
         sdxl_clip_l_skip=options.flag("sdxl_clip_l_skip"),
         sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
         auto_vae_precision=options.flag("auto_vae_precision"),
+        unipc=UniPCOptions(
+            variant=_choice(options, "uni_pc_variant", _UNIPC_VARIANTS),
+            skip_type=_choice(options, "uni_pc_skip_type", _UNIPC_SKIP_TYPES),
+            order=options.integer("uni_pc_order"),
+            lower_order_final=options.flag("uni_pc_lower_order_final"),
+        ),
     )
 
 

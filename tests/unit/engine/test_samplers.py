@@ -6,17 +6,23 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoint import alphas_cumprod
+from sdapi.engine.job import UniPCOptions
 from sdapi.engine.samplers import (
+    RANGE_SAMPLERS,
     SIGMA_SAMPLERS,
+    TIMESTEP_SAMPLERS,
+    Prediction,
     Run,
-    ancestral_step,
+    SigmaRange,
     ddim_timesteps,
-    sample_ddim,
-    sample_dpmpp_2m,
-    sample_euler,
-    sample_euler_ancestral,
+    sample_unipc,
 )
+from sdapi.engine.samplers.dpmpp import sample_dpmpp_2m
+from sdapi.engine.samplers.explicit import sample_euler, sample_euler_ancestral
+from sdapi.engine.samplers.run import ancestral_step
+from sdapi.engine.samplers.timestep import sample_ddim
 from sdapi.engine.schedules import SCHEDULES, ModelSigmas, ScheduleRequest
+from sdapi.errors import BadRequest
 
 #: spread of the toy data: its ideal denoiser is linear, and the exact solution is known
 SPREAD = 0.5
@@ -109,10 +115,11 @@ def test_churn_outside_its_window_draws_but_changes_nothing():
     assert not torch.equal(sample_euler(denoise, x, levels, inside), plain)
 
 
-def predict_noise(x: Tensor, timestep: int) -> Tensor:
+def predict_noise(x: Tensor, timestep: float) -> Prediction:
     """The toy model, asked for the noise: with x = sqrt(a) x0 + sqrt(1 - a) n."""
-    alpha = float(ALPHAS[timestep])
-    return x * (1 - alpha) ** 0.5 / (alpha * SPREAD**2 + 1 - alpha)
+    alpha = float(ALPHAS[int(timestep)])
+    noise = x * (1 - alpha) ** 0.5 / (alpha * SPREAD**2 + 1 - alpha)
+    return Prediction(noise, noise)
 
 
 def test_ddim_without_eta_draws_nothing_and_repeats_itself():
@@ -144,3 +151,44 @@ def test_ddim_time_steps_rise_within_training(steps: int):
     assert made == sorted(made)
     assert len(made) >= steps
     assert 0 < made[0] <= made[-1] <= 999
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    # The adaptive one stops refining at its own tolerance of 5 %.
+    [("DPM fast", 0.02), ("DPM adaptive", 0.05)],
+)
+def test_dpm_solver_comes_near_the_exact_solution(name: str, limit: float):
+    levels = sigmas(20)
+    x = start(levels)
+    bounds = SigmaRange(levels[0], levels[-2], calls=60)
+    found = RANGE_SAMPLERS[name](denoise, x, bounds, settings(eta=0.0))
+    end = float(levels[-2])
+    expected = exact(x, float(levels[0])) * math.sqrt(SPREAD**2 + end**2) / SPREAD
+    assert float((found - expected).abs().max()) < limit
+
+
+@pytest.mark.parametrize("name", ["PLMS", "DDIM CFG++"])
+def test_timestep_sampler_reaches_the_exact_solution(name: str):
+    steps = ddim_timesteps(500)
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    found = TIMESTEP_SAMPLERS[name](predict_noise, x, steps, ALPHAS, settings(eta=0.0))
+    alpha = float(ALPHAS[steps[-1]])
+    expected = exact(x / alpha**0.5, math.sqrt((1 - alpha) / alpha))
+    assert float((found - expected).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("variant", ["bh1", "bh2", "vary_coeff"])
+@pytest.mark.parametrize("skip_type", ["time_uniform", "time_quadratic", "logSNR"])
+def test_unipc_variants_agree_with_many_steps(variant: str, skip_type: str):
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    options = UniPCOptions(variant=variant, skip_type=skip_type)
+    found = sample_unipc(predict_noise, x, 1.0, 200, ALPHAS, settings(), options)
+    alpha = float(ALPHAS[-1])
+    expected = exact(x / alpha**0.5, math.sqrt((1 - alpha) / alpha))
+    assert float((found - expected).abs().max()) < 0.05
+
+
+def test_unipc_needs_as_many_steps_as_its_order():
+    with pytest.raises(BadRequest, match="UniPC order must be < sampling steps"):
+        sample_unipc(predict_noise, torch.zeros(1), 1.0, 2, ALPHAS, settings(), UniPCOptions())
