@@ -2,12 +2,12 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
-import swagger_ui_bundle
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
@@ -20,6 +20,7 @@ from sdapi.services.worker import EngineMaker, TorchEngines
 from sdapi.settings import Settings
 
 _DOCS_ASSETS = "/docs-assets"
+_NO_ICON = "data:,"
 
 
 def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI:
@@ -77,8 +78,11 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
 
 
 def _add_docs(app: FastAPI) -> None:
-    """Swagger UI from files of our own: an operator's network may reach no CDN."""
-    folder = Path(swagger_ui_bundle.swagger_ui_path)
+    """Swagger UI and ReDoc from files of our own: an operator's network may reach no CDN."""
+    spec = find_spec("fastapi_offline")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("the package fastapi-offline is not installed; it carries the API pages")
+    folder = Path(spec.origin).parent / "static"
     app.mount(_DOCS_ASSETS, StaticFiles(directory=folder), name="docs-assets")
 
     async def docs() -> HTMLResponse:
@@ -88,11 +92,18 @@ def _add_docs(app: FastAPI) -> None:
             title="sdapi",
             swagger_js_url=f"{root}{_DOCS_ASSETS}/swagger-ui-bundle.js",
             swagger_css_url=f"{root}{_DOCS_ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{root}{_DOCS_ASSETS}/favicon-32x32.png",
+            swagger_favicon_url=_NO_ICON,
         )
 
-    async def redoc() -> RedirectResponse:
-        return RedirectResponse("docs")
+    async def redoc() -> HTMLResponse:
+        root = str(app.root_path).rstrip("/")
+        return get_redoc_html(
+            openapi_url=f"{root}{app.openapi_url}",
+            title="sdapi",
+            redoc_js_url=f"{root}{_DOCS_ASSETS}/redoc.standalone.js",
+            redoc_favicon_url=_NO_ICON,
+            with_google_fonts=False,
+        )
 
     app.add_api_route("/docs", docs, include_in_schema=False)
     app.add_api_route("/redoc", redoc, include_in_schema=False)
