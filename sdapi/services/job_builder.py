@@ -22,6 +22,9 @@ _SEED_LIMIT = 1 << 64
 #: No device there is can draw a larger picture; a bound for what a caller may ask.
 _MAX_PIXELS = 64_000_000
 _MAX_IMAGES = 1000
+_MAX_STEPS = 10_000
+#: layers of the largest text encoder that clip skip acts on
+_MAX_CLIP_SKIP = 12
 _RANDN_SOURCES = ("GPU", "CPU", "NV")
 _UNIPC_VARIANTS = ("bh1", "bh2", "vary_coeff")
 _UNIPC_SKIP_TYPES = ("time_uniform", "time_quadratic", "logSNR")
@@ -170,11 +173,11 @@ def sampling_options(options: Options) -> SamplingOptions:
     """
     return SamplingOptions(
         randn_source=_choice(options, "randn_source", _RANDN_SOURCES),
-        eta_noise_seed_delta=options.integer("eta_noise_seed_delta"),
+        eta_noise_seed_delta=_within(options, "eta_noise_seed_delta", _SEED_LIMIT // 2),
         eta_ancestral=options.number("eta_ancestral"),
         eta_ddim=options.number("eta_ddim"),
-        sigma_min=options.number("sigma_min"),
-        sigma_max=options.number("sigma_max"),
+        sigma_min=_not_negative(options, "sigma_min"),
+        sigma_max=_not_negative(options, "sigma_max"),
         rho=options.number("rho"),
         use_old_karras_range=options.flag("use_old_karras_scheduler_sigmas"),
         always_discard_next_to_last_sigma=options.flag("always_discard_next_to_last_sigma"),
@@ -187,7 +190,7 @@ def sampling_options(options: Options) -> SamplingOptions:
         img2img_extra_noise=options.number("img2img_extra_noise"),
         batch_cond_uncond=options.flag("batch_cond_uncond"),
         use_old_scheduling=options.flag("use_old_scheduling"),
-        clip_skip=options.integer("CLIP_stop_at_last_layers"),
+        clip_skip=_within(options, "CLIP_stop_at_last_layers", _MAX_CLIP_SKIP),
         emphasis=_choice(options, "emphasis", _EMPHASIS_MODES),
         comma_backtrack=options.integer("comma_padding_backtrack"),
         sdxl_clip_l_skip=options.flag("sdxl_clip_l_skip"),
@@ -226,6 +229,20 @@ def _choice(options: Options, key: str, known: tuple[str, ...]) -> str:
     value = options.text(key)
     if value not in known:
         raise BadRequest(f"{key}: {value!r} is unknown; there are {near_names(value, known)}")
+    return value
+
+
+def _within(options: Options, key: str, limit: int) -> int:
+    value = options.integer(key)
+    if abs(value) > limit:
+        raise BadRequest(f"{key}: {value} is out of range; at most {limit}")
+    return value
+
+
+def _not_negative(options: Options, key: str) -> float:
+    value = options.number(key)
+    if value < 0:
+        raise BadRequest(f"{key}: {value} is negative; a noise level is 0 or more")
     return value
 
 
@@ -269,6 +286,8 @@ def _steps(request: GenerationRequest) -> int:
     steps = _required(request.steps, "steps")
     if steps < 1:
         raise BadRequest(f"steps: {steps} is too few; it must be at least 1")
+    if steps > _MAX_STEPS:
+        raise BadRequest(f"steps: {steps} is too many; at most {_MAX_STEPS}")
     return steps
 
 
@@ -290,6 +309,11 @@ def _seed(value: int | None, name: str) -> int:
 
 def _seed_resize(request: GenerationRequest) -> tuple[int, int] | None:
     width, height = request.seed_resize_from_w or 0, request.seed_resize_from_h or 0
+    if width * height > _MAX_PIXELS:
+        raise BadRequest(
+            f"seed_resize_from_w, seed_resize_from_h: {width}x{height} is more than "
+            f"{_MAX_PIXELS // 1_000_000} megapixels"
+        )
     return (width, height) if width > 0 and height > 0 else None
 
 
