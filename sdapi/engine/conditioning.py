@@ -14,6 +14,7 @@ from sdapi.engine.prompt.composition import split_and
 from sdapi.engine.prompt.schedule import Timeline, schedule
 from sdapi.engine.text_encoder import TextEncoder, TextStates
 from sdapi.engine.tokenizer import shared_tokenizer
+from sdapi.errors import BadRequest
 
 _CACHED_PROMPTS = 128
 
@@ -159,7 +160,7 @@ class _Encoded:
 
 def _encode_sd1(components: Components, row: list[chunks.Chunk], options: TextOptions) -> _Encoded:
     encoder = components.text_encoders[0]
-    states = _run(encoder, row).hidden[-max(options.clip_skip, 1)]
+    states = _from_end(_run(encoder, row), options.clip_skip)
     return _Encoded(_emphasise(encoder.final_norm(states), row, options.emphasis))
 
 
@@ -171,9 +172,9 @@ def _encode_sd2(components: Components, row: list[chunks.Chunk], options: TextOp
 
 def _encode_sdxl(components: Components, row: list[chunks.Chunk], options: TextOptions) -> _Encoded:
     first, second = components.text_encoders
-    skip = max(options.clip_skip, 1) if options.sdxl_clip_l_skip else 2
+    skip = options.clip_skip if options.sdxl_clip_l_skip else 2
     large = _run(second, row)
-    parts = (_run(first, row).hidden[-skip], large.hidden[-2])
+    parts = (_from_end(_run(first, row), skip), large.hidden[-2])
     cross = torch.cat([_emphasise(part, row, options.emphasis) for part in parts], dim=-1)
     return _Encoded(cross, large.pooled)
 
@@ -184,6 +185,16 @@ _ENCODERS: dict[Family, _Encode] = {
     Family.SD2: _encode_sd2,
     Family.SDXL: _encode_sdxl,
 }
+
+
+def _from_end(states: TextStates, clip_skip: int) -> Tensor:
+    """The hidden state `clip_skip` layers from the end; 1 and less is the last."""
+    if clip_skip > len(states.hidden):
+        raise BadRequest(
+            f"CLIP_stop_at_last_layers: {clip_skip} is more than the {len(states.hidden)} states "
+            "of this checkpoint's text encoder"
+        )
+    return states.hidden[-max(clip_skip, 1)]
 
 
 def _run(encoder: TextEncoder, row: list[chunks.Chunk]) -> TextStates:
