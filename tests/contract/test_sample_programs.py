@@ -114,7 +114,7 @@ SMALLER = [
 ]
 SIZES = [
     pytest.param(True, id="reduced"),
-    pytest.param(False, id="as printed", marks=pytest.mark.slow),
+    pytest.param(False, id="as printed", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
 ]
 
 
@@ -139,7 +139,7 @@ class Deployment:
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
-            command, cwd=self.work, capture_output=True, text=True, timeout=280, check=False
+            command, cwd=self.work, capture_output=True, text=True, timeout=1700, check=False
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
