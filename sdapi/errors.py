@@ -17,7 +17,9 @@
     ├── UploadPending               502 upload_pending     stored here, not yet in the object store
     ├── OutOfMemory                 507 out_of_memory
     ├── NanProduced                 500 nan_produced       the model made NaNs
+    ├── TaskCancelled               409 cancelled          the task was cancelled before it began
     ├── NoCheckpoint                503 no_checkpoint      nothing to draw with
+    ├── NoDevice                    503 no_device          nothing to draw on
     └── ShuttingDown                503 shutting_down
 
 The wire shape is `design` 3a's: `{"error", "detail", "body", "errors", "code", "request_id"}`; see
@@ -108,6 +110,14 @@ class NanProduced(SDAPIError):
 
 class NoCheckpoint(SDAPIError):
     status, code = 503, "no_checkpoint"
+
+
+class TaskCancelled(SDAPIError):
+    status, code = 409, "cancelled"
+
+
+class NoDevice(SDAPIError):
+    status, code = 503, "no_device"
 
 
 class ShuttingDown(SDAPIError):

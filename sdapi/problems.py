@@ -1,5 +1,6 @@
 """Errors on the wire: one shape for each kind (design 3a, webui-api 2)."""
 
+import json
 import logging
 from typing import Any
 
@@ -20,11 +21,11 @@ log = logging.getLogger(__name__)
 def json_response(
     content: object, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """JSON bytes; lone surrogates, which no encoding has, become question marks."""
+    """JSON bytes; what orjson refuses, huge integers and lone surrogates, takes the slow way."""
     try:
         data = orjson.dumps(content)
     except TypeError:
-        data = orjson.dumps(_without_surrogates(content))
+        data = json.dumps(content, default=str).encode()
     return Response(data, status, headers, media_type="application/json")
 
 
@@ -106,13 +107,3 @@ def _first_sentence(body: dict[str, Any]) -> str:
 def _id_task(body: Any) -> str | None:
     value = body["alwayson_scripts"].get("id_task")
     return value if isinstance(value, str) else None
-
-
-def _without_surrogates(content: Any) -> Any:
-    if isinstance(content, str):
-        return content.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(content, dict):
-        return {_without_surrogates(k): _without_surrogates(v) for k, v in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_without_surrogates(item) for item in content]
-    return content if isinstance(content, (int, float, bool, type(None))) else str(content)

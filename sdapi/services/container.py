@@ -4,9 +4,10 @@ import asyncio
 import logging
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 
 from sdapi.engine.job import ModelFile
-from sdapi.errors import SDAPIError, ShuttingDown
+from sdapi.errors import NoDevice, SDAPIError, ShuttingDown
 from sdapi.options import Options
 from sdapi.security import Credentials
 from sdapi.services.catalog import DEMO_CHECKPOINT, Catalog
@@ -80,8 +81,8 @@ class Services:
         return any(worker.is_ready for worker in self.workers)
 
     async def drain(self) -> None:
-        """Refuse new jobs, drop the waiting ones, and wait for those that run."""
-        self._refuse_waiting()
+        """Refuse new jobs and those that wait, and let those that run finish."""
+        self._refuse(ShuttingDown("the server is shutting down"))
         for worker in self.workers:
             worker.stop()
         while self.tasks.open_count:
@@ -89,31 +90,43 @@ class Services:
 
     def close(self) -> None:
         """End the threads; running jobs stop within a step."""
-        self._refuse_waiting()
+        self._refuse(ShuttingDown("the server is shutting down"))
         for worker in self.workers:
             worker.stop()
-        if (task := self.tasks.running) is not None:
-            task.monitor.interrupted.set()
+        self.tasks.interrupt_running()
         for worker in self.workers:
             worker.join(timeout_s=5)
         self.hashes.close()
 
-    def _refuse_waiting(self) -> None:
-        for task in self.scheduler.close():
-            self.tasks.reject(task, ShuttingDown("the server is shutting down"))
+    def _refuse(self, error: SDAPIError) -> None:
+        for task in self.scheduler.close(error):
+            self.tasks.reject(task, error)
 
     def _start_workers(self) -> None:
-        names = self.engines.device_names(self.settings)
-        for name in names:
-            worker = Worker(
+        try:
+            names = self.engines.device_names(self.settings)
+        except Exception as error:
+            log.exception("no device can be used")
+            self._refuse(_no_device(error))
+            return
+        self.workers = [
+            Worker(
                 name,
                 self.scheduler,
                 self.tasks,
-                lambda name=name: self.engines.make(self.settings, name),
+                partial(self.engines.make, self.settings, name),
                 self._first_checkpoint,
+                self._on_worker_failed,
             )
-            self.workers.append(worker)
+            for name in names
+        ]
+        for worker in self.workers:
             worker.start()
+
+    def _on_worker_failed(self, error: Exception) -> None:
+        """Let nobody wait for devices when the last of them has failed."""
+        if all(worker.failure is not None for worker in self.workers):
+            self._refuse(_no_device(error))
 
     def _first_checkpoint(self) -> ModelFile | None:
         if self.settings.skip_load_model_at_start:
@@ -131,3 +144,7 @@ class Services:
             log.warning("no checkpoint yet: put one into %s", folder)
         elif checkpoints[0].path == DEMO_CHECKPOINT:
             log.warning("drawing with the demo checkpoint: %s is empty", folder)
+
+
+def _no_device(error: Exception) -> NoDevice:
+    return NoDevice(f"no device can draw ({type(error).__name__}); the log has the reason")

@@ -14,7 +14,7 @@ import anyio.to_thread
 from sdapi import infotext
 from sdapi.engine.job import Result
 from sdapi.engine.sampler_names import resolve
-from sdapi.errors import SDAPIError
+from sdapi.errors import TaskCancelled
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services import delivery, url_mode
@@ -262,12 +262,6 @@ class GenerationService:
             replace_file(path, text.encode())
         except OSError as error:
             log.warning("%s cannot be written: %s", path, error)
-
-
-class TaskCancelled(SDAPIError):
-    """The task was cancelled before it began."""
-
-    status, code = 409, "cancelled"
 
 
 def echo(request: Request) -> dict[str, Any]:

@@ -25,6 +25,17 @@ _MAX_IMAGES = 1000
 _MAX_STEPS = 10_000
 #: layers of the largest text encoder that clip skip acts on
 _MAX_CLIP_SKIP = 12
+_MAX_FRACTION = 1e5
+_FRACTIONS = (
+    "cfg_scale",
+    "denoising_strength",
+    "eta",
+    "initial_noise_multiplier",
+    "s_churn",
+    "s_noise",
+    "s_tmin",
+    "subseed_strength",
+)
 _RANDN_SOURCES = ("GPU", "CPU", "NV")
 _UNIPC_VARIANTS = ("bh1", "bh2", "vary_coeff")
 _UNIPC_SKIP_TYPES = ("time_uniform", "time_quadratic", "logSNR")
@@ -82,6 +93,7 @@ class JobBuilder:
         Raises `BadRequest` and its kin for what cannot work, `NotBuilt` for what is still to come.
         """
         refuse_what_is_to_come(request, options)
+        _check_numbers(request)
         size = _size(request)
         batch_size, n_iter = _counts(request, len(init_images))
         sampler, scheduler = resolve(
@@ -223,6 +235,16 @@ def refuse_what_is_to_come(request: GenerationRequest, options: Options) -> None
     for key, neutral in _TO_COME_OPTIONS.items():
         if options[key] is not None and options[key] not in neutral:
             raise NotBuilt(f"option {key}: {options[key]!r} is not available yet")
+
+
+def _check_numbers(request: GenerationRequest) -> None:
+    """Fractions must be numbers that arithmetic survives; what they mean is not judged."""
+    for name in _FRACTIONS:
+        value = getattr(request, name, None)
+        if value is not None and not abs(value) <= _MAX_FRACTION:
+            raise BadRequest(
+                f"{name}: {value} is out of range; at most {_MAX_FRACTION:g} either way"
+            )
 
 
 def _choice(options: Options, key: str, known: tuple[str, ...]) -> str:

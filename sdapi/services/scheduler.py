@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sdapi.errors import QueueFull, ShuttingDown
+from sdapi.errors import QueueFull, SDAPIError
 from sdapi.services.tasks import State, Task
 
 #: How far ahead a worker may look for a job whose checkpoint it has, and how often one may be
@@ -28,13 +28,14 @@ class Scheduler:
         #: guards everything below; notified on every change
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
-        self._is_closed = False
+        #: why nothing is taken any more
+        self._refusal: SDAPIError | None = None
 
     def put(self, task: Task) -> None:
         """Queue a task with its job; raises `QueueFull`, or `ShuttingDown` once closed."""
         with self._changed:
-            if self._is_closed:
-                raise ShuttingDown("the server is shutting down")
+            if self._refusal is not None:
+                raise type(self._refusal)(self._refusal.detail)
             self._drop_cancelled()
             if len(self._waiting) >= self._limit:
                 raise QueueFull(
@@ -66,10 +67,10 @@ class Scheduler:
     def depth(self) -> int:
         return len(self._waiting)
 
-    def close(self) -> list[Task]:
-        """Refuse what comes from now on; return what was waiting."""
+    def close(self, error: SDAPIError) -> list[Task]:
+        """Refuse what comes from now on with `error`; return what was waiting."""
         with self._changed:
-            self._is_closed = True
+            self._refusal = error
             left = [w.task for w in self._waiting]
             self._waiting.clear()
             self._changed.notify_all()

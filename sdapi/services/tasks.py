@@ -42,7 +42,7 @@ class Task:
     monitor: Monitor = field(default_factory=Monitor)
     future: "Future[Result]" = field(default_factory=Future)
     job: Job | None = None
-    #: called once when the task begins, in the worker's thread
+    #: called once by the worker when the task begins
     on_begin: Callable[[], None] | None = None
     created: float = field(default_factory=time.time)
     started: float | None = None
@@ -108,9 +108,7 @@ class TaskRegistry:
             task.started = time.time()
             self._running.append(task)
             self._latest = task
-        if task.on_begin is not None:
-            task.on_begin()
-        return True
+            return True
 
     def finish(self, task: Task, result: Result | BaseException) -> None:
         """End a running task and wake whoever waits for it."""
@@ -135,6 +133,12 @@ class TaskRegistry:
                 task.job = None
                 task.future.cancel()
             elif task.state is State.RUNNING:
+                task.monitor.interrupted.set()
+
+    def interrupt_running(self) -> None:
+        """Let every running task stop within a step."""
+        with self._lock:
+            for task in self._running:
                 task.monitor.interrupted.set()
 
     def reject(self, task: Task, error: SDAPIError) -> None:

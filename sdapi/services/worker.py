@@ -62,12 +62,14 @@ class Worker:
         tasks: TaskRegistry,
         make_engine: Callable[[], JobRunner],
         first_checkpoint: Callable[[], ModelFile | None],
+        on_failed: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self.name = name
         self._scheduler = scheduler
         self._tasks = tasks
         self._make_engine = make_engine
         self._first_checkpoint = first_checkpoint
+        self._on_failed = on_failed
         self._stop = threading.Event()
         self._wants_clear = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sdapi-{name}", daemon=True)
@@ -104,6 +106,7 @@ class Worker:
         except Exception as error:
             self.failure = error
             log.exception("worker %s cannot start", self.name)
+            self._on_failed(error)
             return
         while not self._stop.is_set():
             self.last_beat = time.monotonic()
@@ -132,6 +135,8 @@ class Worker:
         self.is_busy = True
         outcome: Result | BaseException
         try:
+            if task.on_begin is not None:
+                task.on_begin()
             outcome = engine.run(job, task.monitor)
         except SDAPIError as error:
             outcome = error

@@ -1,11 +1,15 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from sdapi.app import build_app
+from sdapi.services.worker import JobRunner
+from sdapi.settings import Settings
 from tests.contract.conftest import Serve
-from tests.fakes import FakeEngine
+from tests.fakes import FakeEngine, FakeEngines
 
 KEYS = {"error", "detail", "body", "errors", "code", "request_id"}
 
@@ -116,3 +120,34 @@ def test_odd_letters_are_answered(client: TestClient, value: str):
     body = json.dumps({"prompt": value, "steps": 1, "width": 64, "height": 64}).encode()
     headers = {"content-type": "application/json"}
     assert client.post("/sdapi/v1/txt2img", content=body, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e30"])
+def test_number_that_no_arithmetic_survives_is_the_clients_mistake(client: TestClient, value: str):
+    body = f'{{"prompt": "a", "cfg_scale": {value}}}'
+    headers = {"content-type": "application/json"}
+    answer = client.post("/sdapi/v1/txt2img", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert "cfg_scale" in answer.text
+
+
+def test_integers_beyond_64_bits_are_echoed(client: TestClient):
+    answer = client.post("/sdapi/v1/txt2img", json={"script_args": [2**70], "steps": 1})
+    assert answer.status_code == 200
+    assert answer.json()["parameters"]["script_args"] == [2**70]
+
+
+class NoEngines(FakeEngines):
+    """A machine on which no device works."""
+
+    def make(self, settings: Settings, name: str) -> JobRunner:
+        raise OSError("no driver")
+
+
+def test_server_without_a_working_device_says_so(data_dir: Path):
+    app = build_app(Settings(data_dir=data_dir), NoEngines(FakeEngine()))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = client.post("/sdapi/v1/txt2img", json={"steps": 1})
+        assert (answer.status_code, answer.json()["code"]) == (503, "no_device")
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200

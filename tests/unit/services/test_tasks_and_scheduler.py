@@ -169,7 +169,7 @@ def test_worker_that_waits_is_woken_by_a_new_task(tasks: TaskRegistry):
 def test_closed_scheduler_returns_what_waited_and_refuses_the_rest(tasks: TaskRegistry):
     scheduler = Scheduler(10)
     made = queued(tasks, scheduler, "a", "b")
-    assert scheduler.close() == made
+    assert scheduler.close(ShuttingDown("the server is shutting down")) == made
     assert taken(scheduler) is None
     with pytest.raises(ShuttingDown):
         queued(tasks, scheduler, "c")
