@@ -1,4 +1,4 @@
-"""From process start to an open port, to a ready worker, and to the first picture; over `python -c pass`.
+"""From process start to an open port, a ready worker and the first picture, over a bare Python.
 
 usage: python -m benchmarks.start [--models DIR] [--rounds N]
 """
@@ -24,7 +24,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = [one_start(options.models.resolve()) for _ in range(options.rounds)]
     bare = statistics.median(bare_python() for _ in range(5))
-    for name, values in zip(("healthz", "readyz", "first picture"), zip(*rows, strict=True), strict=True):
+    names = ("healthz", "readyz", "first picture")
+    for name, values in zip(names, zip(*rows, strict=True), strict=True):
         seconds = statistics.median(values)
         print(f"{name:14} {seconds:6.2f} s   {seconds / bare:6.0f} x python -c pass")
 
