@@ -67,9 +67,9 @@ def test_object_is_drawn_in_its_colour_before_its_background(shape: str):
 
     picture = render_still(dataclasses.replace(still, centre=(0.0, 0.0)), SIZE)
 
-    middle, corner = picture[SIZE // 2, SIZE // 2], picture[2, 2]
-    assert corner[2] > 0.6
-    assert middle[0] > 2 * middle[2]
+    is_red = picture[..., 0] > 2 * picture[..., 2]
+    assert picture[2, 2, 2] > 0.6
+    assert 0.05 < is_red.mean() < 0.9
 
 
 def test_captions_name_only_what_was_drawn():
