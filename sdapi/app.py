@@ -61,6 +61,8 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
         system.router,
     ):
         app.include_router(router)
+    if settings.webui:
+        app.include_router(system.page)
     _add_docs(app)
     install_handlers(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)

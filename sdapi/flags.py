@@ -4,7 +4,8 @@ Standard library only, because `launch.py` reads the command line before any pac
 
 A value comes from the command line (the webui's `COMMANDLINE_ARGS` variable is read as its
 beginning), else from `SDAPI_<FLAG>` in the environment, else it is the default below. Flags that
-mean something here act; the others are accepted and warn once, with the reason in their help.
+mean something here act; the others are accepted and warn once, with the reason in their help, some
+because what they ask for is not built yet.
 """
 
 import argparse
@@ -69,6 +70,11 @@ def _ignored(name: str, kind: Kind, default: Any, why: str) -> Flag:
     return Flag(name, kind, default, False, why)
 
 
+def _later(name: str, kind: Kind, default: Any, help: str, choices: tuple[str, ...] = ()) -> Flag:
+    """A flag whose meaning is not built yet; `Settings` holds its value already."""
+    return Flag(name, kind, default, False, f"not built yet ({help})", choices)
+
+
 _S, _T, _I, _P = Kind.SWITCH, Kind.TEXT, Kind.INTEGER, Kind.PATH
 
 _NO_GRADIO = "there is no Gradio page here"
@@ -111,7 +117,7 @@ WEBUI_FLAGS = (
     _acts("--no-half-vae", _S, False, "run the VAE in float32"),
     _ignored("--no-progressbar-hiding", _S, False, _NO_GRADIO),
     _ignored("--max-batch-count", _I, 16, _NO_GRADIO),
-    _acts("--embeddings-dir", _P, "embeddings", "folder of textual inversion embeddings"),
+    _later("--embeddings-dir", _P, "embeddings", "folder of textual inversion embeddings"),
     _ignored(
         "--textual-inversion-templates-dir",
         _P,
@@ -121,26 +127,26 @@ WEBUI_FLAGS = (
     _acts("--hypernetwork-dir", _P, "models/hypernetworks", "folder of hypernetworks"),
     _ignored("--localizations-dir", _P, "localizations", _NO_GRADIO),
     _ignored("--allow-code", _S, False, "no code from a request is ever run"),
-    _acts("--medvram", _S, False, "keep only the part of the model at work on the GPU"),
-    _acts("--medvram-sdxl", _S, False, "--medvram, for SDXL checkpoints only"),
-    _acts("--lowvram", _S, False, "like --medvram, layer by layer"),
+    _later("--medvram", _S, False, "keep only the part of the model at work on the GPU"),
+    _later("--medvram-sdxl", _S, False, "--medvram, for SDXL checkpoints only"),
+    _later("--lowvram", _S, False, "like --medvram, layer by layer"),
     _ignored("--lowram", _S, False, "files are mapped, not read into memory"),
     _ignored("--always-batch-cond-uncond", _S, False, "use the option batch_cond_uncond"),
     _ignored("--unload-gfpgan", _S, False, "the model cache evicts what is idle"),
     _acts("--precision", _T, "autocast", "precision of the model", ("full", "half", "autocast")),
-    _acts("--upcast-sampling", _S, False, "upcast parts of sampling to float32"),
+    _later("--upcast-sampling", _S, False, "upcast parts of sampling to float32"),
     _ignored("--share", _S, False, _NO_TUNNEL),
     _ignored("--ngrok", _T, None, _NO_TUNNEL),
     _ignored("--ngrok-region", _T, "", _NO_TUNNEL),
     _ignored("--ngrok-options", Kind.JSON, {}, _NO_TUNNEL),
     _ignored("--enable-insecure-extension-access", _S, False, _NO_GIT),
-    _acts("--codeformer-models-path", _P, "models/Codeformer", "folder of CodeFormer weights"),
-    _acts("--gfpgan-models-path", _P, "models/GFPGAN", "folder of GFPGAN weights"),
-    _acts("--esrgan-models-path", _P, "models/ESRGAN", "folder of ESRGAN upscalers"),
-    _acts("--bsrgan-models-path", _P, "models/BSRGAN", "folder of BSRGAN upscalers"),
-    _acts("--realesrgan-models-path", _P, "models/RealESRGAN", "folder of RealESRGAN upscalers"),
-    _acts("--dat-models-path", _P, "models/DAT", "folder of DAT upscalers"),
-    _acts("--clip-models-path", _P, None, "folder of the interrogator's CLIP weights"),
+    _later("--codeformer-models-path", _P, "models/Codeformer", "folder of CodeFormer weights"),
+    _later("--gfpgan-models-path", _P, "models/GFPGAN", "folder of GFPGAN weights"),
+    _later("--esrgan-models-path", _P, "models/ESRGAN", "folder of ESRGAN upscalers"),
+    _later("--bsrgan-models-path", _P, "models/BSRGAN", "folder of BSRGAN upscalers"),
+    _later("--realesrgan-models-path", _P, "models/RealESRGAN", "folder of RealESRGAN upscalers"),
+    _later("--dat-models-path", _P, "models/DAT", "folder of DAT upscalers"),
+    _later("--clip-models-path", _P, None, "folder of the interrogator's CLIP weights"),
     _ignored("--xformers", _S, False, _ONE_ATTENTION),
     _ignored("--force-enable-xformers", _S, False, _ONE_ATTENTION),
     _ignored("--xformers-flash-attention", _S, False, _ONE_ATTENTION),
@@ -163,12 +169,12 @@ WEBUI_FLAGS = (
     _acts("--port", _I, None, "port to listen on (7860)"),
     _ignored("--show-negative-prompt", _S, False, _NO_GRADIO),
     _ignored("--ui-config-file", _P, "ui-config.json", _NO_GRADIO),
-    _acts("--hide-ui-dir-config", _S, False, "folders cannot be changed through options"),
-    _acts("--freeze-settings", _S, False, "options cannot be changed"),
-    _acts(
+    _later("--hide-ui-dir-config", _S, False, "folders cannot be changed through options"),
+    _later("--freeze-settings", _S, False, "options cannot be changed"),
+    _later(
         "--freeze-settings-in-sections", _T, None, "sections (a,b) whose options cannot be changed"
     ),
-    _acts("--freeze-specific-settings", _T, None, "options (a,b) that cannot be changed"),
+    _later("--freeze-specific-settings", _T, None, "options (a,b) that cannot be changed"),
     _acts("--ui-settings-file", _P, "config.json", "file of the options"),
     _ignored("--gradio-debug", _S, False, _NO_GRADIO),
     _ignored("--gradio-auth", _T, None, "it protects nothing here, use --api-auth or --token"),
@@ -206,37 +212,42 @@ WEBUI_FLAGS = (
     _acts("--no-hashing", _S, False, "do not compute sha256 of checkpoints"),
     _acts("--no-download-sd-model", _S, False, "accepted: nothing is downloaded unless asked for"),
     _acts("--subpath", _T, None, "path prefix under which a proxy shows this server"),
-    _acts("--add-stop-route", _S, False, "old name of --api-server-stop"),
-    _acts("--api-server-stop", _S, False, "the API may stop and restart the server"),
+    _later("--add-stop-route", _S, False, "old name of --api-server-stop"),
+    _later("--api-server-stop", _S, False, "the API may stop and restart the server"),
     _acts("--timeout-keep-alive", _I, 30, "seconds an idle connection is kept"),
-    _acts("--disable-all-extensions", _S, False, "load built-in extensions only"),
-    _acts("--disable-extra-extensions", _S, False, "load built-in extensions only"),
+    _acts("--disable-all-extensions", _S, False, "accepted: there are built-in extensions only"),
+    _acts("--disable-extra-extensions", _S, False, "accepted: there are built-in extensions only"),
     _acts("--skip-load-model-at-start", _S, False, "load the checkpoint with the first request"),
-    _acts(
+    _later(
         "--unix-filenames-sanitization", _S, False, "replace only what Unix forbids in file names"
     ),
-    _acts("--filenames-max-length", _I, 128, "longest name of a saved file"),
+    _later("--filenames-max-length", _I, 128, "longest name of a saved file"),
     _acts("--no-prompt-history", _S, False, "do not write params.txt"),
-    _acts("--ldsr-models-path", _P, "models/LDSR", "folder of LDSR upscalers"),
+    _later("--ldsr-models-path", _P, "models/LDSR", "folder of LDSR upscalers"),
     _acts("--lora-dir", _P, "models/Lora", "folder of LoRAs"),
     _acts("--lyco-dir-backcompat", _P, "models/LyCORIS", "second folder of LoRAs"),
-    _acts("--scunet-models-path", _P, "models/ScuNET", "folder of ScuNET upscalers"),
-    _acts("--swinir-models-path", _P, "models/SwinIR", "folder of SwinIR upscalers"),
+    _later("--scunet-models-path", _P, "models/ScuNET", "folder of ScuNET upscalers"),
+    _later("--swinir-models-path", _P, "models/SwinIR", "folder of SwinIR upscalers"),
     _acts("--exit", _S, False, "prepare the environment, then exit"),
 )
 
 CONTROLNET_FLAGS = (
-    _acts("--controlnet-dir", _P, None, "one more folder of ControlNet models"),
-    _acts("--controlnet-annotator-models-path", _P, None, "folder of preprocessor weights"),
-    _acts("--no-half-controlnet", _S, False, "run ControlNet models in float32"),
-    _acts("--controlnet-preprocessor-cache-size", _I, 16, "detected maps kept in memory"),
+    _later("--controlnet-dir", _P, None, "one more folder of ControlNet models"),
+    _later("--controlnet-annotator-models-path", _P, None, "folder of preprocessor weights"),
+    _later("--no-half-controlnet", _S, False, "run ControlNet models in float32"),
+    _later("--controlnet-preprocessor-cache-size", _I, 16, "detected maps kept in memory"),
     _ignored("--controlnet-loglevel", _T, "INFO", "use --loglevel"),
 )
 
 PAI_FLAGS = (
     _ignored("--filebrowser", _S, False, "files are not browsed through the server"),
-    _acts("--sd-dynamic-cache", _S, False, "keep several checkpoints in memory"),
-    _acts("--time-log", _S, False, "log the phases of each request"),
+    _acts(
+        "--sd-dynamic-cache",
+        _S,
+        False,
+        "accepted: several checkpoints are always kept, see --model-cache-gb",
+    ),
+    _later("--time-log", _S, False, "log the phases of each request"),
 )
 
 OWN_FLAGS = (
@@ -247,7 +258,7 @@ OWN_FLAGS = (
         "--mount", Kind.TEXTS, [], "PATH[=oss://bucket/prefix]: a folder for results (repeatable)"
     ),
     _acts("--allow-save-dir", Kind.PATHS, [], "folder a request may save into (repeatable)"),
-    _acts(
+    _later(
         "--allow-oss", Kind.TEXTS, [], "oss://bucket/prefix a request may save into (repeatable)"
     ),
     _acts("--allow-private-urls", _S, False, "fetch URLs from private addresses too"),
@@ -261,9 +272,9 @@ OWN_FLAGS = (
     _acts("--max-body-mb", Kind.NUMBER, 256.0, "largest request body in MiB"),
     _acts("--model-cache-gb", Kind.NUMBER, None, "GiB of models kept in memory (automatic)"),
     _acts("--devices", _T, None, "devices to run jobs on: cuda:0,cuda:1 or cpu (automatic)"),
-    _acts("--optimize", _T, "exact", "near: faster, not bit-identical kernels", ("exact", "near")),
-    _acts("--download-sd-model", _S, False, "fetch the SD 1.5 checkpoint when there is none"),
-    _acts("--disable-extensions", _S, False, "load built-in extensions only"),
+    _later("--optimize", _T, "exact", "near: faster, not bit-identical kernels", ("exact", "near")),
+    _later("--download-sd-model", _S, False, "fetch the SD 1.5 checkpoint when there is none"),
+    _acts("--disable-extensions", _S, False, "accepted: there are built-in extensions only"),
     _acts(
         "--log-format",
         _T,
@@ -391,7 +402,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     acting = parser.add_argument_group("flags")
-    idle = parser.add_argument_group("webui flags that are accepted and have no effect")
+    idle = parser.add_argument_group("flags that are accepted and have no effect")
     for flag in FLAGS:
         _add(acting if flag.acts else idle, flag)
     return parser

@@ -107,7 +107,6 @@ class Settings:
     device_id: str | None = None
     devices: tuple[str, ...] = ()
     model_cache_bytes: int | None = None
-    sd_dynamic_cache: bool = False
     skip_load_model_at_start: bool = False
     download_sd_model: bool = False
 
@@ -125,7 +124,6 @@ class Settings:
     filenames_max_length: int = 128
     unix_filenames_sanitization: bool = False
     no_prompt_history: bool = False
-    disable_extensions: bool = False
 
     #: values of the flags as given, for `cmd_flags`; empty when not started from a command line
     flag_values: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
@@ -300,7 +298,7 @@ def _model_use(flags: ParsedFlags) -> dict[str, Any]:
         **_as_given(
             flags,
             "no_hashing no_half no_half_vae no_half_controlnet upcast_sampling precision medvram "
-            "medvram_sdxl lowvram disable_nan_check optimize sd_dynamic_cache download_sd_model "
+            "medvram_sdxl lowvram disable_nan_check optimize download_sd_model "
             "skip_load_model_at_start controlnet_preprocessor_cache_size",
         ),
         "use_cpu": tuple(part.lower() for part in flags["use_cpu"]),
@@ -311,7 +309,6 @@ def _model_use(flags: ParsedFlags) -> dict[str, Any]:
 
 
 def _behaviour(flags: ParsedFlags) -> dict[str, Any]:
-    built_ins_only = "disable_extensions disable_extra_extensions disable_all_extensions"
     return {
         **_as_given(
             flags,
@@ -323,7 +320,6 @@ def _behaviour(flags: ParsedFlags) -> dict[str, Any]:
         "api_server_stop": flags["api_server_stop"] or flags["add_stop_route"],
         "freeze_settings_in_sections": _list(flags["freeze_settings_in_sections"]),
         "freeze_specific_settings": _list(flags["freeze_specific_settings"]),
-        "disable_extensions": any(flags[dest] for dest in built_ins_only.split()),
     }
 
 

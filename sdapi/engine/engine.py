@@ -74,6 +74,8 @@ class Engine:
     device: torch.device
     precision: Precision
     cache: ModelCache[LoadedCheckpoint | LoadedVAE]
+    #: fail a job whose result holds NaNs; without it they become black
+    checks_nan: bool = True
 
     def load(self, checkpoint: ModelFile) -> None:
         """Bring a checkpoint into memory ahead of the first job; raises `ModelUnusable`."""
@@ -118,7 +120,9 @@ class Engine:
         started = time.perf_counter()
         with self._components(job) as (components, conditioner):
             loaded = time.perf_counter()
-            run = _JobRun(self.device, job, components, conditioner, monitor)
+            run = _JobRun(
+                self.device, job, components, conditioner, monitor, checks_nan=self.checks_nan
+            )
             images = [image for batch in range(job.n_iter) for image in run.batch(batch)]
             done = time.perf_counter()
             return Result(
@@ -177,7 +181,10 @@ class _JobRun:
         components: Components,
         conditioner: Conditioner,
         monitor: Monitor,
+        *,
+        checks_nan: bool,
     ) -> None:
+        self.checks_nan = checks_nan
         self.device = device
         self.job = job
         self.components = components
@@ -206,6 +213,7 @@ class _JobRun:
             latent,
             self.components.scale_factor,
             widen_on_nan=self.job.options.auto_vae_precision,
+            checks_nan=self.checks_nan,
         )
         self.decode_s += time.perf_counter() - started
         self.monitor.end_pass()
@@ -225,6 +233,7 @@ class _JobRun:
             noise=self._noise(rows),
             monitor=self.monitor,
             start=self._start(len(job.prompts[rows])),
+            checks_nan=self.checks_nan,
         )
 
     def _cond(self, rows: slice) -> BatchCond:

@@ -3,7 +3,7 @@
 import psutil
 import torch
 
-from sdapi.engine.engine import Engine
+from sdapi.engine.engine import Engine, LoadedCheckpoint, LoadedVAE
 from sdapi.engine.model_cache import ModelCache
 from sdapi.engine.precision import Precision
 from sdapi.settings import Settings
@@ -37,4 +37,5 @@ def make_engine(settings: Settings, name: str) -> Engine:
     gpu = ram
     if device.type == "cuda":
         gpu = int(torch.cuda.get_device_properties(device).total_memory * _GPU_SHARE)
-    return Engine(device, precision, ModelCache(device, ram, gpu))
+    cache = ModelCache[LoadedCheckpoint | LoadedVAE](device, ram, gpu)
+    return Engine(device, precision, cache, checks_nan=not settings.disable_nan_check)

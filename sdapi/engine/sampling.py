@@ -68,6 +68,7 @@ class SamplingPass:
     monitor: Monitor
     start: Start | None = None
     blend: Blend | None = None
+    checks_nan: bool = True
 
 
 def denoiser_calls(job: Job, steps: int) -> int:
@@ -90,7 +91,8 @@ def run_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         latent = _run_timestep_sampler(run, extra)
     else:
         latent = _run_sigma_sampler(run, extra)
-    check_latent(latent)
+    if run.checks_nan:
+        check_latent(latent)
     return latent
 
 

@@ -40,13 +40,21 @@ def encode(
 
 
 def decode(
-    vae: AutoencoderKL, latents: Tensor, scale_factor: float, *, widen_on_nan: bool
+    vae: AutoencoderKL,
+    latents: Tensor,
+    scale_factor: float,
+    *,
+    widen_on_nan: bool,
+    checks_nan: bool = True,
 ) -> list[Image.Image]:
     """Decode latents [B, C, h, w] to RGB pictures, one at a time.
 
     A half-precision VAE that makes NaNs is switched to float32 for good when `widen_on_nan`; else,
-    or when it makes them there too, raises `NanProduced`.
+    or when it makes them there too, raises `NanProduced`. Without `checks_nan` they become black.
     """
+    if not checks_nan:
+        decoded = [_decode_unchecked(vae, each / scale_factor) for each in latents.split(1)]
+        return [to_image(torch.nan_to_num(pixels, nan=-1.0)[0]) for pixels in decoded]
     return [
         to_image(_decode_one(vae, latent / scale_factor, widen_on_nan))
         for latent in latents.split(1)
@@ -54,15 +62,19 @@ def decode(
 
 
 def _decode_one(vae: AutoencoderKL, latent: Tensor, widen_on_nan: bool) -> Tensor:
-    # diffusers says FloatTensor where it takes every floating type.
-    z = cast("torch.FloatTensor", latent.to(vae.dtype))
-    pixels = vae.decode(z, return_dict=False)[0].float()
+    pixels = _decode_unchecked(vae, latent)
     if not torch.isnan(pixels).any():
         return pixels[0]
     if not widen_on_nan or vae.dtype == torch.float32:
         raise NanProduced(_NAN_TEXT)
     vae.float()
     return _decode_one(vae, latent, widen_on_nan)
+
+
+def _decode_unchecked(vae: AutoencoderKL, latent: Tensor) -> Tensor:
+    # diffusers says FloatTensor where it takes every floating type.
+    z = cast("torch.FloatTensor", latent.to(vae.dtype))
+    return vae.decode(z, return_dict=False)[0].float()
 
 
 def to_image(pixels: Tensor) -> Image.Image:

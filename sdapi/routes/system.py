@@ -10,6 +10,8 @@ from sdapi.problems import json_response
 from sdapi.routes import ServicesDep
 
 router = APIRouter(tags=["system"])
+#: left out with `--nowebui`
+page = APIRouter()
 _PAGE = Path(__file__).parent / "pages" / "index.html"
 
 
@@ -30,7 +32,7 @@ async def readyz(services: ServicesDep) -> Response:
     return json_response(body, 200 if services.is_ready else 503)
 
 
-@router.get("/", include_in_schema=False)
+@page.get("/", include_in_schema=False)
 async def index() -> FileResponse:
     """A page with status, models and a prompt box."""
     return FileResponse(_PAGE, media_type="text/html")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from tests.contract.conftest import Serve
 from tests.fakes import FakeEngine, colour_of
 from tests.servers import wait_ready
 
@@ -203,3 +204,8 @@ def test_pages_load_nothing_from_other_hosts(client: TestClient, path: str):
     assert "https://" not in page.text
     for name in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js"):
         assert client.get(f"/docs-assets/{name}").status_code == 200
+
+
+def test_page_is_left_out_with_nowebui(serve: Serve):
+    assert serve().get("/").status_code == 200
+    assert serve(webui=False).get("/").status_code == 404

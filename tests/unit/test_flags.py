@@ -1,3 +1,4 @@
+import ast
 import contextlib
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdapi.flags import BY_DEST, FLAGS, REPEATABLE, FlagError, Kind, parse
+from sdapi.flags import BY_DEST, FLAGS, REPEATABLE, Flag, FlagError, Kind, parse
+from sdapi.settings import Settings
 
 #: webui 1.10.1, its ControlNet extension, and PAI's build of it
 VOCABULARY = """
@@ -185,3 +187,48 @@ def test_reading_flags_needs_the_standard_library_only():
     ).stdout
     names = {name.partition(".")[0] for name in loaded.split()}
     assert names <= set(sys.stdlib_module_names) | {"sdapi", "__main__"}
+
+
+#: values that differ from the default, where the kind's sample is refused
+VALID = {
+    "--api-auth": ["user:password"],
+    "--device-id": ["1"],
+    "--log-format": ["json"],
+    "--loglevel": ["DEBUG"],
+    "--precision": ["full"],
+    "--service-token": ["name=token"],
+    "--tls-certfile": [__file__, "--tls-keyfile", __file__],
+    "--tls-keyfile": [__file__, "--tls-certfile", __file__],
+}
+
+
+@pytest.fixture(scope="module")
+def attributes_read() -> set[str]:
+    """The name of every attribute that the package reads anywhere."""
+    package = Path(__file__).parents[2] / "sdapi"
+    trees = [ast.parse(path.read_text()) for path in package.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
+@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag.acts], ids=lambda flag: flag.name)
+def test_what_an_acting_flag_sets_is_read_somewhere(flag: Flag, attributes_read: set[str]):
+    if flag.help.startswith("accepted: "):  # what it asks for is so without it
+        return
+    arguments = [flag.name, *VALID.get(flag.name, SAMPLES[flag.kind])]
+    plain, changed = (
+        Settings.from_flags(parse(line, {}), Path("/srv")) for line in ([], arguments)
+    )
+    names = set(Settings.__slots__) - {"flag_values"}
+    differing = {name for name in names if getattr(plain, name) != getattr(changed, name)}
+    if differing:
+        assert differing & attributes_read
+        return
+    launcher = (Path(__file__).parents[2] / name for name in ("launch.py", "sdapi/cli.py"))
+    program = "".join(path.read_text() for path in launcher)
+    assert f'"{flag.dest}"' in program or f'"{flag.name}"' in program
+
+
+def test_a_flag_that_is_not_built_yet_says_so():
+    (warning,) = parse(["--medvram"], {}).warnings()
+    assert warning.startswith("--medvram has no effect: not built yet")

@@ -17,7 +17,7 @@ from sdapi.engine.monitor import Monitor
 from sdapi.engine.precision import Precision
 from sdapi.engine.preview import approximate
 from sdapi.engine.sampler_names import SAMPLERS, find_sampler
-from sdapi.errors import ModelUnusable, OutOfMemory
+from sdapi.errors import ModelUnusable, NanProduced, OutOfMemory
 
 CPU = torch.device("cpu")
 FP32 = Precision(torch.float32, torch.float32)
@@ -224,3 +224,16 @@ def test_memory_that_does_not_suffice_is_told_and_the_engine_goes_on(
 def test_preview_is_an_eighth_of_the_picture():
     assert [p.size for p in approximate(torch.zeros(2, 4, 8, 16))] == [(16, 8), (16, 8)]
     assert approximate(torch.zeros(1, 16, 8, 8))[0].mode == "RGB"
+
+
+def test_nans_fail_a_job_unless_nobody_checks(golden: Path, tiny: Job):
+    def engine_with_nans(*, checks_nan: bool) -> Engine:
+        made = Engine(CPU, FP32, ModelCache(CPU, 1 << 30, 1 << 30), checks_nan=checks_nan)
+        with made._checkpoint(tiny.checkpoint) as loaded:  # no file that loads holds NaNs
+            loaded.components.unet.conv_out.bias.data.fill_(float("nan"))
+        return made
+
+    with pytest.raises(NanProduced, match="--disable-nan-check"):
+        engine_with_nans(checks_nan=True).run(tiny, Monitor())
+    (result,) = engine_with_nans(checks_nan=False).run(tiny, Monitor()).images
+    assert result.image.getextrema() == ((0, 0), (0, 0), (0, 0))
