@@ -97,8 +97,9 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
         else:
             response = error_response(error, scope.get("sdapi.request_id", ""))
-            if isinstance(error, Unauthorized) and self.credentials.has_users:
-                response.headers["www-authenticate"] = "Basic"
+            # The queue's clients are programs; a browser that meets it in a page must not ask.
+            if isinstance(error, Unauthorized) and not path.startswith("/api/"):
+                response.headers["www-authenticate"] = 'Basic realm="sdapi"'
             await response(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> SDAPIError | None:

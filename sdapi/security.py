@@ -21,7 +21,8 @@ MAX_NAME_BYTES = 255
 class Credentials:
     """Checks `Authorization` headers: basic (`--api-auth`), a bare token, or `Bearer <token>`.
 
-    With both kinds configured either is enough; with none the server is open. A check compares with
+    The token is also taken as the password of basic authentication, under any user name, because
+    a browser can send it in no other way. With both kinds configured either is enough; with none the server is open. A check compares with
     every configured value, in constant time, so that neither names nor lengths can be probed.
     """
 
@@ -34,11 +35,6 @@ class Credentials:
     def is_open(self) -> bool:
         """True when no credential is configured for the server as a whole."""
         return not self._users and self._token is None
-
-    @property
-    def has_users(self) -> bool:
-        """True when browsers can log in (`WWW-Authenticate: Basic` is worth sending)."""
-        return bool(self._users)
 
     def check(self, authorization: str | None, service: str | None = None) -> None:
         """Raise Unauthorized unless the header is good for the server, or for the named service.
@@ -53,12 +49,12 @@ class Credentials:
         if _is_token(authorization, tokens):
             return
         scheme, _, value = authorization.partition(" ")
-        if not self._users:
-            raise Unauthorized(INVALID_CREDENTIALS)
         if scheme.lower() != "basic":
             raise Unauthorized(INVALID_CREDENTIALS if tokens else NOT_AUTHENTICATED)
-        if not self._is_user(*_decode_basic(value)):
-            raise Unauthorized(WRONG_PASSWORD)
+        user, password = _decode_basic(value)
+        is_token = _is_any(tokens, [password])
+        if not (self._is_user(user, password) or is_token):
+            raise Unauthorized(WRONG_PASSWORD if self._users else INVALID_CREDENTIALS)
 
     def user_of(self, authorization: str | None) -> str | None:
         """The user name of a valid basic header; None for a token and for an open server."""
@@ -105,7 +101,10 @@ def _is_token(authorization: str, tokens: list[str]) -> bool:
     scheme, _, value = authorization.partition(" ")
     texts = [authorization, value.strip()] if scheme.lower() == "bearer" else [authorization]
     # Clients send a token beyond ASCII as UTF-8 or as Latin-1.
-    offered = [encode(text) for text in texts for encode in (_header_bytes, _bytes)]
+    return _is_any(tokens, [e(text) for text in texts for e in (_header_bytes, _bytes)])
+
+
+def _is_any(tokens: list[str], offered: list[bytes]) -> bool:
     found = False
     for token in tokens:
         for candidate in offered:

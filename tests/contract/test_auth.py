@@ -1,4 +1,5 @@
 import base64
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -48,10 +49,23 @@ def test_with_both_either_is_enough(serve: Serve):
     assert status(client) == 401
 
 
-def test_browsers_are_asked_for_a_password_only_where_there_are_users(serve: Serve):
-    with_users = serve(api_auth=(("user", "pass"),)).get("/docs")
-    assert with_users.headers["www-authenticate"] == "Basic"
-    assert "www-authenticate" not in serve(token=TOKEN).get("/docs").headers
+@pytest.mark.parametrize("settings", [{"api_auth": (("user", "pass"),)}, {"token": TOKEN}])
+def test_browsers_are_asked_for_a_password_but_not_by_the_queue(
+    serve: Serve, settings: dict[str, Any]
+):
+    client = serve(**settings)
+    for path in ("/", "/docs", "/sdapi/v1/samplers"):
+        assert client.get(path).headers["www-authenticate"] == 'Basic realm="sdapi"'
+    queue = client.get("/api/queue")
+    assert queue.status_code == 401
+    assert "www-authenticate" not in queue.headers
+
+
+def test_browser_that_sends_the_token_as_password_gets_the_pages(serve: Serve):
+    client = serve(token=TOKEN)
+    for path in ("/", "/docs", "/sdapi/v1/samplers"):
+        assert status(client, basic("anyone", TOKEN), path) == 200
+        assert status(client, basic("anyone", TOKEN[:-1]), path) == 401
 
 
 @pytest.mark.parametrize(

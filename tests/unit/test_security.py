@@ -35,7 +35,6 @@ USERS = (("anna", "secret"), ("ben", "geheim-ä"))
 def test_basic_auth_accepts_each_configured_user():
     checked = credentials(api_auth=USERS)
     assert not checked.is_open
-    assert checked.has_users
     checked.check(basic("anna:secret"))
     checked.check(basic("ben:geheim-ä"))
     checked.check(basic("anna:secret").replace("Basic", "basic"))
@@ -74,12 +73,21 @@ def test_a_token_is_taken_bare_and_as_bearer():
     assert checked.user_of(as_sent) is None
 
 
+def test_a_token_is_taken_as_the_password_of_any_user():
+    checked = credentials(token="tökén==")
+    for header in (basic("anna:tökén=="), basic(":tökén==")):
+        checked.check(header)
+        assert checked.user_of(header) is None
+    for header in (basic("anna:tökén="), basic("tökén==:anna"), basic("anna:"), basic(":")):
+        assert refusal(checked, header) == "Invalid authentication credentials"
+
+
 def test_with_both_kinds_either_is_enough():
     checked = credentials(token="T", api_auth=USERS)
     checked.check("T")
     checked.check("Bearer T")
     checked.check(basic("anna:secret"))
-    assert refusal(checked, basic("anna:T")) == "Incorrect username or password"
+    assert refusal(checked, basic("anna:x")) == "Incorrect username or password"
     assert refusal(checked, "Bearer x") == "Invalid authentication credentials"
 
 
