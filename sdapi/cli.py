@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Never
 from sdapi import __version__
 from sdapi.flags import FlagError, ParsedFlags, parse
 from sdapi.logs import configure_logging
+from sdapi.options import Options
 from sdapi.security import Credentials
 from sdapi.settings import Settings, SettingsError
 
@@ -74,12 +75,26 @@ def _start(flags: ParsedFlags, settings: Settings) -> int:
             f"cannot make the folder {error.filename}: {error.strerror}; --data-dir names another",
             START_FAILED,
         )
+    if problem := _options_problem(settings.options_file):
+        return _complain(problem, START_FAILED)
     try:
         bound = bind(settings.host, settings.port)
     except OSError as error:
         return _complain(_bind_problem(settings, error), START_FAILED)
     with bound:
         return _serve(settings, bound)
+
+
+def _options_problem(path: Path) -> str | None:
+    try:
+        Options.load(path)
+    except OSError as error:
+        reason = f"cannot read {path}: {error.strerror}"
+    except ValueError as error:
+        reason = str(error)
+    else:
+        return None
+    return f"{reason}; repair the file, or move it away to start with default options"
 
 
 def bind(host: str, port: int) -> socket.socket:

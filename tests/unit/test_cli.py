@@ -31,6 +31,26 @@ def test_a_data_directory_that_cannot_be_made_is_named(
     assert "--data-dir" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"{ broken", b"[]", b"\xff\xfe"])
+def test_a_broken_options_file_is_one_sentence_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+):
+    (tmp_path / "config.json").write_bytes(content)
+    assert main(["--data-dir", str(tmp_path), "--port=0"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith(f"sdapi: {tmp_path / 'config.json'} ")
+    assert "move it away" in text
+    assert text.count("\n") == 1
+
+
+def test_an_options_file_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "config.json").mkdir()
+    assert main(["--data-dir", str(tmp_path), "--port=0"]) == 1
+    assert f"cannot read {tmp_path / 'config.json'}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--lsten"], ["--port", "70000"], ["--api-auth", "x"]])
 def test_mistakes_in_the_command_line_are_exit_code_two(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
