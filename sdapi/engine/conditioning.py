@@ -1,7 +1,7 @@
 """Prompts -> what conditions the UNet, for every step (contract: webui-generation 2 and 3)."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,9 @@ from sdapi.engine.text_encoder import TextEncoder, TextStates
 from sdapi.engine.tokenizer import shared_tokenizer
 from sdapi.errors import BadRequest
 
-_CACHED_PROMPTS = 128
+_CACHE_BYTES = 256 << 20
+#: bounds what one pass of a text encoder holds in memory
+_TEXTS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Cond:
     pooled: Tensor | None = None
     #: original size, crop, target size, each (height, width), pixels
     sizes: Tensor | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        tensors = (self.cross, self.pooled, self.sizes)
+        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,8 @@ class Conditioner:
 
     def __init__(self, components: Components) -> None:
         self._components = components
-        self._cache: OrderedDict[tuple[object, ...], CondSchedule] = OrderedDict()
+        #: schedules with the bytes they hold
+        self._cache: OrderedDict[tuple[object, ...], tuple[CondSchedule, int]] = OrderedDict()
 
     def clear(self) -> None:
         """Forget everything: the text encoders' weights have changed."""
@@ -113,18 +121,24 @@ class Conditioner:
         key = (prompt, timeline, options, is_negative)
         if (found := self._cache.get(key)) is not None:
             self._cache.move_to_end(key)
-            return found
+            return found[0]
         texts = schedule(prompt, timeline)
-        conds = self._encode([t.text for t in texts], options, is_negative=is_negative)
-        made = CondSchedule(
-            tuple((text.end_step, cond) for text, cond in zip(texts, conds, strict=True))
-        )
-        self._cache[key] = made
-        if len(self._cache) > _CACHED_PROMPTS:
-            self._cache.popitem(last=False)
+        counts = Counter(each.text for each in texts)
+        encoded = self._encode(counts, options, is_negative=is_negative)
+        conds = dict(zip(counts, encoded, strict=True))
+        made = CondSchedule(tuple((each.end_step, conds[each.text]) for each in texts))
+        self._remember(key, made, sum(cond.size_bytes for cond in encoded))
         return made
 
-    def _encode(self, texts: list[str], options: TextOptions, *, is_negative: bool) -> list[Cond]:
+    def _remember(self, key: tuple[object, ...], made: CondSchedule, size_bytes: int) -> None:
+        self._cache[key] = made, size_bytes
+        while sum(size for _, size in self._cache.values()) > _CACHE_BYTES and len(self._cache) > 1:
+            self._cache.popitem(last=False)
+
+    def _encode(
+        self, counts: Mapping[str, int], options: TextOptions, *, is_negative: bool
+    ) -> list[Cond]:
+        """Encode the texts of one prompt; `counts` says how often its schedule has each."""
         rows = [
             chunks.split_chunks(
                 text,
@@ -132,22 +146,32 @@ class Conditioner:
                 comma_backtrack=options.comma_backtrack,
                 use_emphasis=options.emphasis != "None",
             )
-            for text in texts
+            for text in counts
         ]
         longest = max(len(row) for row in rows)
         rows = [row + [chunks.EMPTY] * (longest - len(row)) for row in rows]
         encode = _ENCODERS[self._components.family]
+        shares = torch.tensor([float(count) for count in counts.values()])
         parts = [
-            encode(self._components, [row[i] for row in rows], options) for i in range(longest)
+            encode(self._components, _Column([row[i] for row in rows], shares), options)
+            for i in range(longest)
         ]
         cross = torch.cat([part.cross for part in parts], dim=1)
         pooled = parts[0].pooled
         if pooled is None:
             return [Cond(row) for row in cross]
-        if is_negative and not any(texts):
+        if is_negative and not any(counts):
             cross, pooled = torch.zeros_like(cross), torch.zeros_like(pooled)
         sizes = torch.tensor([*options.size, *options.crop, *options.size]).to(pooled)
         return [Cond(c, p, sizes) for c, p in zip(cross, pooled, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One chunk of every text of a prompt, and how often the schedule has each text."""
+
+    chunks: list[chunks.Chunk]
+    shares: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +182,19 @@ class _Encoded:
     pooled: Tensor | None = None
 
 
-def _encode_sd1(components: Components, row: list[chunks.Chunk], options: TextOptions) -> _Encoded:
+def _encode_sd1(components: Components, row: _Column, options: TextOptions) -> _Encoded:
     encoder = components.text_encoders[0]
     states = _from_end(_run(encoder, row), options.clip_skip)
     return _Encoded(_emphasise(encoder.final_norm(states), row, options.emphasis))
 
 
-def _encode_sd2(components: Components, row: list[chunks.Chunk], options: TextOptions) -> _Encoded:
+def _encode_sd2(components: Components, row: _Column, options: TextOptions) -> _Encoded:
     encoder = components.text_encoders[0]
     states = encoder.final_norm(_run(encoder, row).hidden[-2])
     return _Encoded(_emphasise(states, row, options.emphasis))
 
 
-def _encode_sdxl(components: Components, row: list[chunks.Chunk], options: TextOptions) -> _Encoded:
+def _encode_sdxl(components: Components, row: _Column, options: TextOptions) -> _Encoded:
     first, second = components.text_encoders
     skip = options.clip_skip if options.sdxl_clip_l_skip else 2
     large = _run(second, row)
@@ -179,7 +203,7 @@ def _encode_sdxl(components: Components, row: list[chunks.Chunk], options: TextO
     return _Encoded(cross, large.pooled)
 
 
-_Encode = Callable[[Components, list[chunks.Chunk], TextOptions], _Encoded]
+_Encode = Callable[[Components, _Column, TextOptions], _Encoded]
 _ENCODERS: dict[Family, _Encode] = {
     Family.SD1: _encode_sd1,
     Family.SD2: _encode_sd2,
@@ -197,19 +221,29 @@ def _from_end(states: TextStates, clip_skip: int) -> Tensor:
     return states.hidden[-max(clip_skip, 1)]
 
 
-def _run(encoder: TextEncoder, row: list[chunks.Chunk]) -> TextStates:
-    tokens = torch.tensor([chunk.tokens for chunk in row])
+def _run(encoder: TextEncoder, row: _Column) -> TextStates:
+    tokens = torch.tensor([chunk.tokens for chunk in row.chunks])
     if encoder.pad_token != chunks.END:
         # Everything after the first end token is padding, whatever it was.
-        after_end = (tokens == chunks.END).int().cumsum(dim=1) - (tokens == chunks.END).int() > 0
-        tokens = tokens.masked_fill(after_end, encoder.pad_token)
-    return encoder.encode(tokens)
+        is_end = (tokens == chunks.END).int()
+        tokens = tokens.masked_fill(is_end.cumsum(dim=1) - is_end > 0, encoder.pad_token)
+    parts = [encoder.encode(part) for part in tokens.split(_TEXTS_AT_ONCE)]
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    hidden = zip(*(part.hidden for part in parts), strict=True)
+    return TextStates(
+        tuple(torch.cat(states) for states in hidden), torch.cat(pooled) if pooled else None
+    )
 
 
-def _emphasise(states: Tensor, row: list[chunks.Chunk], emphasis: str) -> Tensor:
-    """Scale token states [B, 77, C] by their weights; `Original` keeps the whole tensor's mean."""
+def _emphasise(states: Tensor, row: _Column, emphasis: str) -> Tensor:
+    """Scale token states [B, 77, C] by their weights; `Original` keeps the mean over all texts."""
     if emphasis in ("Ignore", "None"):
         return states
-    weights = torch.tensor([chunk.weights for chunk in row]).to(states.device, states.dtype)
-    scaled = states * weights.unsqueeze(-1)
-    return scaled if emphasis == "No norm" else scaled * (states.mean() / scaled.mean())
+    weights = torch.tensor([chunk.weights for chunk in row.chunks])
+    scaled = states * weights.to(states.device, states.dtype).unsqueeze(-1)
+    if emphasis == "No norm":
+        return scaled
+    # A text that the schedule repeats counts as often as it stands there.
+    shares = row.shares.to(states.device, states.dtype)
+    before, after = (t.mean(dim=(1, 2)) @ shares for t in (states, scaled))
+    return scaled * (before / after)

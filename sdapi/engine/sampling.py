@@ -38,6 +38,7 @@ from sdapi.engine.samplers import (
     sample_unipc,
 )
 from sdapi.engine.schedules import SCHEDULES, LCMSigmas, ModelSigmas, ScheduleRequest
+from sdapi.errors import BadRequest
 
 #: Strength 1 still leaves a trace of the init picture.
 _MAX_STRENGTH = 0.999
@@ -108,6 +109,9 @@ def _run_sigma_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         steps, t_enc = img2img_steps(job.steps, run.start)
         sigmas = schedule_sigmas(job, model, run.components.family, steps, extra)
         used = sigmas[steps - t_enc - 1 :]
+        if len(used) == 0:
+            strength = run.start.denoising_strength
+            raise BadRequest(f"denoising_strength: {strength} is too low for {job.steps} steps")
         bounds = SigmaRange(used[0], used[-2 if len(used) > 1 else -1], len(used) - 1)
         x = run.start.latent + _scaled_noise(noise, run.start) * float(used[0])
         x = _with_extra_noise(x, noise, run.start, 1.0, extra)

@@ -13,7 +13,10 @@ BREAK_WEIGHT = -1.0
 _ESCAPED = set("()[]\\")
 _CLOSING_WEIGHT = re.compile(r":\s*([+-]?[.\d]+)\s*\)")
 _TEXT = re.compile(r"[^\\()\[\]:]+")
-_BREAK_WORD = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK_WORD = re.compile(r"\bBREAK\b")
+#: Deeper nesting is no emphasis any more, and its weights cost time.
+_MAX_OPEN = 200
+_MAX_WEIGHT = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,10 @@ def parse_attention(prompt: str) -> list[Fragment]:
                 pieces.append((escaped, 1.0))
                 step = 2
             # A backslash before anything else is dropped.
-        elif char == "(":
-            round_open.append(len(pieces))
-        elif char == "[":
-            square_open.append(len(pieces))
+        elif char in "([":
+            (round_open if char == "(" else square_open).append(len(pieces))
+            if len(round_open) + len(square_open) > _MAX_OPEN:
+                raise BadRequest(f"prompt: more than {_MAX_OPEN} brackets are open at once")
         elif char == ":" and round_open and (match := _CLOSING_WEIGHT.match(prompt, position)):
             scale(round_open.pop(), _weight(match[1]))
             step = len(match[0])
@@ -79,17 +82,23 @@ def parse_attention(prompt: str) -> list[Fragment]:
 
 def _weight(text: str) -> float:
     try:
-        return float(text)
+        weight = float(text)
     except ValueError:
         raise BadRequest(
             f"could not convert string to float: {text!r}; a weight is one number, as in (word:1.2)"
         ) from None
+    if abs(weight) > _MAX_WEIGHT:
+        raise BadRequest(f"prompt: the weight {weight:g} is out of range; at most {_MAX_WEIGHT:g}")
+    return weight
 
 
 def _split_breaks(text: str) -> list[tuple[str, float]]:
-    parts = _BREAK_WORD.split(text)
-    pieces = [(parts[0], 1.0)]
-    for part in parts[1:]:
+    first, *rest = _BREAK_WORD.split(text)
+    if not rest:
+        return [(first, 1.0)]
+    pieces = [(first.rstrip(), 1.0)]
+    for i, part in enumerate(rest):
+        part = part.lstrip() if i == len(rest) - 1 else part.strip()
         pieces += [(BREAK, BREAK_WEIGHT), (part, 1.0)]
     return pieces
 

@@ -1,4 +1,5 @@
 import re
+import time
 from itertools import pairwise
 
 import pytest
@@ -113,3 +114,33 @@ def test_a_chunk_breaks_after_its_last_near_comma():
     near = "a" * 70 + "," + "b" * 10
     assert split_chunks(near, tokenize)[0].tokens.index(END) == 72
     assert split_chunks(near, tokenize, comma_backtrack=0)[0].tokens.index(END) == 76
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a" + " " * 30_000 + "b",
+        "<a:" * 10_000,
+        "a" + " :" * 15_000,
+        "BREAK " * 5_000,
+        "(a)" * 10_000,
+    ],
+    ids=["spaces", "tags", "colons", "breaks", "brackets"],
+)
+def test_long_prompts_are_read_in_linear_time(prompt: str):
+    started = time.process_time()
+    rest, _ = extract_tags(prompt)
+    for part in split_and(rest):
+        parse_attention(part.text)
+    assert time.process_time() - started < 2
+
+
+def test_prompt_that_nests_too_deep_is_refused():
+    with pytest.raises(BadRequest, match="brackets"):
+        parse_attention("(a" * 500)
+
+
+@pytest.mark.parametrize("prompt", ["(a:" + "9" * 60 + ")", "a :" + "9" * 60 + " AND b"])
+def test_weight_that_no_arithmetic_survives_is_refused(prompt: str):
+    with pytest.raises(BadRequest, match="weight"):
+        [parse_attention(part.text) for part in split_and(prompt)]
