@@ -17,6 +17,9 @@ from typing import Self, cast
 
 from sdapi.errors import BadRequest, UnknownName, near_names
 
+#: beyond it a float holds no whole numbers
+_LARGEST = 2.0**53
+
 __all__ = ["OptionSpec", "Options", "option_specs"]
 
 
@@ -106,7 +109,11 @@ class Options(Mapping[str, object]):
         for key in values:
             if key not in known:
                 raise UnknownName(f"'{key}' is not an option; near names: {near_names(key, known)}")
-        allowed = {key: value for key, value in values.items() if not known[key].restricted}
+        allowed = {
+            key: _checked(known[key], value)
+            for key, value in values.items()
+            if not known[key].restricted
+        }
         return type(self)({**self._changed, **allowed}, self._foreign)
 
     def __getitem__(self, key: str) -> object:
@@ -176,7 +183,7 @@ class Options(Mapping[str, object]):
             return 0
         try:
             return value if isinstance(value, (int, float)) else float(cast("str", value))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise BadRequest(f"option '{key}' is {value!r}, which is no number") from error
 
 
@@ -188,3 +195,23 @@ def _whole(value: object) -> int:
     if number != int(number):
         raise ValueError(value)
     return int(number)
+
+
+def _checked(spec: OptionSpec, value: object) -> object:
+    """A request's value for an option, if readers of the option can use it; null they can."""
+    if value is None:
+        return value
+    if spec.type in ("integer", "number"):
+        try:
+            fits = abs(float(cast("str | float", value))) <= _LARGEST
+        except (TypeError, ValueError, OverflowError):
+            fits = False
+    elif spec.type == "list":
+        fits = isinstance(value, (list, str))
+    else:
+        fits = isinstance(value, (str, int, float))
+    if not fits:
+        raise BadRequest(
+            f"{str(value)[:100]!r} is no value for the option '{spec.key}' ({spec.type})"
+        )
+    return value

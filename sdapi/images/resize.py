@@ -5,6 +5,8 @@ from typing import Final
 
 from PIL import Image
 
+from sdapi.errors import BadImage
+
 #: Enlarges a picture once, by about the factor given; the upscaler rules make the size exact.
 Step = Callable[[Image.Image, float], Image.Image]
 #: Enlarges a picture by the factor given, in steps of 8 pixels.
@@ -15,6 +17,8 @@ COVER: Final = 1
 CONTAIN: Final = 2
 #: an upscaler that makes less than was asked for is run again, this often
 _MAX_STEPS: Final = 3
+#: pixels of a picture on its way to its size; a narrow strip that covers a square passes it
+_LARGEST_STEP: Final = 64_000_000
 
 
 def resize_to(
@@ -71,6 +75,11 @@ def resize_image(
     by_height = (image.width * height // image.height, height)
     wider = width / height > image.width / image.height
     scaled = by_width if wider == (mode == COVER) else by_height
+    if scaled[0] * scaled[1] > _LARGEST_STEP:
+        raise BadImage(
+            f"resize_mode {mode}: a picture of {image.width}x{image.height} would first grow to "
+            f"{scaled[0]}x{scaled[1]}"
+        )
     picture = _resample(image, (max(scaled[0], 1), max(scaled[1], 1)), upscale)
     x, y = width // 2 - picture.width // 2, height // 2 - picture.height // 2
     canvas = Image.new("RGB", size)

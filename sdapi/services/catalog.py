@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdapi.engine.job import ModelFile
 from sdapi.errors import NoCheckpoint, UnknownName, near_names
 from sdapi.services.hashes import HashCache
 from sdapi.settings import Settings
@@ -64,11 +63,6 @@ class Checkpoint:
             short = self.sha256[:_SHORT]
             names += [short, self.sha256, self.short_title]
         return tuple(names)
-
-    @property
-    def file(self) -> ModelFile:
-        """What the engine loads; raises OSError when it is gone."""
-        return ModelFile.of(self.path, self.sidecar)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,8 @@ class Services:
             return None
         try:
             configured = self.options.current.text("sd_model_checkpoint")
-            return self.catalog.default_checkpoint(configured).file
+            checkpoint = self.catalog.default_checkpoint(configured)
+            return ModelFile.of(checkpoint.path, checkpoint.sidecar)
         except (SDAPIError, OSError):
             return None
 

@@ -14,7 +14,7 @@ import anyio.to_thread
 from sdapi import infotext
 from sdapi.engine.job import Result
 from sdapi.engine.sampler_names import resolve
-from sdapi.errors import TaskCancelled
+from sdapi.errors import BadRequest, TaskCancelled
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services import delivery, url_mode
@@ -24,7 +24,7 @@ from sdapi.services.generation_info import GenerationInfo
 from sdapi.services.hashes import HashCache
 from sdapi.services.image_files import ImageFiles, replace_file
 from sdapi.services.init_images import ImageLoader
-from sdapi.services.job_builder import Draft, JobBuilder
+from sdapi.services.job_builder import Draft, JobBuilder, check_formats
 from sdapi.services.scheduler import Scheduler
 from sdapi.services.script_names import check_scripts
 from sdapi.services.server_options import ServerOptions
@@ -79,20 +79,22 @@ class GenerationService:
         request, options = self._with_infotext(kind, request, server_options, styles)
         check_scripts(kind, request.script_name, scripts)
         if request.save_images and save_dir is None:
+            check_formats(options)
             await anyio.to_thread.run_sync(self._folders.check, kind, options)
 
         task = self.tasks.create(kind, eas.id_task or request.force_task_id, eas.uid)
         try:
             draft = await self._draft(task, request, options, eas, styles)
             if request.override_settings and not request.override_settings_restore_afterwards:
-                overrides = dict(request.override_settings)
-                task.on_begin = lambda: self.options.change(overrides)
+                task.on_done = self._keep_options(dict(request.override_settings))
             task.job = draft.job
+            assert task.future is not None
+            future = asyncio.wrap_future(task.future)
             self.scheduler.put(task)
         except BaseException:
             self.tasks.cancel(task)
             raise
-        result = await self._wait(task, caller, keeps_running=eas.id_task is not None)
+        result = await self._wait(task, future, caller, keeps_running=bool(eas.id_task))
         info = await self._info(draft, request, result, options, caller, task)
         parameters = {"id_task": eas.id_task} if eas.id_task is not None else {}
         if save_dir is not None:
@@ -129,9 +131,17 @@ class GenerationService:
             request = request.model_copy(update=fills)
         return request, options.overlay(overrides)
 
-    async def _wait(self, task: Task, caller: Caller, *, keeps_running: bool) -> Result:
+    def _keep_options(self, overrides: dict[str, Any]) -> Callable[[], None]:
+        """Write a request's options into the server's once its job has succeeded."""
+        if self.settings.freeze_settings:
+            raise BadRequest("override_settings_restore_afterwards: changing settings is disabled")
+        check_formats(self.options.current.overlay(overrides))
+        return lambda: self.options.change(overrides)
+
+    async def _wait(
+        self, task: Task, future: "asyncio.Future[Result]", caller: Caller, *, keeps_running: bool
+    ) -> Result:
         """The task's result; a client that goes away cancels it, unless it gave the task an id."""
-        future = asyncio.wrap_future(task.future)
         if caller.wait_disconnected is None or keeps_running:
             return await self._shielded(future, task, cancels=not keeps_running)
         gone = asyncio.ensure_future(caller.wait_disconnected())
@@ -149,7 +159,7 @@ class GenerationService:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            if task.future.cancelled():
+            if future.cancelled():
                 raise TaskCancelled(f"task '{task.id}' was cancelled") from None
             if cancels:
                 self.tasks.cancel(task)
@@ -237,6 +247,9 @@ class GenerationService:
         eas: EASFields,
         started: float,
     ) -> dict[str, Any]:
+        if not result.images:
+            raise TaskCancelled("the task was interrupted before its first picture")
+
         def work() -> tuple[list[str], list[int]]:
             pictures = delivery.with_grid(
                 result, info.options, info.job.batch_size, wanted=len(result.images) > 1

@@ -2,14 +2,15 @@
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageColor
 
 from sdapi.engine.job import InitImages, Job, ModelFile, SamplingOptions, UniPCOptions
 from sdapi.engine.prompt.composition import extract_tags, strip_comments
 from sdapi.engine.sampler_names import resolve
-from sdapi.errors import BadRequest, NotBuilt, near_names
+from sdapi.errors import BadRequest, ModelUnusable, NotBuilt, near_names
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog import AUTOMATIC, NONE, Catalog, Checkpoint, VAEFile
@@ -22,6 +23,9 @@ _SEED_LIMIT = 1 << 64
 #: No device there is can draw a larger picture; a bound for what a caller may ask.
 _MAX_PIXELS = 64_000_000
 _MAX_IMAGES = 1000
+_MAX_INIT_PIXELS = 16_000_000
+_MAX_PROMPT = 30_000
+_FILE_FORMATS = ("png", "jpg", "jpeg", "webp", "avif")
 _MAX_STEPS = 10_000
 #: layers of the largest text encoder that clip skip acts on
 _MAX_CLIP_SKIP = 12
@@ -94,6 +98,7 @@ class JobBuilder:
         """
         refuse_what_is_to_come(request, options)
         _check_numbers(request)
+        _check_pictures(options, init_images)
         size = _size(request)
         batch_size, n_iter = _counts(request, len(init_images))
         sampler, scheduler = resolve(
@@ -110,8 +115,8 @@ class JobBuilder:
             negative_prompts=(negative,) * count,
             seeds=seeds,
             subseeds=subseeds,
-            checkpoint=checkpoint.file,
-            vae=ModelFile.of(vae.path) if vae else None,
+            checkpoint=_file(checkpoint.path, checkpoint.sidecar),
+            vae=_file(vae.path) if vae else None,
             sampler=sampler,
             scheduler=scheduler,
             steps=_steps(request),
@@ -164,6 +169,9 @@ class JobBuilder:
         prompt = _required(request.prompt, "prompt")
         negative = _required(request.negative_prompt, "negative_prompt")
         prompt, negative = self.styles.apply(prompt, negative, request.styles or [])
+        for name, text in (("prompt", prompt), ("negative_prompt", negative)):
+            if len(text) > _MAX_PROMPT:
+                raise BadRequest(f"{name}: {len(text)} characters; at most {_MAX_PROMPT}")
         if options.flag("enable_prompt_comments"):
             prompt, negative = strip_comments(prompt), strip_comments(negative)
         return prompt, negative
@@ -245,6 +253,40 @@ def _check_numbers(request: GenerationRequest) -> None:
             raise BadRequest(
                 f"{name}: {value} is out of range; at most {_MAX_FRACTION:g} either way"
             )
+
+
+def check_formats(options: Options) -> None:
+    """Refuse file formats and sizes that saving would only fail on after drawing."""
+    for key in ("samples_format", "grid_format"):
+        if options.text(key).lower() not in _FILE_FORMATS:
+            names = near_names(options.text(key), _FILE_FORMATS)
+            raise BadRequest(f"{key}: {options.text(key)!r} is no file format; there are {names}")
+    if options.integer("target_side_length") < 1:
+        raise BadRequest("target_side_length: it must be at least 1")
+
+
+def _check_pictures(options: Options, init_images: tuple[Image.Image, ...]) -> None:
+    colour = options.text("grid_background_color")
+    try:
+        ImageColor.getrgb(colour)
+    except ValueError:
+        raise BadRequest(f"grid_background_color: {colour!r} is no colour") from None
+    sizes = {image.size for image in init_images}
+    if len(sizes) > 1:
+        raise BadRequest("init_images: with resize_mode 3 all must have the same size")
+    if any(width * height > _MAX_INIT_PIXELS for width, height in sizes):
+        raise BadRequest(
+            f"init_images: a picture has more than {_MAX_INIT_PIXELS // 1_000_000} megapixels; "
+            "resize_mode 3 encodes it at its own size"
+        )
+
+
+def _file(path: Path, sidecar: Path | None = None) -> ModelFile:
+    try:
+        return ModelFile.of(path, sidecar)
+    except OSError as error:
+        reason = "the file is gone" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ModelUnusable(f"{path.name}: {reason}") from error
 
 
 def _choice(options: Options, key: str, known: tuple[str, ...]) -> str:

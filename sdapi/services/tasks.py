@@ -40,10 +40,11 @@ class Task:
     uid: str | None = None
     state: State = State.QUEUED
     monitor: Monitor = field(default_factory=Monitor)
-    future: "Future[Result]" = field(default_factory=Future)
+    #: the result to come; gone once there, so that old tasks keep no pictures
+    future: "Future[Result] | None" = field(default_factory=Future)
     job: Job | None = None
-    #: called once by the worker when the task begins
-    on_begin: Callable[[], None] | None = None
+    #: called once by the worker when the job has succeeded
+    on_done: Callable[[], None] | None = None
     created: float = field(default_factory=time.time)
     started: float | None = None
     finished: float | None = None
@@ -102,7 +103,10 @@ class TaskRegistry:
     def begin(self, task: Task) -> bool:
         """Mark a task as running; False when it was cancelled meanwhile."""
         with self._lock:
-            if task.state is not State.QUEUED or not task.future.set_running_or_notify_cancel():
+            future = task.future
+            if task.state is not State.QUEUED or future is None:
+                return False
+            if not future.set_running_or_notify_cancel():
                 return False
             task.state = State.RUNNING
             task.started = time.time()
@@ -119,10 +123,13 @@ class TaskRegistry:
             task.monitor.latent = None
             task.job = None
             self._running.remove(task)
+            future, task.future, task.on_done = task.future, None, None
+        if future is None:
+            return
         if isinstance(result, BaseException):
-            task.future.set_exception(result)
+            future.set_exception(result)
         else:
-            task.future.set_result(result)
+            future.set_result(result)
 
     def cancel(self, task: Task) -> None:
         """A queued task ends at once, a running one within a step; the rest stays as it is."""
@@ -131,7 +138,9 @@ class TaskRegistry:
                 task.state = State.CANCELLED
                 task.finished = time.time()
                 task.job = None
-                task.future.cancel()
+                future, task.future = task.future, None
+                if future is not None:
+                    future.cancel()
             elif task.state is State.RUNNING:
                 task.monitor.interrupted.set()
 
@@ -149,7 +158,9 @@ class TaskRegistry:
             task.state = State.FAILED
             task.finished = time.time()
             task.job = None
-        task.future.set_exception(error)
+            future, task.future = task.future, None
+        if future is not None:
+            future.set_exception(error)
 
     def _new_id(self, kind: str) -> str:
         letters = "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))

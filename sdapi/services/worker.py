@@ -135,9 +135,9 @@ class Worker:
         self.is_busy = True
         outcome: Result | BaseException
         try:
-            if task.on_begin is not None:
-                task.on_begin()
             outcome = engine.run(job, task.monitor)
+            if task.on_done is not None:
+                task.on_done()
         except SDAPIError as error:
             outcome = error
         except Exception as error:

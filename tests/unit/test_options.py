@@ -63,8 +63,24 @@ def test_typed_readers_convert_what_a_client_may_send():
     assert options.flag("tiling") is False
     assert options.names("hide_samplers") == ["a"]
     assert options.text("sd_model_checkpoint") == ""
-    with pytest.raises(BadRequest, match="'jpeg_quality' is 'high'"):
-        options.overlay({"jpeg_quality": "high"}).integer("jpeg_quality")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("jpeg_quality", "high"),
+        ("n_rows", "x"),
+        ("CLIP_stop_at_last_layers", float("nan")),
+        ("eta_noise_seed_delta", 10**400),
+        ("sdxl_crop_top", 10**30),
+        ("samples_format", {}),
+        ("tiling", []),
+        ("hide_samplers", 5),
+    ],
+)
+def test_value_that_readers_of_the_option_cannot_use_is_refused(key: str, value: object):
+    with pytest.raises(BadRequest, match=f"is no value for the option '{key}'"):
+        Options.defaults().overlay({key: value})
 
 
 @pytest.mark.parametrize(

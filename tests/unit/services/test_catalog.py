@@ -127,7 +127,7 @@ def test_sidecar_belongs_to_the_checkpoint_of_its_name(disk: Disk):
     disk.checkpoint("two.safetensors")
     one, two = disk.catalog().checkpoints
     assert (one.sidecar, two.sidecar) == (path.with_suffix(".yaml"), None)
-    assert one.file.sidecar == path.with_suffix(".yaml")
+    assert one.sidecar == path.with_suffix(".yaml")
 
 
 def test_diffusers_folder_is_one_checkpoint(disk: Disk):

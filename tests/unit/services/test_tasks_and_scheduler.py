@@ -41,21 +41,32 @@ def taken(scheduler: Scheduler, is_loaded: Callable[[Task], bool] = nothing) -> 
 def test_task_goes_from_waiting_to_done(tasks: TaskRegistry):
     task = tasks.create("txt2img", "a", "user")
     assert (task.state, task.uid, tasks.open_count) == (State.QUEUED, "user", 1)
+    future = task.future
+    assert future is not None
     assert tasks.begin(task)
     assert (task.state, tasks.running, tasks.latest) == (State.RUNNING, task, task)
     tasks.finish(task, RESULT)
     assert (task.state, tasks.running, tasks.open_count) == (State.DONE, None, 0)
-    assert task.future.result(0) is RESULT
+    assert future.result(0) is RESULT
     assert tasks.get("a") is task
+
+
+def test_ended_task_keeps_no_pictures(tasks: TaskRegistry):
+    task = tasks.create("txt2img", "a")
+    tasks.begin(task)
+    tasks.finish(task, RESULT)
+    assert (task.future, task.job, task.monitor.latent) == (None, None, None)
 
 
 def test_failed_task_hands_on_its_error(tasks: TaskRegistry):
     task = tasks.create("txt2img")
+    future = task.future
+    assert future is not None
     tasks.begin(task)
     tasks.finish(task, ValueError("x"))
     assert task.state is State.FAILED
     with pytest.raises(ValueError, match="x"):
-        task.future.result(0)
+        future.result(0)
 
 
 def test_id_in_use_is_a_conflict_until_its_task_ends(tasks: TaskRegistry):
@@ -79,9 +90,11 @@ def test_made_ids_differ_and_look_like_the_webuis(tasks: TaskRegistry):
 
 def test_waiting_task_is_cancelled_at_once_and_never_begins(tasks: TaskRegistry):
     task = tasks.create("txt2img")
+    future = task.future
+    assert future is not None
     tasks.cancel(task)
     assert task.state is State.CANCELLED
-    assert task.future.cancelled()
+    assert future.cancelled()
     assert not tasks.begin(task)
 
 

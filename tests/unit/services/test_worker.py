@@ -1,10 +1,11 @@
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sdapi.engine.job import Job, ModelFile
+from sdapi.engine.job import Job, ModelFile, Result
 from sdapi.engine.sampler_names import find_sampler
 from sdapi.errors import ModelUnusable, OutOfMemory
 from sdapi.services.scheduler import Scheduler
@@ -39,6 +40,7 @@ class Bench:
     def __init__(self) -> None:
         self.tasks, self.scheduler, self.engine = TaskRegistry(), Scheduler(10), FakeEngine()
         self.workers: list[Worker] = []
+        self._futures: dict[str, Future[Result]] = {}
 
     def start(
         self,
@@ -54,8 +56,13 @@ class Bench:
     def put(self, **changes: Any) -> Task:
         task = self.tasks.create("txt2img")
         task.job = job(**changes)
+        assert task.future is not None
+        self._futures[task.id] = task.future
         self.scheduler.put(task)
         return task
+
+    def result(self, task: Task) -> Result:
+        return self._futures[task.id].result(5)
 
 
 @pytest.fixture
@@ -70,7 +77,7 @@ def bench() -> Iterator[Bench]:
 def test_job_is_run_and_its_result_delivered(bench: Bench):
     worker = bench.start()
     task = bench.put(seed=0x010203)
-    (image,) = task.future.result(5).images
+    (image,) = bench.result(task).images
     assert image.image.getpixel((0, 0)) == colour_of(0x010203)
     assert worker.is_ready
 
@@ -81,8 +88,8 @@ def test_failing_job_costs_no_other(bench: Bench, error: Exception):
     bench.start()
     made = [bench.put(seed=seed) for seed in (1, 13, 2)]
     with pytest.raises(type(error)):
-        made[1].future.result(5)
-    assert [t.future.result(5).images[0].index for t in (made[0], made[2])] == [0, 0]
+        bench.result(made[1])
+    assert [bench.result(t).images[0].index for t in (made[0], made[2])] == [0, 0]
     assert [t.state for t in made] == [State.DONE, State.FAILED, State.DONE]
 
 
@@ -90,7 +97,7 @@ def test_cancelled_job_is_not_run(bench: Bench):
     first, second = bench.put(seed=1), bench.put(seed=2)
     bench.tasks.cancel(first)
     bench.start()
-    second.future.result(5)
+    bench.result(second)
     assert [j.seeds for j in bench.engine.jobs] == [(2,)]
 
 
@@ -106,7 +113,7 @@ def test_first_checkpoint_that_cannot_be_loaded_does_not_stop_the_worker(bench: 
     worker = bench.start(first=lambda: FILE)
     wait_ready(lambda: worker.is_ready, 5)
     bench.engine.load_failure = None
-    assert bench.put().future.result(5).images
+    assert bench.result(bench.put()).images
 
 
 def test_worker_without_an_engine_is_not_ready_and_says_why(bench: Bench):
