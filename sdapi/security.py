@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import os
 from pathlib import Path, PurePosixPath
 
 from sdapi.errors import BadRequest, PathNotAllowed, Unauthorized
@@ -123,46 +124,68 @@ def _decode_basic(value: str) -> tuple[bytes, bytes]:
     return user, password
 
 
-def resolve_save_dir(path: str, settings: Settings) -> Path:
+def resolve_save_dir(path: str, settings: Settings, *, field: str = "save_dir") -> Path:
     """The real folder that a request's `path` names, which lies below an allowed root.
 
     Relative paths start at the data directory. Symbolic links are followed before the check, so
     write to what this returns; the client gets its own spelling back. The folder need not exist.
+    `field` is what the path came from, for the messages. Raises `PathNotAllowed`, `BadRequest`.
     """
-    named = _checked_spelling(path)
+    shown = f"{field} {_shown(path)}"
+    named = _checked_spelling(path, shown, field)
     try:
         resolved = settings.data_dir.joinpath(named).resolve()
         roots = [root.resolve() for root in settings.allowed_roots]
     except (OSError, RuntimeError) as error:  # a loop of links
-        raise BadRequest(f"save_dir {_shown(path)} cannot be resolved") from error
-    if not any(resolved.is_relative_to(root) for root in roots):
-        shown = ", ".join(dict.fromkeys(str(root) for root in settings.allowed_roots))
-        raise PathNotAllowed(
-            f"save_dir {_shown(path)} is outside the folders this server may write to: {shown}"
-        )
+        raise BadRequest(f"{shown} cannot be resolved") from error
+    above = [root for root in roots if resolved.is_relative_to(root)]
+    if not above:
+        allowed = ", ".join(dict.fromkeys(str(root) for root in settings.allowed_roots))
+        raise PathNotAllowed(f"{shown} is outside the folders this server may write to: {allowed}")
+    _refuse_own_files(resolved, above, settings, shown)
+    _refuse_below_file(resolved, shown)
     return resolved
 
 
-def _checked_spelling(path: str) -> PurePosixPath:
+def _refuse_own_files(resolved: Path, roots: list[Path], settings: Settings, shown: str) -> None:
+    """Refuse what the server keeps for itself, unless a root of its own lies within that."""
+    own = [settings.models_dir, settings.data_dir / "cache", settings.embeddings_dir]
+    for kept in (*own, settings.options_file, *settings.styles_files):
+        place = kept.resolve()
+        if resolved.is_relative_to(place) and not any(r.is_relative_to(place) for r in roots):
+            raise PathNotAllowed(f"{shown} is no place for results: {kept} is the server's own")
+    hidden = [any(p.startswith(".") for p in resolved.relative_to(root).parts) for root in roots]
+    if all(hidden):
+        raise PathNotAllowed(f"{shown} is no place for results: its name starts with a dot")
+
+
+def _refuse_below_file(resolved: Path, shown: str) -> None:
+    """Refuse a file, and what cannot be made because a file is in its way."""
+    for place in (resolved, *resolved.parents):
+        if os.path.lexists(place):
+            if not os.path.isdir(place):
+                raise BadRequest(f"{shown} cannot be a folder: {place} is a file")
+            return
+
+
+def _checked_spelling(path: str, shown: str, field: str) -> PurePosixPath:
     if not path.strip():
-        raise BadRequest("save_dir is empty")
+        raise BadRequest(f"{field} is empty")
     if any(ord(character) < 32 or ord(character) == 127 for character in path):
-        raise BadRequest(f"save_dir {_shown(path)} holds a control character")
+        raise BadRequest(f"{shown} holds a control character")
     if "," in path:
-        raise BadRequest(
-            f"save_dir {_shown(path)} holds a comma; paths are answered as a comma list"
-        )
+        raise BadRequest(f"{shown} holds a comma; paths are answered as a comma list")
     if "://" in path:
-        raise BadRequest(f"save_dir {_shown(path)} is a URL, not a folder")
+        raise BadRequest(f"{shown} is a URL, not a folder")
     try:
         encoded = path.encode()
     except UnicodeEncodeError as error:  # lone surrogates, which JSON can spell
-        raise BadRequest(f"save_dir {_shown(path)} is not valid Unicode") from error
+        raise BadRequest(f"{shown} is not valid Unicode") from error
     if len(encoded) > MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > MAX_NAME_BYTES:
-        raise BadRequest(f"save_dir {_shown(path)} is longer than file systems allow")
+        raise BadRequest(f"{shown} is longer than file systems allow")
     named = PurePosixPath(path)
     if ".." in named.parts:
-        raise PathNotAllowed(f"save_dir {_shown(path)} must not contain '..'")
+        raise PathNotAllowed(f"{shown} must not contain '..'")
     return named
 
 

@@ -77,6 +77,10 @@ def test_id_is_null_without_one(client: TestClient):
         ("../outside", 403),
         ("tmp/../../outside", 403),
         ("link/inside", 403),
+        ("models/Stable-diffusion", 403),
+        (".git", 403),
+        ("file", 422),
+        ("file/below", 422),
         ("", 422),
         ("a,b", 422),
         ("x" * 5000, 422),
@@ -88,6 +92,7 @@ def test_folder_that_may_not_be_written_is_refused_before_any_work(
     client: TestClient, data_dir: Path, engine: FakeEngine, save_dir: str, status: int
 ):
     (data_dir / "link").symlink_to(data_dir.parent)
+    (data_dir / "file").touch()
     assert_url_failure(ask(client, save_dir=save_dir), status)
     assert engine.jobs == []
 

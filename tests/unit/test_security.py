@@ -178,3 +178,42 @@ def test_a_loop_of_links_is_refused(settings: Settings):
     (settings.data_dir / "loop").symlink_to(settings.data_dir / "loop")
     with pytest.raises(BadRequest):
         resolve_save_dir("loop/x", settings)
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("models", "models"),
+        ("models/Stable-diffusion/x", "models"),
+        ("cache/x", "cache"),
+        ("embeddings", "embeddings"),
+        ("link/x", "models"),
+        ("config.json", "config.json"),
+        ("styles.csv/x", "styles.csv"),
+        (".git", ".git"),
+        ("outputs/.hidden/x", ".hidden"),
+    ],
+)
+def test_what_the_server_keeps_for_itself_is_no_place_for_results(
+    settings: Settings, path: str, named: str
+):
+    (settings.data_dir / "link").symlink_to(settings.data_dir / "models")
+    with pytest.raises(PathNotAllowed, match="no place for results") as caught:
+        resolve_save_dir(path, settings)
+    assert named in caught.value.detail
+
+
+def test_a_root_within_the_servers_own_folders_may_be_written(tmp_path: Path):
+    given = Settings(data_dir=tmp_path, allow_save_dirs=(Path("models/results"), Path(".given")))
+    for path in ("models/results/x", ".given/x"):
+        assert resolve_save_dir(path, given) == tmp_path / path
+    around = Settings(data_dir=tmp_path / "data", models_dir=tmp_path)
+    assert resolve_save_dir("x", around) == tmp_path / "data" / "x"
+
+
+@pytest.mark.parametrize("path", ["file", "file/x/y"])
+def test_a_file_in_the_way_is_refused(settings: Settings, path: str):
+    (settings.data_dir / "file").touch()
+    with pytest.raises(BadRequest, match=f"outdir_samples '{path}'.*is a file") as caught:
+        resolve_save_dir(path, settings, field="outdir_samples")
+    assert not isinstance(caught.value, PathNotAllowed)

@@ -83,9 +83,10 @@ def test_failing_disk_leaves_no_file_of_the_request(
 
 
 def test_folder_that_cannot_be_made_is_a_storage_failure(tmp_path: Path):
-    (tmp_path / "out").write_text("a file")
+    save_dir = open_save_dir("out", Settings(data_dir=tmp_path))
+    (tmp_path / "out").write_text("a file that was not there before")
     with pytest.raises(StorageFailed, match="out"):
-        write_all(open_save_dir("out", Settings(data_dir=tmp_path)), images())
+        write_all(save_dir, images())
 
 
 def test_answer_has_the_documented_shape():
