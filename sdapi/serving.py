@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -99,11 +100,22 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(self._timeout_s):
                 await self._work_done()
         except TimeoutError:
-            logger.warning("the running job did not finish within %g s", self._timeout_s)
+            logger.warning("stopping what runs after %g s", self._timeout_s)
+            await self._interrupt()
         except Exception:
             logger.exception("the application could not finish its work")
         finally:
             self.should_exit = True
+
+    async def _interrupt(self) -> None:
+        """Let jobs end with what they have, so that their callers get an answer."""
+        interrupt: Callable[[], None] | None = getattr(self._state, "interrupt", None)
+        if interrupt is None:
+            return
+        interrupt()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._work_done()
 
     async def _work_done(self) -> None:
         begin_shutdown: Callable[[], None] | None = getattr(self._state, "begin_shutdown", None)
