@@ -127,18 +127,40 @@ class BodyLimit:
         if declared.isdigit() and int(declared) > self.limit_bytes:
             await self._refuse(scope, receive, send)
             return
+        await self._limited(scope, receive, send)
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count what arrives; over the limit the application sees its client go, and we answer.
+
+        An error raised from `receive` would be FastAPI's to answer, which says 400.
+        """
         received = 0
+        is_over = has_answered = False
 
         async def counted() -> Message:
-            nonlocal received
+            nonlocal received, is_over
+            if is_over:
+                return {"type": "http.disconnect"}
             message = await receive()
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
-                if received > self.limit_bytes:
-                    raise BodyTooLarge(self._sentence())
+                if received > self.limit_bytes and not has_answered:
+                    is_over = True
+                    await self._refuse(scope, receive, send)
+                    return {"type": "http.disconnect"}
             return message
 
-        await self.app(scope, counted, send)
+        async def unless_refused(message: Message) -> None:
+            nonlocal has_answered
+            has_answered = True
+            if not is_over:
+                await send(message)
+
+        try:
+            await self.app(scope, counted, unless_refused)
+        except Exception:
+            if not is_over:  # else it is about the client that has gone
+                raise
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = BodyTooLarge(self._sentence())

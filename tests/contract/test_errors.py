@@ -115,6 +115,18 @@ def test_body_over_the_limit_is_refused_before_it_is_read(serve: Serve):
     assert "--max-body-mb" in response.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/sdapi/v1/txt2img", "/sdapi/v1/png-info"])
+def test_body_of_no_declared_length_is_refused_once_it_is_over_the_limit(serve: Serve, path: str):
+    client = serve(max_body_bytes=1000)
+    response = client.post(path, content=iter([b'{"prompt": "', b"x" * 600, b"x" * 600, b'"}']))
+    answer = response.json()
+    assert (response.status_code, answer["code"]) == (413, "body_too_large")
+    assert answer.keys() == KEYS
+    assert "--max-body-mb" in answer["detail"]
+    assert response.headers["connection"] == "close"
+    assert answer["request_id"] == response.headers["x-request-id"]
+
+
 @pytest.mark.parametrize("value", ["\ud800", "a\u0000b", "🦊" * 500])
 def test_odd_letters_are_answered(client: TestClient, value: str):
     body = json.dumps({"prompt": value, "steps": 1, "width": 64, "height": 64}).encode()
