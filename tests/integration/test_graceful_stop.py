@@ -38,3 +38,22 @@ def test_running_job_is_answered_new_ones_are_refused_and_the_exit_code_is_zero(
         assert answers[0].status_code == 200
         assert len(answers[0].json()["images"]) == 1
         assert "Traceback" not in server.log
+
+
+def test_job_that_outlasts_the_time_out_is_answered_with_what_it_has(tiny_data_dir: Path):
+    with server_process(tiny_data_dir, "--ckpt", "tinyA", "--shutdown-timeout", "1") as server:
+        url = f"{server.url}/sdapi/v1"
+        answers: list[requests.Response] = []
+
+        def ask() -> None:
+            body = BODY | {"steps": 5000}
+            answers.append(requests.post(f"{url}/txt2img", json=body, timeout=60))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        wait_ready(lambda: requests.get(f"{url}/progress", timeout=10).json()["progress"] > 0, 20)
+        server.terminate()
+        thread.join(40)
+        assert server.exit_code() == 0
+        assert answers[0].status_code == 200
+        assert len(answers[0].json()["images"]) == 1
