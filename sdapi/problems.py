@@ -91,10 +91,16 @@ def unexpected_body(error: Exception, request_id: str) -> dict[str, Any]:
 
 
 def url_failure(
-    sentence: str, status: int, id_task: str | None, headers: dict[str, str] | None = None
+    sentence: str,
+    status: int,
+    id_task: str | None,
+    headers: dict[str, str] | None = None,
+    total_time_s: float = 0.0,
 ) -> Response:
     """A failure in URL mode's shape."""
-    content = url_mode.answer(id_task=id_task, status=status, error=sentence)
+    content = url_mode.answer(
+        id_task=id_task, status=status, error=sentence, total_time_s=total_time_s
+    )
     return json_response(content, status, headers)
 
 

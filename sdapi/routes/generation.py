@@ -1,6 +1,7 @@
 """POST /sdapi/v1/txt2img and /img2img."""
 
 import logging
+import time
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -48,13 +49,19 @@ async def _generate(
         return json_response(await services.generation.answer(kind, body, caller))
     id_task = body.alwayson_scripts.get("id_task")
     id_task = id_task if isinstance(id_task, str) else None
+    started = time.monotonic()
     try:
         return json_response(await services.generation.answer(kind, body, caller))
     except SDAPIError as error:
-        return url_failure(error.detail, error.status, id_task, error_headers(error))
+        headers = error_headers(error)
+        return url_failure(error.detail, error.status, id_task, headers, _since(started))
     except Exception as error:
         log.exception("request failed in URL mode")
-        return url_failure(type(error).__name__, 500, id_task)
+        return url_failure(type(error).__name__, 500, id_task, total_time_s=_since(started))
+
+
+def _since(started: float) -> float:
+    return time.monotonic() - started
 
 
 async def _disconnected(request: Request) -> Any:

@@ -26,7 +26,7 @@ class ImageLoader:
 
         Raises `BadImage` or `BadUrl`; `field` names the place in the request for what a URL holds.
         """
-        if not text.startswith(("http://", "https://")):
+        if not _is_http(text):
             return await anyio.to_thread.run_sync(decode_image, text)
         if not options.flag("api_enable_requests"):
             raise BadUrl("Requests not allowed")
@@ -49,7 +49,7 @@ class ImageLoader:
         Raises `Missing` (404 `Init image not found`) without any.
         """
         texts = list(request.init_images or [])
-        if image_link and not image_link.startswith(("http://", "https://")):
+        if image_link and not _is_http(image_link):
             raise BadUrl(f"image_link: {image_link[:200]!r} is no http or https URL")
         if image_link:
             texts[:1] = [image_link]
@@ -66,6 +66,10 @@ class ImageLoader:
         return tuple(
             [await anyio.to_thread.run_sync(_prepare, i, request, options) for i in images]
         )
+
+
+def _is_http(text: str) -> bool:
+    return text[:8].lower().startswith(("http://", "https://"))
 
 
 def _prepare(image: Image.Image, request: Img2ImgRequest, options: Options) -> Image.Image:

@@ -3,6 +3,7 @@ import http.server
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from sdapi.engine.job import Job
+from sdapi.errors import OutOfMemory
 from tests.contract.conftest import Serve
 from tests.fakes import FakeEngine, colour_of
 
@@ -111,6 +114,18 @@ def test_every_failure_has_the_same_shape(client: TestClient, engine: FakeEngine
     assert sentence == "ZeroDivisionError"
 
 
+@pytest.mark.parametrize("failure", [OutOfMemory("too large"), ZeroDivisionError()])
+def test_failure_says_how_long_it_took(
+    client: TestClient, engine: FakeEngine, failure: BaseException
+):
+    def fail(job: Job) -> BaseException:
+        time.sleep(0.05)
+        return failure
+
+    engine.failure = fail
+    assert ask(client, save_dir="tmp").json()["parameters"]["total_time"] >= 0.05
+
+
 def test_full_disk_leaves_nothing(
     client: TestClient, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -171,6 +186,17 @@ def test_redirect_into_this_machine_is_refused(serve: Serve, loopback: str):
     response = ask(client, "img2img", image_link=loopback.replace("127.0.0.1", "localhost"))
     assert response.status_code == 422
     assert "redirected to http://127.0.0.1" in response.json()["detail"]
+    assert "public address" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("place", ["image_link", "init_images"])
+def test_scheme_counts_in_any_case(client: TestClient, loopback: str, place: str):
+    url = loopback.replace("http://", "HTTP://")
+    if place == "image_link":
+        response = ask(client, "img2img", image_link=url)
+    else:
+        response = ask(client, "img2img", {"init_images": [url]})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_url")
     assert "public address" in response.json()["detail"]
 
 
