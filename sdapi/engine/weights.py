@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import struct
 import zipfile
 from pathlib import Path
 
@@ -13,6 +15,20 @@ from torch import Tensor
 from sdapi.errors import ModelUnusable
 
 StateDict = dict[str, Tensor]
+_PICKLE_PROTOCOLS = (b"\2", b"\3", b"\4", b"\5")
+#: what torch lets out when bytes are not what they promise to be
+_BROKEN = (
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+#: the part of torch's message that says what was in the way
+_FOREIGN_NAME = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -62,17 +78,27 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _read_pickle(path: Path) -> object:
+    """What a pickle holds. torch's own messages advise to load what may be an attack."""
+    if not _is_pickle(path):
+        raise ModelUnusable(f"{path.name}: not a PyTorch file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if str(error) else "not a PyTorch file"
+        foreign = _FOREIGN_NAME.search(str(error))
+        reason = f" but holds {foreign[1]}" if foreign else ""
         raise ModelUnusable(
-            f"{path.name}: refused, because it is no plain weight file ({reason}); "
+            f"{path.name}: refused, because it is no plain weight file{reason}; "
             "convert it to .safetensors"
         ) from error
-    except (EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelUnusable(f"{path.name}: broken or not a PyTorch file ({reason})") from error
+    except _BROKEN as error:
+        raise ModelUnusable(f"{path.name}: broken or not a PyTorch file") from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the file begins as a zip archive or as a pickle of protocol 2 or later does."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return head == b"PK\3\4" or (head[:1] == b"\x80" and head[1:2] in _PICKLE_PROTOCOLS)
 
 
 def _tensors_of(content: object, path: Path) -> StateDict:
