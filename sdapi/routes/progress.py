@@ -5,6 +5,7 @@ import time
 import anyio.to_thread
 from fastapi import APIRouter
 
+from sdapi.errors import Missing
 from sdapi.routes import ServicesDep
 from sdapi.schemas.progress import ProgressResponse, ProgressState
 from sdapi.services.container import Services
@@ -39,7 +40,7 @@ async def progress(
 @router.post("/interrupt")
 async def interrupt(services: ServicesDep, id_task: str | None = None) -> dict[str, str]:
     """Stop the running job within a step, keeping what it has; or the job of `id_task`."""
-    task = services.tasks.get(id_task) if id_task else services.tasks.running
+    task = _task(services, id_task)
     if task is not None:
         services.tasks.cancel(task)
     return {}
@@ -48,9 +49,19 @@ async def interrupt(services: ServicesDep, id_task: str | None = None) -> dict[s
 @router.post("/skip")
 async def skip(services: ServicesDep, id_task: str | None = None) -> None:
     """Cut the current batch short; the job's next batch runs."""
-    task = services.tasks.get(id_task) if id_task else services.tasks.running
+    task = _task(services, id_task)
     if task is not None:
         task.monitor.skipped.set()
+
+
+def _task(services: Services, id_task: str | None) -> Task | None:
+    """The task of an id, else the running one, None when idle; raises `Missing`."""
+    if not id_task:
+        return services.tasks.running
+    task = services.tasks.get(id_task)
+    if task is None:
+        raise Missing(f"id_task: there is no task {id_task[:200]!r}")
+    return task
 
 
 def _state(task: Task) -> ProgressState:

@@ -89,6 +89,16 @@ def test_refusal_has_the_four_keys_and_ours(
     assert answer["request_id"] == response.headers["x-request-id"]
 
 
+@pytest.mark.parametrize("action", ["interrupt", "skip"])
+def test_stopping_a_task_that_is_not_there_names_it(client: TestClient, action: str):
+    response = client.post(f"/sdapi/v1/{action}", params={"id_task": "typo"})
+    answer = response.json()
+    assert (response.status_code, answer["code"]) == (404, "not_found")
+    assert answer.keys() == KEYS
+    assert "'typo'" in answer["detail"]
+    assert client.post(f"/sdapi/v1/{action}").status_code == 200
+
+
 def test_unexpected_exception_shows_its_class_name_only(client: TestClient, engine: FakeEngine):
     engine.failure = lambda job: ZeroDivisionError("a secret /path")
     response = txt2img(client)
