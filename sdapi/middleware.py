@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sdapi.errors import BadRequest, SDAPIError, ShuttingDown, Unauthorized
+from sdapi.logs import log_fields
 from sdapi.problems import error_response, json_response, unexpected_body
 from sdapi.security import Credentials
 
@@ -52,15 +53,22 @@ class RequestLog:
             await send(message)
 
         try:
-            await self.app(scope, receive, timed)
+            with log_fields(request_id=request_id):
+                await self._logged(scope, receive, timed)
         except Exception as error:
-            log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
             if status == 0:
                 response = json_response(unexpected_body(error, request_id), 500)
                 await response(scope, receive, timed)
         finally:
             if self.prints and scope["path"].startswith("/sdapi"):
                 self._print(scope, status, time.perf_counter() - started)
+
+    async def _logged(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except Exception:
+            log.exception("request failed: %s %s", scope["method"], scope["path"])
+            raise
 
     @staticmethod
     def _print(scope: Scope, status: int, seconds: float) -> None:

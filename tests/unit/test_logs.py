@@ -4,8 +4,11 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from sdapi.logs import configure_logging, log_fields
+from sdapi.middleware import RequestLog
 
 
 @pytest.fixture
@@ -56,3 +59,21 @@ def test_chatty_libraries_are_quiet_unless_they_warn(stream: io.StringIO):
     logging.getLogger("httpx").warning("news")
     assert "noise" not in stream.getvalue()
     assert "news" in stream.getvalue()
+
+
+async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+    logging.getLogger("sdapi.x").info("at work")
+    raise ZeroDivisionError
+
+
+def test_every_line_of_a_request_carries_its_id(stream: io.StringIO):
+    configure_logging("INFO", "json", stream)
+    client = TestClient(RequestLog(failing, prints=False))
+    answers = [client.get("/x") for _ in range(2)]
+    logging.getLogger("sdapi.x").info("after")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    lines = [line for line in lines if line["logger"].startswith("sdapi")]
+    first, second = (answer.headers["x-request-id"] for answer in answers)
+    assert [line["message"] for line in lines[:2]] == ["at work", "request failed: GET /x"]
+    assert [line.get("request_id") for line in lines] == [first, first, second, second, None]
+    assert [answer.status_code for answer in answers] == [500, 500]
