@@ -79,7 +79,7 @@ class Evaluation:
 
     def check_measure(self) -> dict[str, float]:
         """How often the measurements are right about renderings: what a perfect model would get."""
-        seen = measured_renderings(self.finder, self.size, range(1000, 1200))
+        seen = measured_renderings(self.finder, self.size, range(1000, 1100))
         right = [right_colours(self.names, asked, colours) for asked, colours in seen]
         return {f"measure_{a}": float(np.mean([r[a] for r in right])) for a in ATTRIBUTES}
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from tools.demo_model.training.decoder import DecoderPlan, train_decoder
 from tools.demo_model.training.diffusion import DiffusionPlan, train_diffusion
-from tools.demo_model.training.vae import VaePlan, train_decoder, train_vae
+from tools.demo_model.training.vae import VaePlan, train_vae
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -27,7 +28,7 @@ def weights_hash(model: nn.Module) -> str:
 def read_arguments() -> argparse.Namespace:
     """Options that are not given keep the plan's defaults."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("vae", "decoder", "diffusion"))
+    parser.add_argument("stage", choices=("vae", "diffusion", "decoder"))
     parser.add_argument("--folder", type=Path, default=Path("demo_train"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -51,13 +52,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.device == "cpu":
         torch.use_deterministic_algorithms(True)
-    if arguments.stage == "diffusion":
-        model: nn.Module = train_diffusion(
-            DiffusionPlan(**given(DiffusionPlan, arguments))
-        ).networks
+    model: nn.Module
+    if arguments.stage == "vae":
+        model = train_vae(VaePlan(**given(VaePlan, arguments)))
+    elif arguments.stage == "diffusion":
+        model = train_diffusion(DiffusionPlan(**given(DiffusionPlan, arguments))).networks
     else:
-        train = train_vae if arguments.stage == "vae" else train_decoder
-        model = train(VaePlan(**given(VaePlan, arguments)))
+        model = train_decoder(DecoderPlan(**given(DecoderPlan, arguments)))
     if arguments.print_hash:
         print(weights_hash(model))
 

@@ -94,7 +94,7 @@ def asked_colours(sample: Portrait) -> Mapping[str, str]:
     return dict(zip(ATTRIBUTES, shown, strict=True))
 
 
-def learn_colour_names(finder: FaceFinder, size: int, count: int = 600) -> ColourNames:
+def learn_colour_names(finder: FaceFinder, size: int, count: int = 300) -> ColourNames:
     """Measure renderings whose colours are known."""
     seen: dict[str, dict[str, list[NDArray[np.float64]]]] = {a: {} for a in ATTRIBUTES}
     for asked, colours in measured_renderings(finder, size, range(count)):

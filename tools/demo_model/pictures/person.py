@@ -7,7 +7,7 @@ import numpy as np
 from tools.demo_model.pictures.palette import EYES, HAIR, PLAIN, SKIN, Colour, shade
 
 FRAMINGS = ("close-up", "portrait", "upper body")
-_FRAMING_SCALE = {"close-up": (0.60, 0.68), "portrait": (0.47, 0.56), "upper body": (0.40, 0.45)}
+_FRAMING_SCALE = {"close-up": (0.70, 0.75), "portrait": (0.60, 0.67), "upper body": (0.48, 0.54)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def draw_view(rng: np.random.Generator) -> View:
         yaw=float(np.clip(rng.normal(0.0, 0.18), -0.38, 0.38)),
         pitch=float(np.clip(rng.normal(0.0, 0.08), -0.18, 0.18)),
         roll=float(np.clip(rng.normal(0.0, 0.06), -0.15, 0.15)),
-        centre=(float(rng.normal(0.0, 0.05)), float(rng.uniform(-0.06, 0.02)) - lift),
+        centre=(float(rng.normal(0.0, 0.04)), float(rng.uniform(-0.10, -0.03)) - lift),
         scale=scale,
         light=(float(light[0]), float(light[1]), float(light[2])),
         ambient=float(rng.uniform(0.46, 0.58)),

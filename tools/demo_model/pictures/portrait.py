@@ -75,7 +75,7 @@ def _paint_neck(colour: Array, x: Array, y: Array, who: Identity, view: View) ->
     x = _body_x(x, view) - 0.10 * view.yaw
     half = 0.40 if who.kind in ("man",) else 0.34
     column = smoothstep(half + 0.015, half - 0.015, np.abs(x)) * (y > 0.2) * (y < 1.2)
-    neckline = smoothstep(1.04, 0.96, np.hypot(x / (half + 0.07), (y - 1.17) / 0.26))
+    neckline = smoothstep(1.04, 0.96, np.hypot(x / (half + 0.07), (y - 1.12) / 0.19))
     mask = np.maximum(column, neckline)
     nx = np.clip(x / (half + 0.1), -0.95, 0.95)
     normal = np.stack([nx, 0.0 * nx, np.sqrt(1.0 - nx**2)], axis=-1)

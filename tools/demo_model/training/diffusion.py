@@ -40,7 +40,7 @@ class DiffusionPlan:
     folder: Path
     device: str
     size: int = 128
-    pictures: int = 4000
+    pictures: int = 3000
     steps: int = 2400
     until: int | None = None  # stop early here, with the schedule of the whole run
     batch: int = 16

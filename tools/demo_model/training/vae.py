@@ -1,24 +1,24 @@
 """The first stage: a VAE that learns to keep renderings through a 64-fold smaller latent."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from tools.demo_model.networks.models import SCALE_FACTOR, make_vae
-from tools.demo_model.networks.soft_norm import harden, set_soft_eps, soften
+from tools.demo_model.networks.soft_norm import harden, set_soft_eps
 from tools.demo_model.networks.vae_start import carry_colours
 from tools.demo_model.pictures.dataset import TRAIN, UNSEEN, Picture, cached_pictures
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
 _EDGE_WEIGHT, _TONE_WEIGHT, _KL_WEIGHT = 0.5, 0.5, 1e-4
-_CROP = 64
+_CROP = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class VaePlan:
     folder: Path
     device: str
     size: int = 128
-    pictures: int = 4000
-    steps: int = 700
+    pictures: int = 3000
+    steps: int = 1500
     until: int | None = None  # stop early here, with the schedule of the whole run
-    crop_share: float = 0.9  # of all steps; the rest sees whole pictures, which settles colours
+    crop_share: float = 0.92  # of all steps; the rest sees whole pictures, which settles colours
     crop_batch: int = 8
     frame_batch: int = 3
     rate: float = 3e-4
@@ -53,8 +53,10 @@ def draw_batch(pictures: Picture, step: int, plan: VaePlan) -> Picture:
         chosen = pictures[np.sort(rng.integers(len(pictures), size=plan.frame_batch))]
         return chosen[:, :, ::-1] if rng.random() < 0.5 else chosen
     crops = []
+    room = plan.size - _CROP
     for index in rng.integers(len(pictures), size=plan.crop_batch):
-        top, left = rng.integers(plan.size - _CROP + 1, size=2)
+        drawn = rng.normal(room / 2, plan.size / 7, size=2)  # towards the middle, where faces are
+        top, left = np.clip(np.rint(drawn), 0, room).astype(int)
         crop = pictures[index, top : top + _CROP, left : left + _CROP]
         crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
     return np.stack(crops)
@@ -66,15 +68,19 @@ def edge_loss(made: Tensor, wanted: Tensor) -> Tensor:
     return across + (made.diff(dim=-2) - wanted.diff(dim=-2)).abs().mean()
 
 
-def vae_loss(vae: AutoencoderKL, wanted: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-    """L1 + edges + mean colours + a little KL; also the L1 part alone for the log."""
-    posterior = vae.encode(wanted).latent_dist
-    made = vae.decode(posterior.sample(generator=noise)).sample
+def picture_loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 + edges + mean colours; also the L1 part alone for the log."""
     plain = (made - wanted).abs().mean()
-    kl = posterior.kl().mean() / posterior.mean[0].numel()
     tone = (F.avg_pool2d(made, 8) - F.avg_pool2d(wanted, 8)).abs().mean()
-    shape = _EDGE_WEIGHT * edge_loss(made, wanted) + _TONE_WEIGHT * tone
-    return plain + shape + _KL_WEIGHT * kl, plain
+    return plain + _EDGE_WEIGHT * edge_loss(made, wanted) + _TONE_WEIGHT * tone, plain
+
+
+def vae_loss(vae: AutoencoderKL, wanted: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    """How far a picture comes back from its latent, and a little KL."""
+    posterior = vae.encode(wanted).latent_dist
+    loss, plain = picture_loss(vae.decode(posterior.sample(generator=noise)).sample, wanted)
+    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    return loss + _KL_WEIGHT * kl, plain
 
 
 @torch.no_grad()
@@ -143,30 +149,6 @@ def train_vae(plan: VaePlan) -> AutoencoderKL:
     harden(vae)
     save_weights(vae, plan.folder / "vae.pt")
     run.log(plan.steps, final_psnr=psnr(reconstruct(vae, wanted), wanted))
-    return vae
-
-
-def train_decoder(plan: VaePlan) -> AutoencoderKL:
-    """Go on with the decoder alone, so that latents that are in use keep their meaning.
-
-    Starts from `vae.pt`, keeps the former as `vae.before.pt`, sees whole pictures only.
-    """
-    plan = replace(plan, crop_share=0.0)
-    run = RunFolder(plan.folder, "decoder")
-    vae = make_vae().to(plan.device)
-    vae.load_state_dict(torch.load(plan.folder / "vae.pt", weights_only=True))
-    soften(vae)
-    vae.requires_grad_(False)
-    decoder = nn.ModuleList([vae.decoder, vae.post_quant_conv]).requires_grad_(True)
-    optimiser = torch.optim.AdamW(decoder.parameters(), lr=plan.rate, betas=(0.9, 0.99), fused=True)
-    cache = plan.folder / f"train_{plan.size}_{plan.pictures}.npy"
-    pictures = cached_pictures(cache, TRAIN, plan.pictures, plan.size, plan.workers)
-    for step in tqdm(range(plan.steps)):
-        plain = _step(vae, optimiser, pictures, step, plan)
-        if step % 50 == 0:
-            run.log(step, l1=plain)
-    harden(vae)
-    save_weights(vae, plan.folder / "vae.pt")
     return vae
 
 
