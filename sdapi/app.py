@@ -52,6 +52,7 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
 
     app.state.begin_shutdown = begin_shutdown
     app.state.drain = services.drain
+    app.state.is_busy = lambda: services.tasks.running is not None
     app.state.interrupt = services.tasks.interrupt_running
 
     for router in (

@@ -3,8 +3,9 @@
 On the first SIGTERM or Ctrl-C the application is told to refuse new work
 (`app.state.begin_shutdown`) while the port stays open, so that callers get its 503 and not a
 refused connection. When the running job is done (`app.state.drain`), or `--shutdown-timeout` is
-over, connections are closed and the process ends with 0. A second Ctrl-C ends it at once. The
-application may stop itself the same way with `app.state.request_stop()`.
+over, connections are closed and the process ends with 0. A second Ctrl-C ends it at once.
+`app.state.is_busy` tells whether a job runs. The application may stop itself the same way with
+`app.state.request_stop()`.
 """
 
 import asyncio
@@ -95,7 +96,11 @@ class Server(uvicorn.Server):
         self._stopping = asyncio.get_running_loop().create_task(self._stop())
 
     async def _stop(self) -> None:
-        logger.info("stopping; the running job may take %g s more", self._timeout_s)
+        is_busy: Callable[[], bool] | None = getattr(self._state, "is_busy", None)
+        if is_busy() if is_busy is not None else self.server_state.tasks:
+            logger.info("stopping; the running job may take %g s more", self._timeout_s)
+        else:
+            logger.info("stopping")
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._work_done()

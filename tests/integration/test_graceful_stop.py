@@ -37,6 +37,7 @@ def test_running_job_is_answered_new_ones_are_refused_and_the_exit_code_is_zero(
         assert server.exit_code() == 0
         assert answers[0].status_code == 200
         assert len(answers[0].json()["images"]) == 1
+        assert "the running job may take" in server.log
         assert "Traceback" not in server.log
 
 

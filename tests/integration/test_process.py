@@ -110,6 +110,18 @@ def test_a_signal_ends_the_server_with_zero(tmp_path: Path, how: signal.Signals)
         assert server.exit_code() == 0
 
 
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_a_stop_promises_time_to_a_job_only_when_one_runs(tmp_path: Path, is_busy: bool):
+    program = APP.replace("stopping = []", f"stopping = []; app.state.is_busy = lambda: {is_busy}")
+    with started(tmp_path, program=program) as server:
+        server.stop()
+        assert server.exit_code() == 0
+        assert server.process.stderr is not None
+        text = server.process.stderr.read()
+    assert "stopping" in text
+    assert ("the running job may take 30 s more" in text) == is_busy
+
+
 def test_while_stopping_the_running_request_ends_and_new_ones_are_refused(tmp_path: Path):
     with started(tmp_path) as server:
         thread, statuses = server.get_beside("/slow")
