@@ -170,7 +170,7 @@ WEBUI_FLAGS = (
     _ignored("--show-negative-prompt", _S, False, _NO_GRADIO),
     _ignored("--ui-config-file", _P, "ui-config.json", _NO_GRADIO),
     _later("--hide-ui-dir-config", _S, False, "folders cannot be changed through options"),
-    _later("--freeze-settings", _S, False, "options cannot be changed"),
+    _acts("--freeze-settings", _S, False, "requests cannot change the options that stay"),
     _later(
         "--freeze-settings-in-sections", _T, None, "sections (a,b) whose options cannot be changed"
     ),
