@@ -23,8 +23,9 @@ class Credentials:
     """Checks `Authorization` headers: basic (`--api-auth`), a bare token, or `Bearer <token>`.
 
     The token is also taken as the password of basic authentication, under any user name, because
-    a browser can send it in no other way. With both kinds configured either is enough; with none the server is open. A check compares with
-    every configured value, in constant time, so that neither names nor lengths can be probed.
+    a browser can send it in no other way. With both kinds configured either is enough; with none
+    the server is open. A check compares with every configured value, in constant time, so that
+    neither names nor lengths can be probed.
     """
 
     def __init__(self, settings: Settings) -> None:
