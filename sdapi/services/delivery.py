@@ -55,7 +55,7 @@ class OutputFolders:
     def check(self, kind: str, options: Options) -> None:
         """Refuse folders outside the allowed roots before anything is drawn."""
         for name in ("samples", "grids"):
-            self._folder(options.text(f"outdir_{kind}_{name}"))
+            self._folder(options, f"outdir_{kind}_{name}")
 
     def save(self, kind: str, pictures: Pictures, info: GenerationInfo) -> list[Path]:
         """Write grid and images of a job; returns their paths.
@@ -64,7 +64,7 @@ class OutputFolders:
         """
         options, written = info.options, list[Path]()
         if options.flag("samples_save"):
-            folder = self._folder(options.text(f"outdir_{kind}_samples"))
+            folder = self._folder(options, f"outdir_{kind}_samples")
             for index, image in zip(pictures.indices, pictures.images, strict=True):
                 context = name_context(info, index)
                 directory = output_directory(folder, context, options, is_grid=False)
@@ -72,14 +72,14 @@ class OutputFolders:
                 written.append(self._write(image, directory, name, "samples_format", info, index))
         if pictures.grid is not None and options.flag("grid_save"):
             context = name_context(info, 0)
-            folder = self._folder(options.text(f"outdir_{kind}_grids"))
+            folder = self._folder(options, f"outdir_{kind}_grids")
             directory = output_directory(folder, context, options, is_grid=True)
             name = FileName(decoration(context, options, is_grid=True), prefix="grid")
             written.append(self._write(pictures.grid, directory, name, "grid_format", info, 0))
         return written
 
-    def _folder(self, option: str) -> Path:
-        return resolve_save_dir(option, self.settings)
+    def _folder(self, options: Options, key: str) -> Path:
+        return resolve_save_dir(options.text(key), self.settings, field=key)
 
     def _write(
         self,
