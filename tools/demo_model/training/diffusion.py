@@ -45,6 +45,7 @@ class DiffusionPlan:
     until: int | None = None  # stop early here, with the schedule of the whole run
     batch: int = 16
     rate: float = 5e-4
+    text_rate: float = 3.0  # times `rate`: words must leave their random start
     warm_up: int = 150
     fade_share: float = 0.3  # the last part of the run, in which the rate falls to nothing
     drop: float = 0.1  # share of captions replaced by nothing
@@ -102,8 +103,9 @@ class DiffusionRun:
         if plan.start_from:
             self.networks.load_state_dict(torch.load(plan.start_from, weights_only=True))
         self.average.load_state_dict(self.networks.state_dict())
+        parts = (self.networks.text_encoder, self.networks.unet)
         self.optimiser = torch.optim.AdamW(
-            self.networks.parameters(),
+            [{"params": part.parameters()} for part in parts],
             lr=plan.rate,
             betas=(0.9, 0.99),
             weight_decay=0.0,
@@ -154,8 +156,9 @@ class DiffusionRun:
         drawn = rng.standard_normal(clean.shape, dtype=np.float32)
         noise = torch.from_numpy(drawn).to(plan.device)
         times = torch.from_numpy(spread_times(rng, plan.batch)).to(plan.device)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, plan.steps, plan.rate, plan.warm_up, plan.fade_share)
+        rate = learning_rate(step, plan.steps, plan.rate, plan.warm_up, plan.fade_share)
+        for group, share in zip(self.optimiser.param_groups, (plan.text_rate, 1.0), strict=True):
+            group["lr"] = rate * share
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
             loss = diffusion_loss(self.networks, clean, tokens, noise, times)
         self.optimiser.zero_grad(set_to_none=True)
