@@ -11,6 +11,7 @@ from tools.demo_model.networks.models import make_vae  # noqa: E402  torch may b
 from tools.demo_model.networks.soft_norm import harden, set_soft_eps, soften  # noqa: E402
 from tools.demo_model.networks.vae_start import carry_colours  # noqa: E402
 from tools.demo_model.pictures.dataset import UNSEEN, draw_sample, render  # noqa: E402
+from tools.demo_model.training.diffusion import loss_weight  # noqa: E402
 from tools.demo_model.training.run_folder import learning_rate  # noqa: E402
 from tools.demo_model.training.vae import (  # noqa: E402
     normalise_latents,
@@ -64,6 +65,12 @@ def test_learning_rate_rises_stays_and_fades():
     rates = [learning_rate(s, 100, 1.0, warm_up=10, fade_share=0.5) for s in (0, 30, 75, 99)]
 
     assert rates == pytest.approx([0.1, 1.0, 0.5, 0.02])
+
+
+def test_loss_weighs_hidden_colours_more_than_nearly_clean_latents():
+    weights = loss_weight(torch.tensor([0.005, 0.1, 1.0, 50.0]))
+
+    assert weights.tolist() == pytest.approx([25.0, 11.0, 2.0, 0.102])
 
 
 @pytest.mark.slow

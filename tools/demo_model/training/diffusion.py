@@ -20,7 +20,8 @@ from tools.demo_model.pictures.dataset import TRAIN, cached_pictures, caption, d
 from tools.demo_model.training.latents import cached_latents
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
-_SNR_LIMIT = 5.0  # min-SNR weighting, Hang et al. 2023
+_SNR_LIMIT = 5.0  # min-SNR weighting for the nearly clean, Hang et al. 2023
+_WEIGHT_LIMIT = 25.0
 _SHEET_PROMPTS = (
     "portrait of a woman with red hair",
     "a photo of a man",
@@ -49,7 +50,7 @@ class DiffusionPlan:
     warm_up: int = 150
     fade_share: float = 0.3  # the last part of the run, in which the rate falls to nothing
     drop: float = 0.1  # share of captions replaced by nothing
-    ema: float = 0.998
+    ema: float = 0.995
     seed: int = 1
     workers: int = 2
     start_from: Path | None = None  # weights of an earlier run, for another size
@@ -68,14 +69,23 @@ def draw_captions(
 def diffusion_loss(
     networks: Networks, latents: Tensor, tokens: Tensor, noise: Tensor, times: Tensor
 ) -> Tensor:
-    """Squared error of the predicted noise, with the easy (nearly clean) timesteps held back."""
+    """Squared error of the predicted noise, weighted towards what only the prompt can tell."""
     kept = alphas_cumprod().to(latents.device)[times]
     signal, spread = kept.sqrt()[:, None, None, None], (1.0 - kept).sqrt()[:, None, None, None]
     context = networks.text_encoder(tokens).last_hidden_state
     made = networks.unet(latents * signal + noise * spread, times, context).sample
     error = (made - noise).square().mean(dim=(1, 2, 3))
-    snr = kept / (1.0 - kept)
-    return (error * snr.clamp(max=_SNR_LIMIT) / snr).mean()
+    return (error * loss_weight(kept / (1.0 - kept))).mean()
+
+
+def loss_weight(snr: Tensor) -> Tensor:
+    """SNR+1 weighting (Salimans & Ho 2022) in terms of the noise, limited at both ends.
+
+    Plain noise errors hardly see a picture's colours: where the noise hides them they change the
+    noise by a hundredth, and elsewhere the network reads them off the latent instead of the prompt.
+    """
+    hidden = ((1.0 + snr) / snr).clamp(max=_WEIGHT_LIMIT)
+    return hidden * (_SNR_LIMIT / snr).clamp(max=1.0)
 
 
 def spread_times(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
