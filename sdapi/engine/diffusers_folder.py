@@ -11,7 +11,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
 from sdapi.engine.architecture import Family
-from sdapi.engine.text_encoder import END, TextEncoder
+from sdapi.engine.prompt.chunks import END
+from sdapi.engine.text_encoder import TextEncoder
 from sdapi.errors import ModelUnusable
 
 _LOADING = {"local_files_only": True, "low_cpu_mem_usage": True}

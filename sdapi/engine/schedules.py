@@ -115,8 +115,13 @@ def automatic(request: ScheduleRequest) -> Tensor:
 def karras(request: ScheduleRequest) -> Tensor:
     """Karras et al. 2022, equation 5."""
     rho = 7.0 if request.rho is None else request.rho
-    ramp = torch.linspace(0, 1, request.steps)
-    low, high = request.sigma_min ** (1 / rho), request.sigma_max ** (1 / rho)
+    return karras_sigmas(request.steps, request.sigma_min, request.sigma_max, rho)
+
+
+def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
+    """Even in the `rho`-th root of sigma, then zero."""
+    ramp = torch.linspace(0, 1, steps)
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return _with_zero((high + ramp * (low - high)) ** rho)
 
 

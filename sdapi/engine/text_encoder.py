@@ -10,10 +10,10 @@ from accelerate import init_empty_weights
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from sdapi.engine.prompt.chunks import END, START
 from sdapi.engine.weights import StateDict
 from sdapi.errors import ModelUnusable
 
-START, END = 49406, 49407
 #: Width of one attention head in every published text encoder.
 HEAD_WIDTH = 64
 _IGNORED = re.compile(r"(^|\.)(position_ids|logit_scale|attn_mask)$")

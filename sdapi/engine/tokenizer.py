@@ -11,7 +11,7 @@ from typing import Any, cast
 import ftfy
 from transformers import CLIPTokenizer
 
-from sdapi.engine.text_encoder import END, START
+from sdapi.engine.prompt.chunks import END, START
 
 _VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 _WORDS = 49_408

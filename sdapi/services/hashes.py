@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 import json
 import logging
-import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from sdapi.services.image_files import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +74,9 @@ class HashCache:
         return sha256
 
     def _write(self, text: str) -> None:
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self._path)
+            replace_file(self._path, text.encode())
         except OSError as error:
             log.warning("hashes cannot be kept in %s: %s", self._path, error)
 

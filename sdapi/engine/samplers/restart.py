@@ -2,14 +2,13 @@
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from sdapi.engine.samplers.explicit import heun_step
 from sdapi.engine.samplers.run import Denoiser, Run
+from sdapi.engine.schedules import karras_sigmas
 
 _LOW, _HIGH = 0.1, 2.0
-_RHO = 7.0
 
 
 def sample_restart(denoise: Denoiser, x: Tensor, sigmas: Tensor, run: Run) -> Tensor:
@@ -29,22 +28,16 @@ def _steps(sigmas: Tensor) -> list[tuple[Tensor, Tensor]]:
     if count < 20:
         return list(pairwise(sigmas))
     length, times = (count // 4, 2) if count >= 36 else (9, 1)
-    sigmas = _karras(count - length * times, float(sigmas[-2]), float(sigmas[0]))
+    sigmas = karras_sigmas(count - length * times, float(sigmas[-2]), float(sigmas[0]))
     low = int((sigmas - _LOW).abs().argmin())
     high = int((sigmas - _HIGH).abs().argmin())
     steps: list[tuple[Tensor, Tensor]] = []
     for i, step in enumerate(pairwise(sigmas)):
         steps.append(step)
         if i + 1 == low and high < low:
-            back = _karras(length + 1, float(sigmas[low]), float(sigmas[high]))[:-1]
+            back = karras_sigmas(length + 1, float(sigmas[low]), float(sigmas[high]))[:-1]
             steps += list(pairwise(back)) * times
     return steps
-
-
-def _karras(count: int, sigma_min: float, sigma_max: float) -> Tensor:
-    ramp = torch.linspace(0, 1, count)
-    low, high = sigma_min ** (1 / _RHO), sigma_max ** (1 / _RHO)
-    return torch.cat([(high + ramp * (low - high)) ** _RHO, torch.zeros(1)])
 
 
 def sample_lcm(denoise: Denoiser, x: Tensor, sigmas: Tensor, run: Run) -> Tensor:
