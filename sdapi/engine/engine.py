@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -224,7 +225,7 @@ class _JobRun:
         return SamplingPass(
             job=job,
             components=self.components,
-            predict=UNetPredictor(self.components, self._image_cond(len(job.prompts[rows]))),
+            predict=UNetPredictor(self.components, self._image_cond),
             guide=Guide(
                 self._cond(rows),
                 Guidance(guidance_scale(job), job.options.batch_cond_uncond),
@@ -294,5 +295,7 @@ class _JobRun:
             )
         return latent
 
-    def _image_cond(self, count: int) -> torch.Tensor | None:
-        return image_conditioning(self.components, self.job, count, self.device)
+    @cached_property
+    def _image_cond(self) -> torch.Tensor | None:
+        """The same for every batch, since all have the job's size."""
+        return image_conditioning(self.components, self.job, self.job.batch_size, self.device)
