@@ -23,7 +23,7 @@ from sdapi.engine.engine import Engine
 from sdapi.engine.factory import make_engine
 from sdapi.engine.job import Job, ModelFile
 from sdapi.engine.monitor import Monitor
-from sdapi.engine.sampler_names import resolve
+from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.settings import Settings
 
 BODY = {"prompt": "a photo of a cat", "steps": 4, "width": 128, "height": 128, "seed": 1}

@@ -16,7 +16,7 @@ from sdapi.middleware import BodyLimit, Gate, RequestLog
 from sdapi.problems import install_handlers
 from sdapi.routes import catalog, extras, generation, progress, system
 from sdapi.services.container import Services
-from sdapi.services.worker import EngineMaker, TorchEngines
+from sdapi.services.jobs.worker import EngineMaker, TorchEngines
 from sdapi.settings import Settings
 
 _DOCS_ASSETS = "/docs-assets"

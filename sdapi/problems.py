@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from sdapi.errors import SDAPIError
 from sdapi.schemas.validation import validation_body
-from sdapi.services import url_mode
-from sdapi.services.eas import save_dir_of
+from sdapi.services.generation import url_mode
+from sdapi.services.generation.eas import save_dir_of
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
 from sdapi.engine.monitor import Monitor
 from sdapi.errors import SDAPIError
-from sdapi.services.worker import JobRunner
+from sdapi.services.jobs.worker import JobRunner
 from sdapi.settings import Settings
 
 

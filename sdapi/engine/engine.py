@@ -13,20 +13,26 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from sdapi.engine import vae
-from sdapi.engine.checkpoint import Components, load_checkpoint, load_vae
-from sdapi.engine.conditioning import BatchCond, Conditioner, TextOptions
-from sdapi.engine.denoise import Guidance, Guide, Stopped, UNetPredictor
-from sdapi.engine.image_cond import image_conditioning
+from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint, load_vae
+from sdapi.engine.checkpoints.precision import Precision
+from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
+from sdapi.engine.latents import vae
+from sdapi.engine.latents.image_cond import image_conditioning
 from sdapi.engine.model_cache import ModelCache
 from sdapi.engine.monitor import Monitor
-from sdapi.engine.noise import ImageNoise, NoiseSource, Seeds
-from sdapi.engine.precision import Precision
-from sdapi.engine.prompt.composition import extract_tags
-from sdapi.engine.prompt.schedule import Timeline
-from sdapi.engine.sampling import SamplingPass, Start, denoiser_calls, guidance_scale, run_sampler
-from sdapi.engine.weights import read_state_dict
+from sdapi.engine.sampling.denoise import Guidance, Guide, Stopped, UNetPredictor
+from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
+from sdapi.engine.sampling.sampling_pass import (
+    SamplingPass,
+    Start,
+    denoiser_calls,
+    guidance_scale,
+    run_sampler,
+)
+from sdapi.engine.text.composition import extract_tags
+from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
+from sdapi.engine.text.schedule import Timeline
 from sdapi.errors import ModelUnusable, OutOfMemory
 
 

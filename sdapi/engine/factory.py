@@ -3,9 +3,9 @@
 import psutil
 import torch
 
+from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine, LoadedCheckpoint, LoadedVAE
 from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.precision import Precision
 from sdapi.settings import Settings
 
 #: Of main memory, and of a GPU's, what models may take when no flag says.

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from sdapi.engine.sampler_names import SamplerInfo
+from sdapi.engine.sampling.sampler_names import SamplerInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import anyio.to_thread
 from fastapi import APIRouter
 
-from sdapi.engine.sampler_names import SAMPLERS, SCHEDULERS
+from sdapi.engine.sampling.sampler_names import SAMPLERS, SCHEDULERS
 from sdapi.routes import ServicesDep
 from sdapi.schemas.catalog import SamplerItem, SchedulerItem, SDModelItem, SDVaeItem
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from sdapi import images, infotext
 from sdapi.routes import ServicesDep
 from sdapi.schemas.extras import PNGInfoRequest, PNGInfoResponse
-from sdapi.services.styles import Styles
+from sdapi.services.catalog.styles import Styles
 
 router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
 

@@ -12,7 +12,7 @@ from sdapi.problems import error_headers, json_response, url_failure
 from sdapi.routes import ServicesDep
 from sdapi.schemas.generation import GenerationResponse, Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.container import Services
-from sdapi.services.generation import Caller, Kind
+from sdapi.services.generation.service import Caller, Kind
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/sdapi/v1", tags=["generation"])

@@ -9,8 +9,8 @@ from sdapi.errors import Missing
 from sdapi.routes import ServicesDep
 from sdapi.schemas.progress import ProgressResponse, ProgressState
 from sdapi.services.container import Services
-from sdapi.services.progress import progress_of
-from sdapi.services.tasks import Task
+from sdapi.services.jobs.progress import progress_of
+from sdapi.services.jobs.tasks import Task
 
 router = APIRouter(prefix="/sdapi/v1", tags=["progress"])
 

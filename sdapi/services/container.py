@@ -10,16 +10,16 @@ from sdapi.engine.job import ModelFile
 from sdapi.errors import NoDevice, SDAPIError, ShuttingDown
 from sdapi.options import Options
 from sdapi.security import Credentials
-from sdapi.services.catalog import DEMO_CHECKPOINT, Catalog
+from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog
+from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.fetch import Fetcher
-from sdapi.services.generation import GenerationService
-from sdapi.services.hashes import HashCache
-from sdapi.services.init_images import ImageLoader
-from sdapi.services.previews import Previews
-from sdapi.services.scheduler import Scheduler
+from sdapi.services.generation.init_images import ImageLoader
+from sdapi.services.generation.service import GenerationService
+from sdapi.services.jobs.previews import Previews
+from sdapi.services.jobs.scheduler import Scheduler
+from sdapi.services.jobs.tasks import TaskRegistry
+from sdapi.services.jobs.worker import EngineMaker, Worker
 from sdapi.services.server_options import ServerOptions
-from sdapi.services.tasks import TaskRegistry
-from sdapi.services.worker import EngineMaker, Worker
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from sdapi.app import build_app
-from sdapi.services.worker import JobRunner
+from sdapi.services.jobs.worker import JobRunner
 from sdapi.settings import Settings
 from tests.contract.conftest import Serve
 from tests.fakes import FakeEngine, FakeEngines

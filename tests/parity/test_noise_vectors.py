@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sdapi.engine.noise import ImageNoise, NoiseSource, Seeds
-from sdapi.engine.philox import PhiloxGenerator
+from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
+from sdapi.engine.sampling.philox import PhiloxGenerator
 
 RECORDED = Path(__file__).parents[1] / "golden" / "vectors" / "rng.npz"
 CPU = torch.device("cpu")

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from sdapi.engine.prompt.attention import parse_attention
-from sdapi.engine.prompt.chunks import split_chunks
-from sdapi.engine.prompt.composition import extract_tags, split_and
-from sdapi.engine.prompt.schedule import Timeline, schedule
-from sdapi.engine.tokenizer import shared_tokenizer
+from sdapi.engine.text.attention import parse_attention
+from sdapi.engine.text.chunks import split_chunks
+from sdapi.engine.text.composition import extract_tags, split_and
+from sdapi.engine.text.schedule import Timeline, schedule
+from sdapi.engine.text.tokenizer import shared_tokenizer
 
 VECTORS = Path(__file__).parents[1] / "golden" / "vectors"
 RECORDED: dict[str, Any] = json.loads((VECTORS / "prompt_parser.json").read_text())

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sdapi.engine.checkpoint import alphas_cumprod
-from sdapi.engine.sampler_names import find_scheduler, resolve
-from sdapi.engine.schedules import SCHEDULES, ModelSigmas, ScheduleRequest
+from sdapi.engine.checkpoints.checkpoint import alphas_cumprod
+from sdapi.engine.sampling.sampler_names import find_scheduler, resolve
+from sdapi.engine.sampling.schedules import SCHEDULES, ModelSigmas, ScheduleRequest
 from sdapi.errors import UnknownName, UnknownSampler
 
 VECTORS = Path(__file__).parents[1] / "golden" / "vectors"

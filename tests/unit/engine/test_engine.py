@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
 from sdapi.engine.job import InitImages, Job, ModelFile, Result, SamplingOptions
+from sdapi.engine.latents.preview import approximate
 from sdapi.engine.model_cache import ModelCache
 from sdapi.engine.monitor import Monitor
-from sdapi.engine.precision import Precision
-from sdapi.engine.preview import approximate
-from sdapi.engine.sampler_names import SAMPLERS, find_sampler
+from sdapi.engine.sampling.sampler_names import SAMPLERS, find_sampler
 from sdapi.errors import ModelUnusable, NanProduced, OutOfMemory
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sdapi import infotext
 from sdapi.errors import BadRequest
 from sdapi.options import Options
-from sdapi.services.styles import Style, Styles
+from sdapi.services.catalog.styles import Style, Styles
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 VECTORS = json.loads((GOLDEN / "vectors" / "infotext.json").read_text("utf-8"))

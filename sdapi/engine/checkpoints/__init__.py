@@ -1,0 +1,1 @@
+"""Weight files and what becomes of them: architecture, key names, components."""

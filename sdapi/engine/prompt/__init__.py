@@ -1,1 +1,0 @@
-"""The webui's prompt language: weights, BREAK, AND, editing, alternation and extra-network tags."""

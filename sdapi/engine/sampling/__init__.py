@@ -1,0 +1,1 @@
+"""From noise to a latent: schedules, noise, guidance, samplers."""

@@ -1,0 +1,277 @@
+"""One sampler run: the schedule a job asks for, where it starts, and the latent it ends with.
+
+Contract: webui-generation 5, 6, 8 and 10.6.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdapi.engine.checkpoints.architecture import Family
+from sdapi.engine.checkpoints.checkpoint import Components
+from sdapi.engine.job import Job
+from sdapi.engine.monitor import Monitor
+from sdapi.engine.sampling.denoise import (
+    Blend,
+    Guide,
+    LCMDenoiser,
+    NoiseDenoiser,
+    SigmaDenoiser,
+    UNetPredictor,
+    check_latent,
+)
+from sdapi.engine.sampling.noise import BrownianNoise, ImageNoise
+from sdapi.engine.sampling.sampler_names import AUTOMATIC, effective_scheduler
+from sdapi.engine.sampling.samplers import (
+    CFG_DIVISORS,
+    RANGE_SAMPLERS,
+    SIGMA_SAMPLERS,
+    TIMESTEP_SAMPLERS,
+    UNIPC,
+    WITHOUT_ETA,
+    Run,
+    SigmaRange,
+    ddim_timesteps,
+    sample_unipc,
+)
+from sdapi.engine.sampling.schedules import SCHEDULES, LCMSigmas, ModelSigmas, ScheduleRequest
+from sdapi.errors import BadRequest
+
+#: Strength 1 still leaves a trace of the init picture.
+_MAX_STRENGTH = 0.999
+_OLD_KARRAS_RANGE = (0.1, 10.0)
+_LIKE_THE_MODEL = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an img2img run begins: the init latent, and how far it is noised."""
+
+    latent: Tensor
+    denoising_strength: float
+    noise_multiplier: float = 1.0
+    extra_noise: float = 0.0
+    fix_steps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingPass:
+    """Everything one sampler run works with."""
+
+    job: Job
+    components: Components
+    predict: UNetPredictor
+    guide: Guide
+    noise: ImageNoise
+    monitor: Monitor
+    start: Start | None = None
+    blend: Blend | None = None
+    checks_nan: bool = True
+
+
+def denoiser_calls(job: Job, steps: int) -> int:
+    """The denoiser calls a prompt schedule counts: twice the steps for second-order samplers."""
+    return steps * 2 if job.sampler.is_second_order else steps
+
+
+def guidance_scale(job: Job) -> float:
+    """The CFG scale that a job's sampler works with."""
+    return job.cfg_scale / CFG_DIVISORS.get(job.sampler.name, 1.0)
+
+
+def run_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
+    """Sample one batch; infotext keys that come up are added to `extra`.
+
+    Returns the latent [B, C, h, w]. Raises `Stopped` or `NanProduced`.
+    """
+    name = run.job.sampler.name
+    if name in TIMESTEP_SAMPLERS or name == UNIPC:
+        latent = _run_timestep_sampler(run, extra)
+    else:
+        latent = _run_sigma_sampler(run, extra)
+    if run.checks_nan:
+        check_latent(latent)
+    return latent
+
+
+def _run_sigma_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
+    job, name = run.job, run.job.sampler.name
+    model = _model_sigmas(run)
+    noise = run.noise.first()
+    if run.start is None:
+        sigmas = used = schedule_sigmas(job, model, run.components.family, job.steps, extra)
+        bounds = SigmaRange(torch.tensor(model.max), torch.tensor(model.min), job.steps)
+        x = noise * _first_scale(job, sigmas, extra)
+    else:
+        steps, t_enc = img2img_steps(job.steps, run.start)
+        sigmas = schedule_sigmas(job, model, run.components.family, steps, extra)
+        used = sigmas[steps - t_enc - 1 :]
+        if len(used) == 0:
+            strength = run.start.denoising_strength
+            raise BadRequest(f"denoising_strength: {strength} is too low for {job.steps} steps")
+        bounds = SigmaRange(used[0], used[-2 if len(used) > 1 else -1], len(used) - 1)
+        x = run.start.latent + _scaled_noise(noise, run.start) * float(used[0])
+        x = _with_extra_noise(x, noise, run.start, 1.0, extra)
+    settings = _settings(run, sigmas, extra)
+    kind = LCMDenoiser if isinstance(model, LCMSigmas) else SigmaDenoiser
+    denoise = kind(
+        run.predict,
+        run.guide,
+        model,
+        v_prediction=run.components.v_prediction,
+        blend=run.blend,
+    )
+    run.monitor.begin_sampling(len(used) - 1)
+    if name in RANGE_SAMPLERS:
+        return RANGE_SAMPLERS[name](denoise, x, bounds, settings)
+    return SIGMA_SAMPLERS[name](denoise, x, used, settings)
+
+
+def _model_sigmas(run: SamplingPass) -> ModelSigmas:
+    if run.job.sampler.name == "LCM":
+        return LCMSigmas(run.components.alphas_cumprod)
+    return ModelSigmas(run.components.alphas_cumprod, quantize=run.job.options.enable_quantization)
+
+
+def _first_scale(job: Job, sigmas: Tensor, extra: dict[str, Any]) -> float:
+    """What txt2img's first noise is multiplied by."""
+    if not job.options.sgm_noise_multiplier:
+        return float(sigmas[0])
+    extra["SGM noise multiplier"] = True
+    return float((1.0 + sigmas[0] ** 2) ** 0.5)
+
+
+def _run_timestep_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
+    job, alphas = run.job, run.components.alphas_cumprod.cpu()
+    noise = run.noise.first()
+    if run.start is None:
+        timesteps, x, start = ddim_timesteps(job.steps), noise, 1.0
+    else:
+        steps, t_enc = img2img_steps(job.steps, run.start)
+        timesteps = ddim_timesteps(steps)
+        alpha = float(alphas[timesteps[t_enc]])
+        scaled = _scaled_noise(noise, run.start)
+        x = run.start.latent * alpha**0.5 + scaled * (1 - alpha) ** 0.5
+        x = _with_extra_noise(x, noise, run.start, alpha**0.5, extra)
+        timesteps = timesteps[:t_enc]
+        start = timesteps[-1] / len(alphas) + 1 / len(alphas) if timesteps else 0.0
+    settings = _timestep_settings(run, extra)
+    denoise = NoiseDenoiser(
+        run.predict,
+        run.guide,
+        alphas,
+        v_prediction=run.components.v_prediction,
+        blend=run.blend,
+    )
+    if job.sampler.name == UNIPC:
+        run.monitor.begin_sampling(len(timesteps))
+        unipc = job.options.unipc
+        return sample_unipc(denoise, x, start, len(timesteps), alphas, settings, unipc)
+    run.monitor.begin_sampling(max(len(timesteps) - 1, 1))
+    return TIMESTEP_SAMPLERS[job.sampler.name](denoise, x, timesteps, alphas, settings)
+
+
+def _timestep_settings(run: SamplingPass, extra: dict[str, Any]) -> Run:
+    job = run.job
+    takes_eta = job.sampler.name in ("DDIM", "DDIM CFG++")
+    eta = job.options.eta_ddim if job.eta is None else job.eta
+    if takes_eta and eta != 0:
+        extra["Eta DDIM"] = eta
+    return Run(run.noise.next, lambda *_: run.noise.next(), _report(run), eta=eta)
+
+
+def schedule_sigmas(
+    job: Job, model: ModelSigmas, family: Family, steps: int, extra: dict[str, Any]
+) -> Tensor:
+    """The sigmas of a job's scheduler for a number of steps, float32 on the CPU."""
+    options, scheduler = job.options, effective_scheduler(job.sampler, job.scheduler)
+    discard = "discard_next_to_last_sigma" in job.sampler.options
+    if options.always_discard_next_to_last_sigma and not discard:
+        extra["Discard penultimate sigma"] = True
+        discard = True
+    low, high = _OLD_KARRAS_RANGE if options.use_old_karras_range else (model.min, model.max)
+    if scheduler.label != AUTOMATIC:
+        extra["Schedule type"] = scheduler.label
+        if options.sigma_min not in (_LIKE_THE_MODEL, low):
+            extra["Schedule min sigma"] = low = options.sigma_min
+        if options.sigma_max not in (_LIKE_THE_MODEL, high):
+            extra["Schedule max sigma"] = high = options.sigma_max
+    rho: float | None = None
+    if scheduler.default_rho != -1 and options.rho not in (_LIKE_THE_MODEL, scheduler.default_rho):
+        extra["Schedule rho"] = rho = options.rho
+    request = ScheduleRequest(
+        steps=steps + 1 if discard else steps,
+        model=model,
+        sigma_min=low,
+        sigma_max=high,
+        rho=rho,
+        is_sdxl=family is Family.SDXL,
+        beta_alpha=options.beta_alpha,
+        beta_beta=options.beta_beta,
+    )
+    sigmas = SCHEDULES[scheduler.name](request)
+    return torch.cat([sigmas[:-2], sigmas[-1:]]) if discard else sigmas
+
+
+def img2img_steps(steps: int, start: Start) -> tuple[int, int]:
+    """The length of the full schedule, and the index its tail starts from (contract: 10.6)."""
+    strength = min(start.denoising_strength, _MAX_STRENGTH)
+    if start.fix_steps:
+        total = int(steps / strength) if strength > 0 else 0
+        return total, steps - 1
+    return steps, int(strength * steps)
+
+
+def _with_extra_noise(
+    x: Tensor, noise: Tensor, start: Start, scale: float, extra: dict[str, Any]
+) -> Tensor:
+    if start.extra_noise <= 0:
+        return x
+    extra["Extra noise"] = start.extra_noise
+    return x + noise * start.extra_noise * scale
+
+
+def _scaled_noise(noise: Tensor, start: Start) -> Tensor:
+    return noise * start.noise_multiplier if start.noise_multiplier != 1.0 else noise
+
+
+def _settings(run: SamplingPass, sigmas: Tensor, extra: dict[str, Any]) -> Run:
+    job = run.job
+    eta = job.options.eta_ancestral if job.eta is None else job.eta
+    if job.sampler.name not in WITHOUT_ETA and eta != 1.0:
+        extra["Eta"] = eta
+    between = _noise_between(run, sigmas)
+    return Run(
+        noise=run.noise.next,
+        noise_between=between,
+        on_step=_report(run),
+        eta=eta,
+        s_noise=job.s_noise,
+        s_churn=job.s_churn,
+        s_tmin=job.s_tmin,
+        s_tmax=job.s_tmax,
+    )
+
+
+def _noise_between(run: SamplingPass, sigmas: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    is_brownian = "brownian_noise" in run.job.sampler.options
+    if not is_brownian or run.job.options.no_batch_determinism:
+        return lambda *_: run.noise.next()
+    positive = sigmas[sigmas > 0]
+    return BrownianNoise(
+        run.noise.source,
+        run.noise.shape,
+        run.noise.seeds.seeds,
+        float(positive.min()),
+        float(sigmas.max()),
+    )
+
+
+def _report(run: SamplingPass) -> Callable[[int], None]:
+    def on_step(index: int) -> None:
+        run.monitor.sampling_step = index + 1
+
+    return on_step

@@ -1,0 +1,249 @@
+"""Prompts -> what conditions the UNet, for every step (contract: webui-generation 2 and 3)."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sdapi.engine.checkpoints.architecture import Family
+from sdapi.engine.checkpoints.checkpoint import Components
+from sdapi.engine.text import chunks
+from sdapi.engine.text.composition import split_and
+from sdapi.engine.text.schedule import Timeline, schedule
+from sdapi.engine.text.text_encoder import TextEncoder, TextStates
+from sdapi.engine.text.tokenizer import shared_tokenizer
+from sdapi.errors import BadRequest
+
+_CACHE_BYTES = 256 << 20
+#: bounds what one pass of a text encoder holds in memory
+_TEXTS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """How texts become vectors; a part of every cache key."""
+
+    #: option `CLIP_stop_at_last_layers`
+    clip_skip: int = 1
+    #: option `emphasis`: Original, No norm, Ignore or None
+    emphasis: str = "Original"
+    comma_backtrack: int = 20
+    #: option `sdxl_clip_l_skip`: let clip skip act on SDXL's first encoder
+    sdxl_clip_l_skip: bool = False
+    #: SDXL's size conditioning, pixels: (height, width) and (top, left)
+    size: tuple[int, int] = (512, 512)
+    crop: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Cond:
+    """One encoded text: `cross` [T, C] for cross attention; for SDXL `pooled` [P], `sizes` [6]."""
+
+    cross: Tensor
+    pooled: Tensor | None = None
+    #: original size, crop, target size, each (height, width), pixels
+    sizes: Tensor | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        tensors = (self.cross, self.pooled, self.sizes)
+        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class CondSchedule:
+    """Encoded texts in step order: `(end_step, cond)`."""
+
+    entries: tuple[tuple[int, Cond], ...]
+
+    def at(self, call: int) -> Cond:
+        """The cond at a 0-based denoiser call; an entry holds through its end step, inclusive."""
+        for end_step, cond in self.entries:
+            if call <= end_step:
+                return cond
+        return self.entries[-1][1]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedCond:
+    """One part of an AND composition over the steps."""
+
+    schedule: CondSchedule
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCond:
+    """Conditioning of a batch: for each image its AND parts and its negative."""
+
+    positive: tuple[tuple[WeightedCond, ...], ...]
+    negative: tuple[CondSchedule, ...]
+
+
+class Conditioner:
+    """Encodes prompts with one loaded checkpoint, and remembers the latest."""
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+        #: schedules with the bytes they hold
+        self._cache: OrderedDict[tuple[object, ...], tuple[CondSchedule, int]] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forget everything: the text encoders' weights have changed."""
+        self._cache.clear()
+
+    def batch(
+        self,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str],
+        timeline: Timeline,
+        options: TextOptions,
+    ) -> BatchCond:
+        """Encode a batch; prompts come without extra-network tags."""
+        positive = tuple(
+            tuple(
+                WeightedCond(self._schedule(part.text, timeline, options), part.weight)
+                for part in split_and(prompt)
+            )
+            for prompt in prompts
+        )
+        negative = tuple(
+            self._schedule(prompt, timeline, options, is_negative=True)
+            for prompt in negative_prompts
+        )
+        return BatchCond(positive, negative)
+
+    def _schedule(
+        self, prompt: str, timeline: Timeline, options: TextOptions, *, is_negative: bool = False
+    ) -> CondSchedule:
+        key = (prompt, timeline, options, is_negative)
+        if (found := self._cache.get(key)) is not None:
+            self._cache.move_to_end(key)
+            return found[0]
+        texts = schedule(prompt, timeline)
+        counts = Counter(each.text for each in texts)
+        encoded = self._encode(counts, options, is_negative=is_negative)
+        conds = dict(zip(counts, encoded, strict=True))
+        made = CondSchedule(tuple((each.end_step, conds[each.text]) for each in texts))
+        self._remember(key, made, sum(cond.size_bytes for cond in encoded))
+        return made
+
+    def _remember(self, key: tuple[object, ...], made: CondSchedule, size_bytes: int) -> None:
+        self._cache[key] = made, size_bytes
+        while sum(size for _, size in self._cache.values()) > _CACHE_BYTES and len(self._cache) > 1:
+            self._cache.popitem(last=False)
+
+    def _encode(
+        self, counts: Mapping[str, int], options: TextOptions, *, is_negative: bool
+    ) -> list[Cond]:
+        """Encode the texts of one prompt; `counts` says how often its schedule has each."""
+        rows = [
+            chunks.split_chunks(
+                text,
+                shared_tokenizer(),
+                comma_backtrack=options.comma_backtrack,
+                use_emphasis=options.emphasis != "None",
+            )
+            for text in counts
+        ]
+        longest = max(len(row) for row in rows)
+        rows = [row + [chunks.EMPTY] * (longest - len(row)) for row in rows]
+        encode = _ENCODERS[self._components.family]
+        shares = torch.tensor([float(count) for count in counts.values()])
+        parts = [
+            encode(self._components, _Column([row[i] for row in rows], shares), options)
+            for i in range(longest)
+        ]
+        cross = torch.cat([part.cross for part in parts], dim=1)
+        pooled = parts[0].pooled
+        if pooled is None:
+            return [Cond(row) for row in cross]
+        if is_negative and not any(counts):
+            cross, pooled = torch.zeros_like(cross), torch.zeros_like(pooled)
+        sizes = torch.tensor([*options.size, *options.crop, *options.size]).to(pooled)
+        return [Cond(c, p, sizes) for c, p in zip(cross, pooled, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One chunk of every text of a prompt, and how often the schedule has each text."""
+
+    chunks: list[chunks.Chunk]
+    shares: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """One chunk of every text: `cross` [B, 77, C], `pooled` [B, P] or None."""
+
+    cross: Tensor
+    pooled: Tensor | None = None
+
+
+def _encode_sd1(components: Components, row: _Column, options: TextOptions) -> _Encoded:
+    encoder = components.text_encoders[0]
+    states = _from_end(_run(encoder, row), options.clip_skip)
+    return _Encoded(_emphasise(encoder.final_norm(states), row, options.emphasis))
+
+
+def _encode_sd2(components: Components, row: _Column, options: TextOptions) -> _Encoded:
+    encoder = components.text_encoders[0]
+    states = encoder.final_norm(_run(encoder, row).hidden[-2])
+    return _Encoded(_emphasise(states, row, options.emphasis))
+
+
+def _encode_sdxl(components: Components, row: _Column, options: TextOptions) -> _Encoded:
+    first, second = components.text_encoders
+    skip = options.clip_skip if options.sdxl_clip_l_skip else 2
+    large = _run(second, row)
+    parts = (_from_end(_run(first, row), skip), large.hidden[-2])
+    cross = torch.cat([_emphasise(part, row, options.emphasis) for part in parts], dim=-1)
+    return _Encoded(cross, large.pooled)
+
+
+_Encode = Callable[[Components, _Column, TextOptions], _Encoded]
+_ENCODERS: dict[Family, _Encode] = {
+    Family.SD1: _encode_sd1,
+    Family.SD2: _encode_sd2,
+    Family.SDXL: _encode_sdxl,
+}
+
+
+def _from_end(states: TextStates, clip_skip: int) -> Tensor:
+    """The hidden state `clip_skip` layers from the end; 1 and less is the last."""
+    if clip_skip > len(states.hidden):
+        raise BadRequest(
+            f"CLIP_stop_at_last_layers: {clip_skip} is more than the {len(states.hidden)} states "
+            "of this checkpoint's text encoder"
+        )
+    return states.hidden[-max(clip_skip, 1)]
+
+
+def _run(encoder: TextEncoder, row: _Column) -> TextStates:
+    tokens = torch.tensor([chunk.tokens for chunk in row.chunks])
+    if encoder.pad_token != chunks.END:
+        # Everything after the first end token is padding, whatever it was.
+        is_end = (tokens == chunks.END).int()
+        tokens = tokens.masked_fill(is_end.cumsum(dim=1) - is_end > 0, encoder.pad_token)
+    parts = [encoder.encode(part) for part in tokens.split(_TEXTS_AT_ONCE)]
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    hidden = zip(*(part.hidden for part in parts), strict=True)
+    return TextStates(
+        tuple(torch.cat(states) for states in hidden), torch.cat(pooled) if pooled else None
+    )
+
+
+def _emphasise(states: Tensor, row: _Column, emphasis: str) -> Tensor:
+    """Scale token states [B, 77, C] by their weights; `Original` keeps the mean over all texts."""
+    if emphasis in ("Ignore", "None"):
+        return states
+    weights = torch.tensor([chunk.weights for chunk in row.chunks])
+    scaled = states * weights.to(states.device, states.dtype).unsqueeze(-1)
+    if emphasis == "No norm":
+        return scaled
+    # A text that the schedule repeats counts as often as it stands there.
+    shares = row.shares.to(states.device, states.dtype)
+    before, after = (t.mean(dim=(1, 2)) @ shares for t in (states, scaled))
+    return scaled * (before / after)

@@ -1,0 +1,1 @@
+"""txt2img and img2img, from request to answer."""

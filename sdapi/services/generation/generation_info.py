@@ -1,0 +1,151 @@
+"""What an answer tells about a job: infotexts and the `info` object.
+
+Contract: webui-generation 15, webui-api 7.3.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sdapi import __version__, infotext
+from sdapi.engine.job import Job
+from sdapi.options import Options
+from sdapi.services.catalog.catalog import Checkpoint, VAEFile
+
+VERSION = f"sdapi {__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationInfo:
+    """A finished job with what its infotexts are made of."""
+
+    job: Job
+    options: Options
+    checkpoint: Checkpoint
+    vae: VAEFile | None
+    vae_hash: str | None
+    styles: tuple[str, ...]
+    #: keys found out while drawing, in order
+    extra: dict[str, Any]
+    job_timestamp: str
+    is_inpainting_model: bool
+    #: as the request sent them, for the echo in `info`
+    subseed_strength: float
+    seed_resize_from_w: int
+    seed_resize_from_h: int
+    user: str | None = None
+
+    @property
+    def all_extra(self) -> dict[str, Any]:
+        """`extra_generation_params`: what was found out, and what img2img adds first."""
+        init = self.job.init
+        first: dict[str, Any] = {}
+        if init is not None:
+            first["Denoising strength"] = init.denoising_strength
+        if self._shows_emphasis:
+            first["Emphasis"] = self.job.options.emphasis
+        if init is not None and init.noise_multiplier != 1.0:
+            first["Noise multiplier"] = init.noise_multiplier
+        return first | self.extra
+
+    @property
+    def _shows_emphasis(self) -> bool:
+        if self.job.options.emphasis == "Original":
+            return False
+        texts = (*self.job.prompts, *self.job.negative_prompts)
+        return any(bracket in text for text in texts for bracket in "([")
+
+    def infotext(self, index: int) -> str:
+        """The infotext of picture `index`; a grid has that of the first."""
+        return infotext.build(
+            self._fields(index), self.job.prompts[index], self.job.negative_prompts[index]
+        )
+
+    def _fields(self, index: int) -> list[tuple[str, object]]:
+        job, options, extra = self.job, self.options, self.all_extra
+        varies = job.subseed_strength != 0
+        resize = job.seed_resize_from
+        clip_skip = job.options.clip_skip
+        shows_ensd = (
+            job.options.eta_noise_seed_delta != 0
+            and "uses_ensd" in job.sampler.options
+            and (job.options.eta_ancestral if job.eta is None else job.eta) != 0
+        )
+        named: list[tuple[str, object]] = [
+            ("Steps", job.steps),
+            ("Sampler", job.sampler.name),
+            ("Schedule type", job.scheduler),
+            ("CFG scale", job.cfg_scale),
+            ("Seed", job.seeds[index]),
+            ("Size", f"{job.width}x{job.height}"),
+            ("Model hash", self.model_hash if options.flag("add_model_hash_to_info") else None),
+            ("Model", self._model_name if options.flag("add_model_name_to_info") else None),
+            ("VAE hash", self.vae_hash if options.flag("add_vae_hash_to_info") else None),
+            ("VAE", self._vae_name if options.flag("add_vae_name_to_info") else None),
+            ("Variation seed", job.subseeds[index] if varies else None),
+            ("Variation seed strength", job.subseed_strength if varies else None),
+            ("Seed resize from", f"{resize[0]}x{resize[1]}" if resize else None),
+            ("Denoising strength", job.init.denoising_strength if job.init else None),
+            ("Conditional mask weight", 1.0 if self.is_inpainting_model else None),
+            ("Clip skip", clip_skip if clip_skip > 1 else None),
+            ("ENSD", job.options.eta_noise_seed_delta if shows_ensd else None),
+            ("RNG", job.options.randn_source if job.options.randn_source != "GPU" else None),
+        ]
+        # An extra of the same name replaces the value where it stands.
+        fields = [(key, extra.get(key, value)) for key, value in named]
+        taken = {key for key, _ in named}
+        fields += [(key, value) for key, value in extra.items() if key not in taken]
+        fields.append(("Version", VERSION if options.flag("add_version_to_infotext") else None))
+        fields.append(("User", self.user if options.flag("add_user_name_to_info") else None))
+        return fields
+
+    @property
+    def model_hash(self) -> str | None:
+        return self.checkpoint.shorthash
+
+    @property
+    def _model_name(self) -> str:
+        return self.checkpoint.name_for_extra
+
+    @property
+    def _vae_name(self) -> str | None:
+        return self.vae.name if self.vae else None
+
+    def to_json(self, infotexts: list[str], index_of_first_image: int) -> str:
+        """The `info` of an answer: JSON in a string."""
+        job = self.job
+        content = {
+            "prompt": job.prompts[0],
+            "all_prompts": list(job.prompts),
+            "negative_prompt": job.negative_prompts[0],
+            "all_negative_prompts": list(job.negative_prompts),
+            "seed": job.seeds[0],
+            "all_seeds": list(job.seeds),
+            "subseed": job.subseeds[0],
+            "all_subseeds": list(job.subseeds),
+            "subseed_strength": self.subseed_strength,
+            "width": job.width,
+            "height": job.height,
+            "sampler_name": job.sampler.name,
+            "cfg_scale": job.cfg_scale,
+            "steps": job.steps,
+            "batch_size": job.batch_size,
+            "restore_faces": False,
+            "face_restoration_model": None,
+            "sd_model_name": self._model_name,
+            "sd_model_hash": self.model_hash,
+            "sd_vae_name": self._vae_name,
+            "sd_vae_hash": self.vae_hash,
+            "seed_resize_from_w": self.seed_resize_from_w,
+            "seed_resize_from_h": self.seed_resize_from_h,
+            "denoising_strength": job.init.denoising_strength if job.init else None,
+            "extra_generation_params": self.all_extra,
+            "index_of_first_image": index_of_first_image,
+            "infotexts": infotexts,
+            "styles": list(self.styles),
+            "job_timestamp": self.job_timestamp,
+            "clip_skip": job.options.clip_skip,
+            "is_using_inpainting_conditioning": self.is_inpainting_model,
+            "version": VERSION,
+        }
+        return json.dumps(content)

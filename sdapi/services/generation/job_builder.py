@@ -1,0 +1,402 @@
+"""A validated request -> an immutable job. Bad input fails here, before anything is queued."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageColor
+
+from sdapi.engine.job import InitImages, Job, ModelFile, SamplingOptions, UniPCOptions
+from sdapi.engine.sampling.sampler_names import resolve
+from sdapi.engine.text.composition import extract_tags, strip_comments
+from sdapi.errors import BadRequest, ModelUnusable, NotBuilt, near_names
+from sdapi.options import Options
+from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
+from sdapi.services.catalog.catalog import AUTOMATIC, NONE, Catalog, Checkpoint, VAEFile
+from sdapi.services.catalog.styles import Styles
+from sdapi.services.generation.eas import EASFields
+
+GenerationRequest = Txt2ImgRequest | Img2ImgRequest
+_MAX_RANDOM_SEED = 4294967294
+_SEED_LIMIT = 1 << 64
+#: No device there is can draw a larger picture; a bound for what a caller may ask.
+_MAX_PIXELS = 64_000_000
+_MAX_IMAGES = 1000
+_MAX_INIT_PIXELS = 16_000_000
+_MAX_PROMPT = 30_000
+_FILE_FORMATS = ("png", "jpg", "jpeg", "webp", "avif")
+_MAX_STEPS = 10_000
+#: layers of the largest text encoder that clip skip acts on
+_MAX_CLIP_SKIP = 12
+_MAX_FRACTION = 1e5
+_FRACTIONS = (
+    "cfg_scale",
+    "denoising_strength",
+    "eta",
+    "initial_noise_multiplier",
+    "s_churn",
+    "s_noise",
+    "s_tmin",
+    "subseed_strength",
+)
+_RANDN_SOURCES = ("GPU", "CPU", "NV")
+_UNIPC_VARIANTS = ("bh1", "bh2", "vary_coeff")
+_UNIPC_SKIP_TYPES = ("time_uniform", "time_quadratic", "logSNR")
+_EMPHASIS_MODES = ("Original", "No norm", "Ignore", "None")
+LATENT_RESIZE = 3
+_NETWORK_KINDS = ("lora", "lyco", "hypernet")
+#: Options whose feature is still to come, and the values under which they change nothing.
+_TO_COME_OPTIONS: dict[str, tuple[object, ...]] = {
+    "face_restoration": (False,),
+    "tiling": (False,),
+    "s_min_uncond": (0,),
+    "skip_early_cond": (0,),
+    "token_merging_ratio": (0,),
+    "pad_cond_uncond": (False,),
+    "pad_cond_uncond_v0": (False,),
+    "sd_noise_schedule": ("Default",),
+    "use_downcasted_alpha_bar": (False,),
+    "use_old_emphasis_implementation": (False,),
+    "sd_vae_encode_method": ("Full",),
+    "sd_vae_decode_method": ("Full",),
+    "sd_lora": ("None", ""),
+    "sd_hypernetwork": ("None", ""),
+    "prompt_attention": ("webui",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A job with what its answer needs besides."""
+
+    job: Job
+    checkpoint: Checkpoint
+    vae: VAEFile | None
+    styles: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobBuilder:
+    """Resolves names, numbers and texts of requests against what this server has."""
+
+    catalog: Catalog
+    styles: Styles
+
+    def build(
+        self,
+        task_id: str,
+        request: GenerationRequest,
+        options: Options,
+        eas: EASFields,
+        init_images: tuple[Image.Image, ...] = (),
+    ) -> Draft:
+        """Make a job of a request; `init_images` are RGB and of the request's size already.
+
+        Raises `BadRequest` and its kin for what cannot work, `NotBuilt` for what is still to come.
+        """
+        refuse_what_is_to_come(request, options)
+        _check_numbers(request)
+        _check_pictures(options, init_images)
+        size = _size(request)
+        batch_size, n_iter = _counts(request, len(init_images))
+        sampler, scheduler = resolve(
+            request.sampler_name or request.sampler_index, request.scheduler
+        )
+        checkpoint = self._checkpoint(request, options, eas)
+        vae = self._vae(checkpoint, request, options, eas)
+        prompt, negative = self._texts(request, options)
+        count = batch_size * n_iter
+        seeds, subseeds = _seeds(request, count)
+        job = Job(
+            id=task_id,
+            prompts=(prompt,) * count,
+            negative_prompts=(negative,) * count,
+            seeds=seeds,
+            subseeds=subseeds,
+            checkpoint=_file(checkpoint.path, checkpoint.sidecar),
+            vae=_file(vae.path) if vae else None,
+            sampler=sampler,
+            scheduler=scheduler,
+            steps=_steps(request),
+            cfg_scale=_required(request.cfg_scale, "cfg_scale"),
+            width=size[0],
+            height=size[1],
+            batch_size=batch_size,
+            n_iter=n_iter,
+            subseed_strength=float(request.subseed_strength or 0),
+            seed_resize_from=_seed_resize(request),
+            eta=request.eta,
+            s_churn=_option_wins(request.s_churn, options.number("s_churn"), 0.0),
+            s_tmin=_option_wins(request.s_tmin, options.number("s_tmin"), 0.0),
+            s_tmax=_option_wins(request.s_tmax, options.number("s_tmax"), 0.0) or float("inf"),
+            s_noise=_option_wins(request.s_noise, options.number("s_noise"), 1.0),
+            init=_init(request, options, init_images),
+            options=sampling_options(options),
+        )
+        return Draft(
+            job, checkpoint, vae, tuple(request.styles or ()), self._warnings(request, prompt)
+        )
+
+    def _checkpoint(
+        self, request: GenerationRequest, options: Options, eas: EASFields
+    ) -> Checkpoint:
+        """The one the request names, which must be there, else the server's."""
+        asked = eas.sd_model_checkpoint or (request.override_settings or {}).get(
+            "sd_model_checkpoint"
+        )
+        if asked:
+            return self.catalog.checkpoint(str(asked))
+        return self.catalog.default_checkpoint(options.text("sd_model_checkpoint"))
+
+    def _vae(
+        self,
+        checkpoint: Checkpoint,
+        request: GenerationRequest,
+        options: Options,
+        eas: EASFields,
+    ) -> VAEFile | None:
+        """The one the request names, which must be there, else the server's, if it is."""
+        asked = eas.sd_vae or (request.override_settings or {}).get("sd_vae")
+        name = str(asked) if asked else options.text("sd_vae") or AUTOMATIC
+        if not asked and not self.catalog.has_vae(name):
+            name = NONE
+        wins = eas.sd_vae is not None or options.flag("sd_vae_overrides_per_model_preferences")
+        return self.catalog.vae_for(checkpoint, name, overrides=wins)
+
+    def _texts(self, request: GenerationRequest, options: Options) -> tuple[str, str]:
+        prompt = _required(request.prompt, "prompt")
+        negative = _required(request.negative_prompt, "negative_prompt")
+        prompt, negative = self.styles.apply(prompt, negative, request.styles or [])
+        for name, text in (("prompt", prompt), ("negative_prompt", negative)):
+            if len(text) > _MAX_PROMPT:
+                raise BadRequest(f"{name}: {len(text)} characters; at most {_MAX_PROMPT}")
+        if options.flag("enable_prompt_comments"):
+            prompt, negative = strip_comments(prompt), strip_comments(negative)
+        return prompt, negative
+
+    def _warnings(self, request: GenerationRequest, prompt: str) -> tuple[str, ...]:
+        if request.disable_extra_networks:
+            return ()
+        tags = [t for t in extract_tags(prompt)[1] if t.kind in _NETWORK_KINDS and t.args]
+        for tag in tags:
+            if self.catalog.has_network(tag.args[0]):
+                raise NotBuilt(f"prompt: <{tag.kind}:{tag.args[0]}> is not available yet")
+        return tuple(f"{tag.kind} not found: {tag.args[0]}" for tag in tags)
+
+
+def sampling_options(options: Options) -> SamplingOptions:
+    """The options that the engine knows, checked.
+
+    Raises `BadRequest` for an unknown name.
+    """
+    return SamplingOptions(
+        randn_source=_choice(options, "randn_source", _RANDN_SOURCES),
+        eta_noise_seed_delta=_within(options, "eta_noise_seed_delta", _SEED_LIMIT // 2),
+        eta_ancestral=options.number("eta_ancestral"),
+        eta_ddim=options.number("eta_ddim"),
+        sigma_min=_not_negative(options, "sigma_min"),
+        sigma_max=_not_negative(options, "sigma_max"),
+        rho=options.number("rho"),
+        use_old_karras_range=options.flag("use_old_karras_scheduler_sigmas"),
+        always_discard_next_to_last_sigma=options.flag("always_discard_next_to_last_sigma"),
+        sgm_noise_multiplier=options.flag("sgm_noise_multiplier"),
+        enable_quantization=options.flag("enable_quantization"),
+        no_batch_determinism=options.flag("no_dpmpp_sde_batch_determinism"),
+        beta_alpha=options.number("beta_dist_alpha"),
+        beta_beta=options.number("beta_dist_beta"),
+        img2img_fix_steps=options.flag("img2img_fix_steps"),
+        img2img_extra_noise=options.number("img2img_extra_noise"),
+        batch_cond_uncond=options.flag("batch_cond_uncond"),
+        use_old_scheduling=options.flag("use_old_scheduling"),
+        clip_skip=_within(options, "CLIP_stop_at_last_layers", _MAX_CLIP_SKIP),
+        emphasis=_choice(options, "emphasis", _EMPHASIS_MODES),
+        comma_backtrack=options.integer("comma_padding_backtrack"),
+        sdxl_clip_l_skip=options.flag("sdxl_clip_l_skip"),
+        sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
+        auto_vae_precision=options.flag("auto_vae_precision"),
+        unipc=UniPCOptions(
+            variant=_choice(options, "uni_pc_variant", _UNIPC_VARIANTS),
+            skip_type=_choice(options, "uni_pc_skip_type", _UNIPC_SKIP_TYPES),
+            order=options.integer("uni_pc_order"),
+            lower_order_final=options.flag("uni_pc_lower_order_final"),
+        ),
+    )
+
+
+def refuse_what_is_to_come(request: GenerationRequest, options: Options) -> None:
+    """Raise `NotBuilt` for a field or option that would act, were its feature here."""
+    wanted: dict[str, object] = {
+        "restore_faces": request.restore_faces,
+        "tiling": request.tiling,
+        "s_min_uncond": request.s_min_uncond,
+        "refiner_checkpoint": (request.refiner_checkpoint or "None").lower() != "none",
+    }
+    if isinstance(request, Txt2ImgRequest):
+        wanted["enable_hr"] = request.enable_hr
+    else:
+        wanted["mask"] = request.mask
+    for name, value in wanted.items():
+        if value:
+            raise NotBuilt(f"{name}: this field is not available yet")
+    for key, neutral in _TO_COME_OPTIONS.items():
+        if options[key] is not None and options[key] not in neutral:
+            raise NotBuilt(f"option {key}: {options[key]!r} is not available yet")
+
+
+def _check_numbers(request: GenerationRequest) -> None:
+    """Fractions must be numbers that arithmetic survives; what they mean is not judged."""
+    for name in _FRACTIONS:
+        value = getattr(request, name, None)
+        if value is not None and not abs(value) <= _MAX_FRACTION:
+            raise BadRequest(
+                f"{name}: {value} is out of range; at most {_MAX_FRACTION:g} either way"
+            )
+
+
+def check_formats(options: Options) -> None:
+    """Refuse file formats and sizes that saving would only fail on after drawing."""
+    for key in ("samples_format", "grid_format"):
+        if options.text(key).lower() not in _FILE_FORMATS:
+            names = near_names(options.text(key), _FILE_FORMATS)
+            raise BadRequest(f"{key}: {options.text(key)!r} is no file format; there are {names}")
+    if options.integer("target_side_length") < 1:
+        raise BadRequest("target_side_length: it must be at least 1")
+
+
+def _check_pictures(options: Options, init_images: tuple[Image.Image, ...]) -> None:
+    colour = options.text("grid_background_color")
+    try:
+        ImageColor.getrgb(colour)
+    except ValueError:
+        raise BadRequest(f"grid_background_color: {colour!r} is no colour") from None
+    sizes = {image.size for image in init_images}
+    if len(sizes) > 1:
+        raise BadRequest("init_images: with resize_mode 3 all must have the same size")
+    if any(width * height > _MAX_INIT_PIXELS for width, height in sizes):
+        raise BadRequest(
+            f"init_images: a picture has more than {_MAX_INIT_PIXELS // 1_000_000} megapixels; "
+            "resize_mode 3 encodes it at its own size"
+        )
+
+
+def _file(path: Path, sidecar: Path | None = None) -> ModelFile:
+    try:
+        return ModelFile.of(path, sidecar)
+    except OSError as error:
+        reason = "the file is gone" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ModelUnusable(f"{path.name}: {reason}") from error
+
+
+def _choice(options: Options, key: str, known: tuple[str, ...]) -> str:
+    value = options.text(key)
+    if value not in known:
+        raise BadRequest(f"{key}: {value!r} is unknown; there are {near_names(value, known)}")
+    return value
+
+
+def _within(options: Options, key: str, limit: int) -> int:
+    value = options.integer(key)
+    if abs(value) > limit:
+        raise BadRequest(f"{key}: {value} is out of range; at most {limit}")
+    return value
+
+
+def _not_negative(options: Options, key: str) -> float:
+    value = options.number(key)
+    if value < 0:
+        raise BadRequest(f"{key}: {value} is negative; a noise level is 0 or more")
+    return value
+
+
+def _required(value: Any, name: str) -> Any:
+    if value is None:
+        raise BadRequest(f"{name}: null is not allowed here")
+    return value
+
+
+def _size(request: GenerationRequest) -> tuple[int, int]:
+    width, height = _required(request.width, "width"), _required(request.height, "height")
+    for name, side in (("width", width), ("height", height)):
+        if side < 8:
+            raise BadRequest(f"{name}: {side} is too small; a picture has at least 8 pixels a side")
+    if width * height > _MAX_PIXELS:
+        raise BadRequest(
+            f"width, height: {width}x{height} is more than {_MAX_PIXELS // 1_000_000} megapixels"
+        )
+    return width, height
+
+
+def _counts(request: GenerationRequest, init_images: int) -> tuple[int, int]:
+    batch_size = _required(request.batch_size, "batch_size")
+    n_iter = _required(request.n_iter, "n_iter")
+    for name, number in (("batch_size", batch_size), ("n_iter", n_iter)):
+        if number < 1:
+            raise BadRequest(f"{name}: {number} draws nothing; it must be at least 1")
+    if batch_size * n_iter > _MAX_IMAGES:
+        raise BadRequest(
+            f"batch_size, n_iter: {batch_size * n_iter} pictures in one request; "
+            f"at most {_MAX_IMAGES}"
+        )
+    if init_images > batch_size:
+        raise BadRequest(
+            f"bad number of images passed: {init_images}; expecting {batch_size} or less"
+        )
+    return (init_images if init_images > 1 else batch_size), n_iter
+
+
+def _steps(request: GenerationRequest) -> int:
+    steps = _required(request.steps, "steps")
+    if steps < 1:
+        raise BadRequest(f"steps: {steps} is too few; it must be at least 1")
+    if steps > _MAX_STEPS:
+        raise BadRequest(f"steps: {steps} is too many; at most {_MAX_STEPS}")
+    return steps
+
+
+def _seeds(request: GenerationRequest, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Every picture's seed and subseed; with a variation all share the seed (contract: 6.7)."""
+    seed, subseed = _seed(request.seed, "seed"), _seed(request.subseed, "subseed")
+    varies = bool(request.subseed_strength)
+    seeds = tuple(seed if varies else seed + i for i in range(count))
+    return seeds, tuple(subseed + i for i in range(count))
+
+
+def _seed(value: int | None, name: str) -> int:
+    if value is None or value == -1:
+        return random.randrange(_MAX_RANDOM_SEED)
+    if not -_SEED_LIMIT // 2 <= value < _SEED_LIMIT:
+        raise BadRequest(f"{name}: {value} does not fit into 64 bits")
+    return value
+
+
+def _seed_resize(request: GenerationRequest) -> tuple[int, int] | None:
+    width, height = request.seed_resize_from_w or 0, request.seed_resize_from_h or 0
+    if width * height > _MAX_PIXELS:
+        raise BadRequest(
+            f"seed_resize_from_w, seed_resize_from_h: {width}x{height} is more than "
+            f"{_MAX_PIXELS // 1_000_000} megapixels"
+        )
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def _option_wins(value: float | None, option: float, default: float) -> float:
+    """The request's value, but an option that is not at its default wins (contract: 5.3)."""
+    return option if value is None or option != default else value
+
+
+def _init(
+    request: GenerationRequest, options: Options, images: tuple[Image.Image, ...]
+) -> InitImages | None:
+    if not isinstance(request, Img2ImgRequest):
+        return None
+    multiplier = request.initial_noise_multiplier
+    if multiplier is None:
+        multiplier = options.number("initial_noise_multiplier")
+    return InitImages(
+        images,
+        request.denoising_strength,
+        latent_resize=request.resize_mode == LATENT_RESIZE,
+        noise_multiplier=multiplier,
+    )

@@ -1,0 +1,290 @@
+"""txt2img and img2img: request -> job -> result -> answer."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio.to_thread
+
+from sdapi import infotext
+from sdapi.engine.job import Result
+from sdapi.engine.sampling.sampler_names import resolve
+from sdapi.errors import BadRequest, TaskCancelled
+from sdapi.options import Options
+from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
+from sdapi.services.catalog.catalog import Catalog
+from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.styles import Styles
+from sdapi.services.generation import delivery, url_mode
+from sdapi.services.generation.eas import EASFields, take_eas_fields
+from sdapi.services.generation.generation_info import GenerationInfo
+from sdapi.services.generation.image_files import ImageFiles, replace_file
+from sdapi.services.generation.init_images import ImageLoader
+from sdapi.services.generation.job_builder import Draft, JobBuilder, check_formats
+from sdapi.services.generation.script_names import check_scripts
+from sdapi.services.jobs.scheduler import Scheduler
+from sdapi.services.jobs.tasks import Task, TaskRegistry
+from sdapi.services.server_options import ServerOptions
+from sdapi.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["txt2img", "img2img"]
+Request = Txt2ImgRequest | Img2ImgRequest
+#: How long a finished picture waits for its checkpoint's hash.
+_HASH_WAIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and whether they are still there."""
+
+    user: str | None = None
+    #: returns when the client has gone away; None for callers that cannot
+    wait_disconnected: Callable[[], Any] | None = None
+
+
+@dataclass(slots=True)
+class GenerationService:
+    """Runs requests from start to answer. Everything slow happens off the event loop."""
+
+    settings: Settings
+    options: ServerOptions
+    catalog: Catalog
+    hashes: HashCache
+    tasks: TaskRegistry
+    scheduler: Scheduler
+    images: ImageLoader
+    files: ImageFiles = field(default_factory=ImageFiles)
+
+    async def answer(self, kind: Kind, request: Request, caller: Caller) -> dict[str, Any]:
+        """The answer to a request, as the webui or, with a `save_dir`, as URL mode gives it.
+
+        Raises `SDAPIError`; in URL mode the route turns it into that mode's shape.
+        """
+        started = time.perf_counter()
+        eas, scripts = take_eas_fields(request.alwayson_scripts)
+        save_dir = None
+        if eas.save_dir is not None:
+            save_dir = await anyio.to_thread.run_sync(
+                url_mode.open_save_dir, eas.save_dir, self.settings
+            )
+        styles = await anyio.to_thread.run_sync(Styles.load, *self.settings.styles_files)
+        server_options = self.options.current
+        request, options = self._with_infotext(kind, request, server_options, styles)
+        check_scripts(kind, request.script_name, scripts)
+        if request.save_images and save_dir is None:
+            check_formats(options)
+            await anyio.to_thread.run_sync(self._folders.check, kind, options)
+
+        task = self.tasks.create(kind, eas.id_task or request.force_task_id, eas.uid)
+        try:
+            draft = await self._draft(task, request, options, eas, styles)
+            if request.override_settings and not request.override_settings_restore_afterwards:
+                task.on_done = self._keep_options(dict(request.override_settings))
+            task.job = draft.job
+            assert task.future is not None
+            future = asyncio.wrap_future(task.future)
+            self.scheduler.put(task)
+        except BaseException:
+            self.tasks.cancel(task)
+            raise
+        result = await self._wait(task, future, caller, keeps_running=bool(eas.id_task))
+        info = await self._info(draft, request, result, options, caller, task)
+        parameters = {"id_task": eas.id_task} if eas.id_task is not None else {}
+        if save_dir is not None:
+            return await self._url_answer(kind, save_dir, result, info, eas, started)
+        return await self._webui_answer(kind, request, result, info, draft, parameters)
+
+    async def _draft(
+        self, task: Task, request: Request, options: Options, eas: EASFields, styles: Styles
+    ) -> Draft:
+        init_images = ()
+        if isinstance(request, Img2ImgRequest):
+            init_images = await self.images.init_images(request, eas.image_link, options)
+        builder = JobBuilder(self.catalog, styles)
+        draft = await anyio.to_thread.run_sync(
+            builder.build, task.id, request, options, eas, init_images
+        )
+        if not self.settings.no_hashing and draft.checkpoint.path.is_file():
+            self.hashes.compute(draft.checkpoint.path)
+        return draft
+
+    def _with_infotext(
+        self, kind: Kind, request: Request, options: Options, styles: Styles
+    ) -> tuple[Request, Options]:
+        """Fill what is left out from `infotext`, and lay `override_settings` over the options."""
+        overrides = dict(request.override_settings or {})
+        if request.infotext:
+            parsed = infotext.parse(request.infotext, options=options, styles=styles)
+            fields = infotext.request_fields(parsed, kind, resolve_sampler=_resolve_names)
+            sent = request.model_fields_set
+            fills = {key: value for key, value in fields.items() if key not in sent}
+            overrides = infotext.option_overrides(parsed, options) | overrides
+            if overrides:
+                fills["override_settings"] = overrides
+            request = request.model_copy(update=fills)
+        return request, options.overlay(overrides)
+
+    def _keep_options(self, overrides: dict[str, Any]) -> Callable[[], None]:
+        """Write a request's options into the server's once its job has succeeded."""
+        if self.settings.freeze_settings:
+            raise BadRequest("override_settings_restore_afterwards: changing settings is disabled")
+        check_formats(self.options.current.overlay(overrides))
+        return lambda: self.options.change(overrides)
+
+    async def _wait(
+        self, task: Task, future: "asyncio.Future[Result]", caller: Caller, *, keeps_running: bool
+    ) -> Result:
+        """The task's result; a client that goes away cancels it, unless it gave the task an id."""
+        if caller.wait_disconnected is None or keeps_running:
+            return await self._shielded(future, task, cancels=not keeps_running)
+        gone = asyncio.ensure_future(caller.wait_disconnected())
+        try:
+            await asyncio.wait({future, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not future.done():
+                self.tasks.cancel(task)
+            return await self._shielded(future, task, cancels=True)
+        finally:
+            gone.cancel()
+
+    async def _shielded(
+        self, future: "asyncio.Future[Result]", task: Task, *, cancels: bool
+    ) -> Result:
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if future.cancelled():
+                raise TaskCancelled(f"task '{task.id}' was cancelled") from None
+            if cancels:
+                self.tasks.cancel(task)
+            raise
+
+    async def _info(
+        self,
+        draft: Draft,
+        request: Request,
+        result: Result,
+        options: Options,
+        caller: Caller,
+        task: Task,
+    ) -> GenerationInfo:
+        checkpoint, vae_hash = draft.checkpoint, None
+        if not self.settings.no_hashing:
+            if checkpoint.sha256 is None and checkpoint.path.is_file():
+                await self.hashes.wait(checkpoint.path, _HASH_WAIT_S)
+                checkpoint = self.catalog.with_hash(checkpoint)
+            if draft.vae is not None:
+                sha256 = await self.hashes.wait(draft.vae.path, _HASH_WAIT_S)
+                vae_hash = sha256[:10] if sha256 else None
+        begun = datetime.fromtimestamp(task.started or task.created)
+        return GenerationInfo(
+            job=draft.job,
+            options=options,
+            checkpoint=checkpoint,
+            vae=draft.vae,
+            vae_hash=vae_hash,
+            styles=draft.styles,
+            extra=result.extra,
+            job_timestamp=begun.strftime("%Y%m%d%H%M%S"),
+            is_inpainting_model=result.is_inpainting_model,
+            subseed_strength=request.subseed_strength or 0,
+            seed_resize_from_w=-1
+            if request.seed_resize_from_w is None
+            else request.seed_resize_from_w,
+            seed_resize_from_h=-1
+            if request.seed_resize_from_h is None
+            else request.seed_resize_from_h,
+            user=caller.user,
+        )
+
+    async def _webui_answer(
+        self,
+        kind: Kind,
+        request: Request,
+        result: Result,
+        info: GenerationInfo,
+        draft: Draft,
+        parameters: dict[str, Any],
+    ) -> dict[str, Any]:
+        def work() -> tuple[list[str], list[str], bool]:
+            grid = delivery.wants_grid(len(result.images), info.options, saves=request.save_images)
+            pictures = delivery.with_grid(result, info.options, draft.job.batch_size, wanted=grid)
+            keeps = not result.interrupted or info.options.flag("save_incomplete_images")
+            if request.save_images and keeps:
+                self._folders.save(kind, pictures, info)
+            if not self.settings.no_prompt_history:
+                self._remember_prompt(info.infotext(0))
+            shows = pictures.grid is not None and info.options.flag("return_grid")
+            texts = [info.infotext(index) for index in pictures.indices]
+            texts = [info.infotext(0), *texts] if shows or not texts else texts
+            if not request.send_images:
+                return [], texts, shows
+            server = self.options.current
+            return delivery.encode_answer(pictures, info, server, grid=shows), texts, shows
+
+        images, texts, has_grid = await anyio.to_thread.run_sync(work)
+        body: dict[str, Any] = {
+            "images": images,
+            "parameters": echo(request) | parameters,
+            "info": info.to_json(texts, 1 if has_grid else 0),
+        }
+        if draft.warnings:
+            body["warnings"] = list(draft.warnings)
+        return body
+
+    async def _url_answer(
+        self,
+        kind: Kind,
+        save_dir: url_mode.SaveDir,
+        result: Result,
+        info: GenerationInfo,
+        eas: EASFields,
+        started: float,
+    ) -> dict[str, Any]:
+        if not result.images:
+            raise TaskCancelled("the task was interrupted before its first picture")
+
+        def work() -> tuple[list[str], list[int]]:
+            pictures = delivery.with_grid(
+                result, info.options, info.job.batch_size, wanted=len(result.images) > 1
+            )
+            paths = delivery.save_for_urls(kind, save_dir, pictures, info)
+            return paths, list(delivery.seeds_of(pictures, info))
+
+        paths, seeds = await anyio.to_thread.run_sync(work)
+        return url_mode.answer(
+            id_task=eas.id_task,
+            paths=paths,
+            seeds=seeds,
+            total_time_s=time.perf_counter() - started,
+        )
+
+    @property
+    def _folders(self) -> delivery.OutputFolders:
+        return delivery.OutputFolders(self.settings, self.files)
+
+    def _remember_prompt(self, text: str) -> None:
+        path = Path(self.settings.data_dir) / "params.txt"
+        try:
+            replace_file(path, text.encode())
+        except OSError as error:
+            log.warning("%s cannot be written: %s", path, error)
+
+
+def echo(request: Request) -> dict[str, Any]:
+    """The request as `parameters` shows it: pictures only when asked for."""
+    content = request.model_dump()
+    if isinstance(request, Img2ImgRequest) and not request.include_init_images:
+        content |= {"init_images": None, "mask": None}
+    return content
+
+
+def _resolve_names(sampler: str, scheduler: str) -> tuple[str, str]:
+    found, label = resolve(sampler, scheduler)
+    return found.name, label

@@ -1,0 +1,1 @@
+"""Tasks, their order, and the workers that do them."""

@@ -1,0 +1,91 @@
+"""Jobs waiting for a device: order, limit, and a preference for loaded checkpoints."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sdapi.errors import QueueFull, SDAPIError
+from sdapi.services.jobs.tasks import State, Task
+
+#: How far ahead a worker may look for a job whose checkpoint it has, and how often one may be
+#: passed over.
+_LOOK_AHEAD = 8
+_MAX_OVERTAKEN = 4
+
+
+@dataclass(slots=True)
+class _Waiting:
+    task: Task
+    overtaken: int = 0
+
+
+class Scheduler:
+    """First come, first served, but for a bounded preference of what a worker has loaded."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        #: guards everything below; notified on every change
+        self._changed = threading.Condition()
+        self._waiting: deque[_Waiting] = deque()
+        #: why nothing is taken any more
+        self._refusal: SDAPIError | None = None
+
+    def put(self, task: Task) -> None:
+        """Queue a task with its job; raises `QueueFull`, or `ShuttingDown` once closed."""
+        with self._changed:
+            if self._refusal is not None:
+                raise type(self._refusal)(self._refusal.detail)
+            self._drop_cancelled()
+            if len(self._waiting) >= self._limit:
+                raise QueueFull(
+                    f"{len(self._waiting)} jobs are waiting already, which is the limit; try later"
+                )
+            self._waiting.append(_Waiting(task))
+            self._changed.notify()
+
+    def take(self, is_loaded: Callable[[Task], bool], timeout_s: float) -> Task | None:
+        """The next task for a worker; None when none came in time or the scheduler was closed."""
+        with self._changed:
+            self._drop_cancelled()
+            if not self._waiting:
+                self._changed.wait(timeout_s)
+                self._drop_cancelled()
+            if not self._waiting:
+                return None
+            chosen = self._choose(is_loaded)
+            self._waiting.remove(chosen)
+            return chosen.task
+
+    def position(self, task: Task) -> int | None:
+        """How many tasks stand before one, None when it does not wait."""
+        with self._changed:
+            tasks = [w.task for w in self._waiting if w.task.state is State.QUEUED]
+        return tasks.index(task) if task in tasks else None
+
+    @property
+    def depth(self) -> int:
+        return len(self._waiting)
+
+    def close(self, error: SDAPIError) -> list[Task]:
+        """Refuse what comes from now on with `error`; return what was waiting."""
+        with self._changed:
+            self._refusal = error
+            left = [w.task for w in self._waiting]
+            self._waiting.clear()
+            self._changed.notify_all()
+        return left
+
+    def _choose(self, is_loaded: Callable[[Task], bool]) -> _Waiting:
+        head = self._waiting[0]
+        if head.overtaken >= _MAX_OVERTAKEN or is_loaded(head.task):
+            return head
+        for candidate in list(self._waiting)[1:_LOOK_AHEAD]:
+            if is_loaded(candidate.task):
+                head.overtaken += 1
+                return candidate
+        return head
+
+    def _drop_cancelled(self) -> None:
+        if any(w.task.state is not State.QUEUED for w in self._waiting):
+            self._waiting = deque(w for w in self._waiting if w.task.state is State.QUEUED)

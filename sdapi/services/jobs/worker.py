@@ -1,0 +1,152 @@
+"""One thread for each device: it loads torch, then runs one job after the other."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from sdapi.engine.job import Job, ModelFile, Result
+from sdapi.engine.monitor import Monitor
+from sdapi.errors import SDAPIError
+from sdapi.services.jobs.scheduler import Scheduler
+from sdapi.services.jobs.tasks import Task, TaskRegistry
+from sdapi.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+
+
+class JobRunner(Protocol):
+    """What a worker needs of an engine; a fake in tests."""
+
+    def run(self, job: Job, monitor: Monitor) -> Result: ...
+
+    def load(self, checkpoint: ModelFile) -> None: ...
+
+    def has_loaded(self, checkpoint: ModelFile) -> bool: ...
+
+    def clear(self) -> None: ...
+
+
+class EngineMaker(Protocol):
+    """Where engines come from, so that nothing here imports torch."""
+
+    def device_names(self, settings: Settings) -> list[str]: ...
+
+    def make(self, settings: Settings, name: str) -> JobRunner: ...
+
+
+class TorchEngines:
+    """The real engines; the first call imports torch."""
+
+    def device_names(self, settings: Settings) -> list[str]:
+        from sdapi.engine.factory import device_names
+
+        return device_names(settings)
+
+    def make(self, settings: Settings, name: str) -> JobRunner:
+        from sdapi.engine.factory import make_engine
+
+        return make_engine(settings, name)
+
+
+class Worker:
+    """Takes tasks from the scheduler until it is stopped. A failing job costs no other."""
+
+    def __init__(
+        self,
+        name: str,
+        scheduler: Scheduler,
+        tasks: TaskRegistry,
+        make_engine: Callable[[], JobRunner],
+        first_checkpoint: Callable[[], ModelFile | None],
+        on_failed: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        self.name = name
+        self._scheduler = scheduler
+        self._tasks = tasks
+        self._make_engine = make_engine
+        self._first_checkpoint = first_checkpoint
+        self._on_failed = on_failed
+        self._stop = threading.Event()
+        self._wants_clear = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"sdapi-{name}", daemon=True)
+        #: monotonic time of the last sign of life; 0 before the engine is there
+        self.last_beat = 0.0
+        self.is_busy = False
+        self.failure: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the running job."""
+        self._stop.set()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def request_clear(self) -> None:
+        """Drop cached models before the next job."""
+        self._wants_clear.set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can take jobs: the engine is there, and it beat lately or is drawing."""
+        if self.last_beat == 0.0 or self.failure is not None:
+            return False
+        return self.is_busy or time.monotonic() - self.last_beat < 20 * _POLL_S
+
+    def _run(self) -> None:
+        try:
+            engine = self._make_engine()
+            self._warm_up(engine)
+        except Exception as error:
+            self.failure = error
+            log.exception("worker %s cannot start", self.name)
+            self._on_failed(error)
+            return
+        while not self._stop.is_set():
+            self.last_beat = time.monotonic()
+            if self._wants_clear.is_set():
+                self._wants_clear.clear()
+                engine.clear()
+            task = self._scheduler.take(lambda t: _is_loaded(engine, t), _POLL_S)
+            if task is not None:
+                self._do(engine, task)
+
+    def _warm_up(self, engine: JobRunner) -> None:
+        checkpoint = self._first_checkpoint()
+        if checkpoint is None:
+            return
+        try:
+            engine.load(checkpoint)
+        except SDAPIError as error:
+            log.warning("the first checkpoint cannot be loaded: %s", error)
+        except Exception:
+            log.exception("the first checkpoint cannot be loaded: %s", checkpoint.path)
+
+    def _do(self, engine: JobRunner, task: Task) -> None:
+        job = task.job
+        if job is None or not self._tasks.begin(task):
+            return
+        self.is_busy = True
+        outcome: Result | BaseException
+        try:
+            outcome = engine.run(job, task.monitor)
+            if task.on_done is not None:
+                task.on_done()
+        except SDAPIError as error:
+            outcome = error
+        except Exception as error:
+            log.exception("job %s failed", task.id)
+            outcome = error
+        finally:
+            self.is_busy = False
+        self._tasks.finish(task, outcome)
+
+
+def _is_loaded(engine: JobRunner, task: Task) -> bool:
+    return task.job is not None and engine.has_loaded(task.job.checkpoint)
