@@ -4,8 +4,9 @@ import psutil
 import torch
 
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.engine import Engine, LoadedCheckpoint, LoadedVAE
-from sdapi.engine.model_cache import ModelCache
+from sdapi.engine.engine import Engine
+from sdapi.engine.model_cache import ModelCache, Movable
+from sdapi.engine.models import Models
 from sdapi.settings import Settings
 
 #: Of main memory, and of a GPU's, what models may take when no flag says.
@@ -37,5 +38,5 @@ def make_engine(settings: Settings, name: str) -> Engine:
     gpu = ram
     if device.type == "cuda":
         gpu = int(torch.cuda.get_device_properties(device).total_memory * _GPU_SHARE)
-    cache = ModelCache[LoadedCheckpoint | LoadedVAE](device, ram, gpu)
-    return Engine(device, precision, cache, checks_nan=not settings.disable_nan_check)
+    cache = ModelCache[Movable](device, ram, gpu)
+    return Engine(Models(device, precision, cache), checks_nan=not settings.disable_nan_check)

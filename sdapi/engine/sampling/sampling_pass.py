@@ -100,7 +100,7 @@ def run_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
 def _run_sigma_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
     job, name = run.job, run.job.sampler.name
     model = _model_sigmas(run)
-    noise = run.noise.first()
+    noise = _scaled_noise(run, extra)
     if run.start is None:
         sigmas = used = schedule_sigmas(job, model, run.components.family, job.steps, extra)
         bounds = SigmaRange(torch.tensor(model.max), torch.tensor(model.min), job.steps)
@@ -113,7 +113,7 @@ def _run_sigma_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
             strength = run.start.denoising_strength
             raise BadRequest(f"denoising_strength: {strength} is too low for {job.steps} steps")
         bounds = SigmaRange(used[0], used[-2 if len(used) > 1 else -1], len(used) - 1)
-        x = run.start.latent + _scaled_noise(noise, run.start) * float(used[0])
+        x = run.start.latent + noise * float(used[0])
         x = _with_extra_noise(x, noise, run.start, 1.0, extra)
     settings = _settings(run, sigmas, extra)
     kind = LCMDenoiser if isinstance(model, LCMSigmas) else SigmaDenoiser
@@ -146,15 +146,14 @@ def _first_scale(job: Job, sigmas: Tensor, extra: dict[str, Any]) -> float:
 
 def _run_timestep_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
     job, alphas = run.job, run.components.alphas_cumprod.cpu()
-    noise = run.noise.first()
+    noise = _scaled_noise(run, extra)
     if run.start is None:
         timesteps, x, start = ddim_timesteps(job.steps), noise, 1.0
     else:
         steps, t_enc = img2img_steps(job.steps, run.start)
         timesteps = ddim_timesteps(steps)
         alpha = float(alphas[timesteps[t_enc]])
-        scaled = _scaled_noise(noise, run.start)
-        x = run.start.latent * alpha**0.5 + scaled * (1 - alpha) ** 0.5
+        x = run.start.latent * alpha**0.5 + noise * (1 - alpha) ** 0.5
         x = _with_extra_noise(x, noise, run.start, alpha**0.5, extra)
         timesteps = timesteps[:t_enc]
         start = timesteps[-1] / len(alphas) + 1 / len(alphas) if timesteps else 0.0
@@ -234,8 +233,12 @@ def _with_extra_noise(
     return x + noise * start.extra_noise * scale
 
 
-def _scaled_noise(noise: Tensor, start: Start) -> Tensor:
-    return noise * start.noise_multiplier if start.noise_multiplier != 1.0 else noise
+def _scaled_noise(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
+    noise = run.noise.first()
+    if run.start is None or run.start.noise_multiplier == 1.0:
+        return noise
+    extra["Noise multiplier"] = run.start.noise_multiplier
+    return noise * run.start.noise_multiplier
 
 
 def _settings(run: SamplingPass, sigmas: Tensor, extra: dict[str, Any]) -> Run:

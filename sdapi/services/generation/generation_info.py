@@ -25,7 +25,7 @@ class GenerationInfo:
     vae: VAEFile | None
     vae_hash: str | None
     styles: tuple[str, ...]
-    #: keys found out while drawing, in order
+    #: infotext keys beyond the fixed ones, in order: what was asked for, then what came up
     extra: dict[str, Any]
     job_timestamp: str
     is_inpainting_model: bool
@@ -35,26 +35,6 @@ class GenerationInfo:
     seed_resize_from_h: int
     user: str | None = None
 
-    @property
-    def all_extra(self) -> dict[str, Any]:
-        """`extra_generation_params`: what was found out, and what img2img adds first."""
-        init = self.job.init
-        first: dict[str, Any] = {}
-        if init is not None:
-            first["Denoising strength"] = init.denoising_strength
-        if self._shows_emphasis:
-            first["Emphasis"] = self.job.options.emphasis
-        if init is not None and init.noise_multiplier != 1.0:
-            first["Noise multiplier"] = init.noise_multiplier
-        return first | self.extra
-
-    @property
-    def _shows_emphasis(self) -> bool:
-        if self.job.options.emphasis == "Original":
-            return False
-        texts = (*self.job.prompts, *self.job.negative_prompts)
-        return any(bracket in text for text in texts for bracket in "([")
-
     def infotext(self, index: int) -> str:
         """The infotext of picture `index`; a grid has that of the first."""
         return infotext.build(
@@ -62,7 +42,7 @@ class GenerationInfo:
         )
 
     def _fields(self, index: int) -> list[tuple[str, object]]:
-        job, options, extra = self.job, self.options, self.all_extra
+        job, options, extra = self.job, self.options, self.extra
         varies = job.subseed_strength != 0
         resize = job.seed_resize_from
         clip_skip = job.options.clip_skip
@@ -139,7 +119,7 @@ class GenerationInfo:
             "seed_resize_from_w": self.seed_resize_from_w,
             "seed_resize_from_h": self.seed_resize_from_h,
             "denoising_strength": job.init.denoising_strength if job.init else None,
-            "extra_generation_params": self.all_extra,
+            "extra_generation_params": self.extra,
             "index_of_first_image": index_of_first_image,
             "infotexts": infotexts,
             "styles": list(self.styles),

@@ -75,6 +75,8 @@ class Draft:
     vae: VAEFile | None
     styles: tuple[str, ...]
     warnings: tuple[str, ...]
+    #: infotext keys that are known before anything is drawn, in order
+    keys: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,12 @@ class JobBuilder:
             options=sampling_options(options),
         )
         return Draft(
-            job, checkpoint, vae, tuple(request.styles or ()), self._warnings(request, prompt)
+            job,
+            checkpoint,
+            vae,
+            tuple(request.styles or ()),
+            self._warnings(request, prompt),
+            _keys(job),
         )
 
     def _checkpoint(
@@ -279,6 +286,10 @@ def _check_pictures(options: Options, init_images: tuple[Image.Image, ...]) -> N
             f"init_images: a picture has more than {_MAX_INIT_PIXELS // 1_000_000} megapixels; "
             "resize_mode 3 encodes it at its own size"
         )
+
+
+def _keys(job: Job) -> dict[str, Any]:
+    return {"Denoising strength": job.init.denoising_strength} if job.init else {}
 
 
 def _file(path: Path, sidecar: Path | None = None) -> ModelFile:

@@ -190,7 +190,7 @@ class GenerationService:
             vae=draft.vae,
             vae_hash=vae_hash,
             styles=draft.styles,
-            extra=result.extra,
+            extra=draft.keys | result.extra,
             job_timestamp=begun.strftime("%Y%m%d%H%M%S"),
             is_inpainting_model=result.is_inpainting_model,
             subseed_strength=request.subseed_strength or 0,

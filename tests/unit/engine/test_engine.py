@@ -15,6 +15,7 @@ from sdapi.engine.engine import Engine
 from sdapi.engine.job import InitImages, Job, ModelFile, Result, SamplingOptions
 from sdapi.engine.latents.preview import approximate
 from sdapi.engine.model_cache import ModelCache
+from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.sampler_names import SAMPLERS, find_sampler
 from sdapi.errors import ModelUnusable, NanProduced, OutOfMemory
@@ -25,7 +26,7 @@ FP32 = Precision(torch.float32, torch.float32)
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(CPU, FP32, ModelCache(CPU, 1 << 30, 1 << 30))
+    return Engine(Models(CPU, FP32, ModelCache(CPU, 1 << 30, 1 << 30)))
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +216,7 @@ def test_memory_that_does_not_suffice_is_told_and_the_engine_goes_on(
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sdapi.engine.engine.run_sampler", fail)
+        patch.setattr("sdapi.engine.job_run.run_sampler", fail)
         with pytest.raises(OutOfMemory, match="64x64"):
             engine.run(tiny, Monitor())
     assert engine.run(tiny, Monitor()).images
@@ -228,8 +229,8 @@ def test_preview_is_an_eighth_of_the_picture():
 
 def test_nans_fail_a_job_unless_nobody_checks(golden: Path, tiny: Job):
     def engine_with_nans(*, checks_nan: bool) -> Engine:
-        made = Engine(CPU, FP32, ModelCache(CPU, 1 << 30, 1 << 30), checks_nan=checks_nan)
-        with made._checkpoint(tiny.checkpoint) as loaded:  # no file that loads holds NaNs
+        made = Engine(Models(CPU, FP32, ModelCache(CPU, 1 << 30, 1 << 30)), checks_nan=checks_nan)
+        with made.models.checkpoint(tiny.checkpoint) as loaded:  # no file that loads holds NaNs
             loaded.components.unet.conv_out.bias.data.fill_(float("nan"))
         return made
 
@@ -237,3 +238,13 @@ def test_nans_fail_a_job_unless_nobody_checks(golden: Path, tiny: Job):
         engine_with_nans(checks_nan=True).run(tiny, Monitor())
     (result,) = engine_with_nans(checks_nan=False).run(tiny, Monitor()).images
     assert result.image.getextrema() == ((0, 0), (0, 0), (0, 0))
+
+
+def test_emphasis_is_told_only_where_brackets_could_feel_it(engine: Engine, tiny: Job):
+    options = SamplingOptions(emphasis="No norm")
+    plain = replace(tiny, options=options)
+    assert "Emphasis" not in engine.run(plain, Monitor()).extra
+    bracketed = replace(plain, prompts=("a (cat)",))
+    assert engine.run(bracketed, Monitor()).extra["Emphasis"] == "No norm"
+    usual = replace(tiny, prompts=("a (cat)",))
+    assert "Emphasis" not in engine.run(usual, Monitor()).extra

@@ -14,6 +14,7 @@ from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
 from sdapi.engine.job import Job, ModelFile
 from sdapi.engine.model_cache import ModelCache
+from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.engine.text.conditioning import Cond, Conditioner, TextOptions
@@ -417,7 +418,7 @@ def job(checkpoint: Path) -> Job:
 
 def test_model_in_memory_draws_the_same_after_files_that_failed_to_load(tmp_path: Path):
     cpu = torch.device("cpu")
-    engine = Engine(cpu, FP32, ModelCache(cpu, 1 << 30, 1 << 30))
+    engine = Engine(Models(cpu, FP32, ModelCache(cpu, 1 << 30, 1 << 30)))
     good = job(build_sd1().write(tmp_path / "good.safetensors"))
     before = np.asarray(engine.run(good, Monitor()).images[0].image)
     spoils = (unexplained_key, truncated, renamed_text_pickle, pickle_with_code, vae_only)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdapi.options import Options
-from sdapi.services.generation.filenames import NameContext, expand, sanitize
 from sdapi.services.generation import filenames
+from sdapi.services.generation.filenames import NameContext, expand, sanitize
 
 VECTORS = Path(__file__).parents[3] / "golden" / "vectors"
 SANITIZED = json.loads((VECTORS / "sanitize.json").read_text("utf-8"))

@@ -88,13 +88,6 @@ def test_options_leave_entries_out(option: str, gone: str):
     assert gone not in info({option: False}).infotext(0)
 
 
-def test_emphasis_shows_only_where_brackets_could_feel_it():
-    options = SamplingOptions(emphasis="No norm")
-    assert "Emphasis" not in info(job={"options": options}).infotext(0)
-    bracketed = info(job={"options": options, "prompts": ("a (cat)", "b")})
-    assert "Emphasis: No norm" in bracketed.infotext(0)
-
-
 def test_info_object_tells_every_picture():
     content = json.loads(info().to_json(["one", "two"], 1))
     assert content["all_seeds"] == [5, 6]

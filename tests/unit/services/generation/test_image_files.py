@@ -11,8 +11,8 @@ from PIL import Image
 from sdapi.errors import StorageFailed
 from sdapi.images import read_infotext
 from sdapi.options import Options
-from sdapi.services.generation.image_files import FileName, ImageFiles, save_image
 from sdapi.services.generation import image_files
+from sdapi.services.generation.image_files import FileName, ImageFiles, save_image
 
 OPTIONS = Options.defaults()
 INFOTEXT = "a cat\nSteps: 6, Seed: 1, Sampler: Euler"

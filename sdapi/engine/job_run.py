@@ -1,0 +1,231 @@
+"""One job on one device, batch by batch: networks, conditioning, sampling, decoding, finishing."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from sdapi.engine.checkpoints.checkpoint import Components
+from sdapi.engine.job import GeneratedImage, InitImages, Job, ModelFile, Result
+from sdapi.engine.latents import vae
+from sdapi.engine.latents.image_cond import image_conditioning
+from sdapi.engine.models import Models
+from sdapi.engine.monitor import Monitor
+from sdapi.engine.sampling.denoise import Guidance, Guide, Stopped, UNetPredictor
+from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
+from sdapi.engine.sampling.sampling_pass import (
+    SamplingPass,
+    Start,
+    denoiser_calls,
+    guidance_scale,
+    run_sampler,
+)
+from sdapi.engine.text.composition import extract_tags
+from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
+from sdapi.engine.text.schedule import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a pass draws with: a checkpoint's parts, the job's VAE among them."""
+
+    components: Components
+    conditioner: Conditioner
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch of a job: its number and its rows among the job's prompts and seeds."""
+
+    number: int
+    rows: slice
+    count: int
+
+
+@dataclass(slots=True)
+class JobRun:
+    """A job while it runs. Made for one call of `run`."""
+
+    models: Models
+    job: Job
+    monitor: Monitor
+    checks_nan: bool = True
+    #: infotext keys that come up, in order
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    _init_latent: Tensor | None = None
+    _image_cond: Tensor | None = None
+    _load_s: float = 0.0
+    _decode_s: float = 0.0
+
+    def run(self) -> Result:
+        """Draw all batches; fewer pictures when the monitor says stop."""
+        started = time.perf_counter()
+        self.monitor.job_count = self.job.n_iter
+        images: list[GeneratedImage] = []
+        is_inpainting = False
+        for number in range(self.job.n_iter):
+            with self._model(self.job.checkpoint) as model:
+                is_inpainting = model.components.is_inpainting
+                images += self._draw(model, self._batch(number))
+        total = time.perf_counter() - started
+        return Result(
+            images=tuple(images),
+            extra=self.extra,
+            is_inpainting_model=is_inpainting,
+            interrupted=self.monitor.interrupted.is_set() or len(images) < len(self.job.prompts),
+            load_s=self._load_s,
+            sample_s=total - self._load_s - self._decode_s,
+            decode_s=self._decode_s,
+        )
+
+    @contextmanager
+    def _model(self, file: ModelFile) -> Generator[Model]:
+        """A checkpoint with the job's VAE in its place."""
+        started = time.perf_counter()
+        with self.models.checkpoint(file) as loaded:
+            if self.job.vae is None:
+                self._load_s += time.perf_counter() - started
+                yield Model(loaded.components, loaded.conditioner)
+                return
+            with self.models.vae(self.job.vae, loaded.components) as module:
+                self._load_s += time.perf_counter() - started
+                yield Model(replace(loaded.components, vae=module), loaded.conditioner)
+
+    def _batch(self, number: int) -> Batch:
+        first = number * self.job.batch_size
+        rows = slice(first, first + self.job.batch_size)
+        return Batch(number, rows, len(self.job.prompts[rows]))
+
+    def _draw(self, model: Model, batch: Batch) -> list[GeneratedImage]:
+        """One batch; empty when the job was interrupted before it predicted anything."""
+        if self.monitor.interrupted.is_set():
+            return []
+        self.monitor.skipped.clear()
+        latent = self._sample(self._first_pass(model, batch))
+        if latent is None:
+            return []
+        images = self._decode(model, latent)
+        self.monitor.end_pass()
+        return [GeneratedImage(batch.rows.start + i, image) for i, image in enumerate(images)]
+
+    def _sample(self, sampling: SamplingPass) -> Tensor | None:
+        """The latent of a pass; of one that was stopped what it predicted last, if anything."""
+        try:
+            return run_sampler(sampling, self.extra)
+        except Stopped as stop:
+            return stop.latent
+
+    def _first_pass(self, model: Model, batch: Batch) -> SamplingPass:
+        start = None if self.job.init is None else self._start(model, self.job.init, batch)
+        if self._image_cond is None:
+            self._image_cond = image_conditioning(
+                model.components, self.job, self.job.batch_size, self.models.device
+            )
+        if _shows_emphasis(self.job):
+            self.extra["Emphasis"] = self.job.options.emphasis
+        return self._pass(self.job, model, batch, start, self._image_cond)
+
+    def _pass(
+        self,
+        job: Job,
+        model: Model,
+        batch: Batch,
+        start: Start | None,
+        image_cond: Tensor | None,
+    ) -> SamplingPass:
+        """A sampler run over `job` as this pass sees it: its size, texts, sampler and steps."""
+        return SamplingPass(
+            job=job,
+            components=model.components,
+            predict=UNetPredictor(model.components, image_cond),
+            guide=Guide(
+                self._cond(job, model, batch),
+                Guidance(guidance_scale(job), job.options.batch_cond_uncond),
+                self.monitor,
+            ),
+            noise=self._noise(job, model, batch),
+            monitor=self.monitor,
+            start=start,
+            checks_nan=self.checks_nan,
+        )
+
+    def _cond(self, job: Job, model: Model, batch: Batch) -> BatchCond:
+        options = job.options
+        text_options = TextOptions(
+            clip_skip=options.clip_skip,
+            emphasis=options.emphasis,
+            comma_backtrack=options.comma_backtrack,
+            sdxl_clip_l_skip=options.sdxl_clip_l_skip,
+            size=(job.height, job.width),
+            crop=options.sdxl_crop,
+        )
+        timeline = Timeline(
+            denoiser_calls(job, job.steps), use_old_scheduling=options.use_old_scheduling
+        )
+        prompts = [extract_tags(prompt)[0] for prompt in job.prompts[batch.rows]]
+        negatives = job.negative_prompts[batch.rows]
+        return model.conditioner.batch(prompts, negatives, timeline, text_options)
+
+    def _noise(self, job: Job, model: Model, batch: Batch) -> ImageNoise:
+        options, resize = job.options, job.seed_resize_from
+        seeds = Seeds(
+            job.seeds[batch.rows],
+            job.subseeds[batch.rows],
+            job.subseed_strength,
+            None if resize is None else (resize[1] // 8, resize[0] // 8),
+            options.eta_noise_seed_delta,
+        )
+        shape = (model.components.latent_channels, *job.latent_size)
+        return ImageNoise(NoiseSource(options.randn_source, self.models.device), shape, seeds)
+
+    def _start(self, model: Model, init: InitImages, batch: Batch) -> Start:
+        if self._init_latent is None:
+            self._init_latent = self._encode(model, init.images, latent_resize=init.latent_resize)
+        latent = self._init_latent
+        if len(latent) < batch.count:
+            latent = latent.expand(batch.count, -1, -1, -1)
+        return Start(
+            latent[: batch.count],
+            init.denoising_strength,
+            init.noise_multiplier,
+            self.job.options.img2img_extra_noise,
+            self.job.options.img2img_fix_steps,
+        )
+
+    def _encode(self, model: Model, images: tuple[Image, ...], *, latent_resize: bool) -> Tensor:
+        # The reference's posterior noise is left over from its previous job; ours follows the seed.
+        generator = torch.Generator().manual_seed(self.job.seeds[0] & 0x7FFFFFFFFFFFFFFF)
+        components = model.components
+        latent = vae.encode(
+            components.vae, vae.to_tensor(images), components.scale_factor, generator
+        )
+        if latent_resize:
+            latent = torch.nn.functional.interpolate(
+                latent, size=self.job.latent_size, mode="bilinear"
+            )
+        return latent
+
+    def _decode(self, model: Model, latent: Tensor) -> list[Image]:
+        started = time.perf_counter()
+        images = vae.decode(
+            model.components.vae,
+            latent,
+            model.components.scale_factor,
+            widen_on_nan=self.job.options.auto_vae_precision,
+            checks_nan=self.checks_nan,
+        )
+        self._decode_s += time.perf_counter() - started
+        return images
+
+
+def _shows_emphasis(job: Job) -> bool:
+    if job.options.emphasis == "Original":
+        return False
+    return any(
+        bracket in text for text in (*job.prompts, *job.negative_prompts) for bracket in "(["
+    )
