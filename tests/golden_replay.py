@@ -147,9 +147,7 @@ class Replay:
         for ours_path, theirs_path in zip(new, saved, strict=False):
             found += [
                 f"{theirs_path.name}: {difference}"
-                for difference in compare_pictures(
-                    ours_path.read_bytes(), theirs_path.read_bytes(), tolerance(case.name)
-                )
+                for difference in compare_files(ours_path, theirs_path, tolerance(case.name))
             ]
         return found
 
@@ -219,6 +217,14 @@ def compare_infos(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     return found
 
 
+def compare_files(ours: Path, theirs: Path, limit: int) -> list[str]:
+    """Differences of two written files, text or pictures."""
+    if theirs.suffix == ".txt":
+        texts = [stable_text(path.read_text(encoding="utf-8")).strip() for path in (ours, theirs)]
+        return [] if texts[0] == texts[1] else [f"{texts[0]!r:.300}, recorded {texts[1]!r:.300}"]
+    return compare_pictures(ours.read_bytes(), theirs.read_bytes(), limit)
+
+
 def compare_pictures(ours: bytes, theirs: bytes, limit: int) -> list[str]:
     """Differences in format, size, pixels and text of two encoded pictures."""
     with Image.open(io.BytesIO(ours)) as one, Image.open(io.BytesIO(theirs)) as other:
@@ -257,46 +263,88 @@ def replaying(golden: Path, section: str = "", *, data_dir: Path) -> Iterator[Re
         yield Replay(client, golden, data_dir / "outputs")
 
 
+@dataclass
+class Score:
+    """How the cases of a section fared."""
+
+    held: int = 0
+    missed: int = 0
+    decided: int = 0
+
+
+@dataclass
+class Table:
+    """What became of every case, by section."""
+
+    scores: dict[str, Score] = field(default_factory=dict[str, Score])
+    misses: list[str] = field(default_factory=list[str])
+
+    def add(self, case: Case, found: list[str], reason: str | None, *, verbose: bool) -> None:
+        """Count a case; one that holds counts as held although a decision names it."""
+        score = self.scores.setdefault(case.section, Score())
+        if not found:
+            score.held += 1
+        elif reason is not None:
+            score.decided += 1
+            print(f"decided {case.name}: {reason}", flush=True)
+        else:
+            score.missed += 1
+            shown = "; ".join(found if verbose else [found[0][:200]])
+            self.misses.append(f"{case.section:12} {case.name}: {shown}")
+            print(f"differs {case.name}: {shown}", flush=True)
+
+    def print(self) -> bool:
+        """Print the misses and the table; whether enough of the undecided cases hold."""
+        if self.misses:
+            print("\nmisses", *sorted(self.misses), sep="\n")
+        print(f"\n{'section':14} held missed decided")
+        for section, score in self.scores.items():
+            print(f"{section:14} {score.held:4} {score.missed:6} {score.decided:7}")
+        held = sum(score.held for score in self.scores.values())
+        judged = held + len(self.misses)
+        print(f"{held} of {judged} hold ({held / max(judged, 1):.1%})")
+        return judged > 0 and held / judged >= SHARE
+
+
 def main(arguments: list[str]) -> int:
     """Replay cases and print a table by section; 0 when enough of them hold."""
     parser = argparse.ArgumentParser(prog="scripts/golden", description=__doc__)
     parser.add_argument("--golden", type=Path, default=GOLDEN, help="another collection of cases")
-    parser.add_argument("--only", nargs="+", help="name prefixes, sections or milestones")
+    parser.add_argument("--only", nargs="+", help="name prefixes, sections or milestones (a,b c)")
+    parser.add_argument("--case", nargs="+", help="names of single cases")
     parser.add_argument("-v", "--verbose", action="store_true", help="show every difference")
     chosen = parser.parse_args(arguments)
-    cases = [c for c in find_cases(chosen.golden) if _is_wanted(c, chosen.only)]
-    decided = decisions() | decisions(chosen.golden)
-    rows: dict[str, list[bool]] = {}
+    only = [part for text in chosen.only or [] for part in text.split(",") if part]
+    cases = [c for c in find_cases(chosen.golden) if _is_wanted(c, only, chosen.case or [])]
+    decided, table = decisions() | decisions(chosen.golden), Table()
     for server in dict.fromkeys(_server(case) for case in cases):
         with (
             tempfile.TemporaryDirectory() as folder,
             replaying(chosen.golden, server, data_dir=Path(folder, "data")) as replay,
         ):
             for case in (c for c in cases if _server(c) == server):
-                found = replay.differences(case)
-                if case.name in decided:
-                    print(f"decided {case.name}: {decided[case.name]}")
-                    continue
-                rows.setdefault(case.section, []).append(not found)
-                if found:
-                    shown = found if chosen.verbose else [found[0][:200]]
-                    print(f"differs {case.name}: {'; '.join(shown)}", flush=True)
-    for section, held in rows.items():
-        print(f"{section:14} {sum(held):4} of {len(held):4}")
-    total = [held for row in rows.values() for held in row]
-    share = sum(total) / max(len(total), 1)
-    print(f"{sum(total)} of {len(total)} hold ({share:.1%})")
-    return 0 if total and share >= SHARE else 1
+                found = _differences(replay, case)
+                table.add(case, found, decided.get(case.name), verbose=chosen.verbose)
+    return 0 if table.print() else 1
+
+
+def _differences(replay: Replay, case: Case) -> list[str]:
+    try:
+        return replay.differences(case)
+    except Exception as error:  # one broken case is a miss; the others still count
+        return [f"{type(error).__name__}: {error}"]
 
 
 def _server(case: Case) -> str:
     return case.section if case.section in ("auth", "webui_mode") else ""
 
 
-def _is_wanted(case: Case, only: list[str] | None) -> bool:
-    if not only:
+def _is_wanted(case: Case, only: list[str], names: list[str]) -> bool:
+    if not only and not names:
         return True
-    return any(case.name.startswith(o) or o in (case.section, case.issue) for o in only)
+    return case.name in names or any(
+        case.name.startswith(o) or o in (case.section, case.issue) for o in only
+    )
 
 
 if __name__ == "__main__":

@@ -50,6 +50,16 @@ class UniPCOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Churn:
+    """Noise that samplers add on their way, and where (Karras et al. 2022, algorithm 2)."""
+
+    churn: float = 0.0
+    tmin: float = 0.0
+    tmax: float = float("inf")
+    noise: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingOptions:
     """Options of the server that act on sampling, resolved for one job.
 
@@ -72,7 +82,16 @@ class SamplingOptions:
     beta_beta: float = 0.6
     img2img_fix_steps: bool = False
     img2img_extra_noise: float = 0.0
+    #: Default, or Zero Terminal SNR
+    noise_schedule: str = "Default"
+    use_downcasted_alpha_bar: bool = False
+    #: `s_churn` and its kin; those not at their default win over the job's
+    churn: Churn = field(default_factory=Churn)
     batch_cond_uncond: bool = True
+    pad_cond_uncond: bool = False
+    pad_cond_uncond_v0: bool = False
+    s_min_uncond_all: bool = False
+    skip_early_cond: float = 0.0
     use_old_scheduling: bool = False
     clip_skip: int = 1
     emphasis: str = "Original"
@@ -109,10 +128,9 @@ class Job:
     seed_resize_from: tuple[int, int] | None = None
     #: None takes the option of the sampler's kind
     eta: float | None = None
-    s_churn: float = 0.0
-    s_tmin: float = 0.0
-    s_tmax: float = float("inf")
-    s_noise: float = 1.0
+    churn: Churn = field(default_factory=Churn)
+    #: below this noise level the negative prompt is evaluated at every other call only
+    s_min_uncond: float = 0.0
     vae: ModelFile | None = None
     init: InitImages | None = None
     options: SamplingOptions = field(default_factory=SamplingOptions)

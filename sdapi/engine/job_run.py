@@ -16,13 +16,16 @@ from sdapi.engine.latents import vae
 from sdapi.engine.latents.image_cond import image_conditioning
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
-from sdapi.engine.sampling.denoise import Guidance, Guide, Stopped, UNetPredictor
+from sdapi.engine.sampling.denoise import UNetPredictor
+from sdapi.engine.sampling.guidance import Economy, Guidance, Guide, Padding, Stopped
 from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
+from sdapi.engine.sampling.noise_schedule import job_alphas
 from sdapi.engine.sampling.sampling_pass import (
     SamplingPass,
     Start,
     denoiser_calls,
     guidance_scale,
+    planned_calls,
     run_sampler,
 )
 from sdapi.engine.text.composition import extract_tags
@@ -139,15 +142,13 @@ class JobRun:
         image_cond: Tensor | None,
     ) -> SamplingPass:
         """A sampler run over `job` as this pass sees it: its size, texts, sampler and steps."""
+        cond = self._cond(job, model, batch)
+        alphas = job_alphas(model.components.alphas_cumprod, job.options, self.extra)
         return SamplingPass(
             job=job,
-            components=model.components,
+            components=replace(model.components, alphas_cumprod=alphas),
             predict=UNetPredictor(model.components, image_cond),
-            guide=Guide(
-                self._cond(job, model, batch),
-                Guidance(guidance_scale(job), job.options.batch_cond_uncond),
-                self.monitor,
-            ),
+            guide=Guide(cond, _guidance(job, start), self.monitor, self.extra),
             noise=self._noise(job, model, batch),
             monitor=self.monitor,
             start=start,
@@ -169,7 +170,10 @@ class JobRun:
         )
         prompts = [extract_tags(prompt)[0] for prompt in job.prompts[batch.rows]]
         negatives = job.negative_prompts[batch.rows]
-        return model.conditioner.batch(prompts, negatives, timeline, text_options)
+        cond = model.conditioner.batch(prompts, negatives, timeline, text_options)
+        if options.pad_cond_uncond:
+            cond = replace(cond, empty=model.conditioner.empty(text_options))
+        return cond
 
     def _noise(self, job: Job, model: Model, batch: Batch) -> ImageNoise:
         options, resize = job.options, job.seed_resize_from
@@ -228,4 +232,20 @@ def _shows_emphasis(job: Job) -> bool:
         return False
     return any(
         bracket in text for text in (*job.prompts, *job.negative_prompts) for bracket in "(["
+    )
+
+
+def _guidance(job: Job, start: Start | None) -> Guidance:
+    options = job.options
+    padding: Padding = "empty" if options.pad_cond_uncond else "none"
+    return Guidance(
+        guidance_scale(job),
+        options.batch_cond_uncond,
+        "repeat" if options.pad_cond_uncond_v0 else padding,
+        Economy(
+            job.s_min_uncond,
+            options.s_min_uncond_all,
+            options.skip_early_cond,
+            planned_calls(job, start),
+        ),
     )

@@ -1,40 +1,22 @@
-"""The model as a sampler sees it: classifier-free guidance over scheduled, weighted prompts.
+"""The model as a sampler sees it: what it predicts for a latent, once guided and blended.
 
-Contract: webui-generation 5.3 and 7.
+Contract: webui-generation 5.3 and 5.6.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.sampling.guidance import Guide, Row
 from sdapi.engine.sampling.samplers import Prediction
 from sdapi.engine.sampling.schedules import ModelSigmas
-from sdapi.engine.text.conditioning import BatchCond, Cond
+from sdapi.engine.text.conditioning import Cond
 from sdapi.errors import NanProduced
 
 _LCM_TIME_SCALE, _LCM_SIGMA_DATA = 10.0, 0.5
-
-
-class Stopped(Exception):
-    """Sampling was interrupted; carries the last predicted picture, None before the first step."""
-
-    def __init__(self, latent: Tensor | None) -> None:
-        super().__init__()
-        self.latent = latent
-
-
-@dataclass(frozen=True, slots=True)
-class Guidance:
-    """How strongly, and how, the conds steer."""
-
-    cfg_scale: float
-    #: evaluate conds and unconds in one UNet call when their lengths agree
-    batch_cond_uncond: bool = True
 
 
 class UNetPredictor:
@@ -45,7 +27,7 @@ class UNetPredictor:
         #: further input channels of inpainting and pix2pix models [B, K, h, w]
         self._image_cond = image_cond
 
-    def __call__(self, x: Tensor, t: Tensor, rows: Sequence["Row"]) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
         """The UNet's output for latents `x` [N, C, h, w] at time steps `t` [N], float32."""
         dtype = self._unet.dtype
         if self._image_cond is not None:
@@ -73,89 +55,6 @@ def _sdxl_inputs(
         "text_embeds": torch.stack(pooled).to(device, dtype),
         "time_ids": torch.stack(sizes).to(device, dtype),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a UNet batch: the image it works on, its cond, the cond's weight in the sum."""
-
-    image: int
-    cond: Cond
-    weight: float = 1.0
-
-
-#: What a model makes of rows of latents: (x [N, C, h, w], rows) -> [N, C, h, w].
-Inner = Callable[[Tensor, Sequence[Row]], Tensor]
-
-
-class Guide:
-    """Classifier-free guidance (Ho and Salimans 2022) over the prompts in force at each call."""
-
-    def __init__(self, cond: BatchCond, guidance: Guidance, monitor: Monitor) -> None:
-        self._cond = cond
-        self._guidance = guidance
-        self._monitor = monitor
-        self._latest: Tensor | None = None
-        #: the latest output without guidance
-        self.uncond: Tensor | None = None
-        #: denoiser calls so far
-        self.calls = 0
-
-    def __call__(self, x: Tensor, inner: Inner) -> Tensor:
-        """Evaluate `inner` for conds and unconds of latents `x` [B, C, h, w] and combine.
-
-        Raises `Stopped` when the monitor says so.
-        """
-        if self._monitor.should_stop:
-            raise Stopped(self._latest)
-        conds = self._cond_rows()
-        unconds = [Row(i, s.at(self.calls)) for i, s in enumerate(self._cond.negative)]
-        if self._guidance.batch_cond_uncond:
-            outputs = _evaluate(x, [*conds, *unconds], inner)
-        else:
-            outputs = _evaluate(x, conds, inner) + _evaluate(x, unconds, inner)
-        combined = self._combine(conds, outputs)
-        self.calls += 1
-        return combined
-
-    def remember(self, predicted: Tensor) -> None:
-        """Keep the latest predicted picture: what a stopped job answers with."""
-        self._latest = predicted
-        self._monitor.latent = predicted
-
-    def _cond_rows(self) -> list[Row]:
-        rows = [
-            Row(image, part.schedule.at(self.calls), part.weight)
-            for image, parts in enumerate(self._cond.positive)
-            for part in parts
-        ]
-        longest = max(row.cond.cross.shape[0] for row in rows)
-        return [replace(row, cond=_extend(row.cond, longest)) for row in rows]
-
-    def _combine(self, conds: list[Row], outputs: list[Tensor]) -> Tensor:
-        uncond = self.uncond = torch.stack(outputs[len(conds) :])
-        combined = uncond.clone()
-        for row, output in zip(conds, outputs, strict=False):
-            scale = row.weight * self._guidance.cfg_scale
-            combined[row.image] += (output - uncond[row.image]) * scale
-        return combined
-
-
-def _extend(cond: Cond, length: int) -> Cond:
-    """Repeat a cond's last vector up to a length, as the reference does within one batch."""
-    missing = length - cond.cross.shape[0]
-    if missing == 0:
-        return cond
-    return replace(cond, cross=torch.cat([cond.cross, cond.cross[-1:].expand(missing, -1)]))
-
-
-def _evaluate(x: Tensor, rows: list[Row], inner: Inner) -> list[Tensor]:
-    """One call of `inner` for each run of conds of equal length, results in the order of `rows`."""
-    outputs: list[Tensor] = []
-    for _, group in groupby(rows, key=lambda row: row.cond.cross.shape[0]):
-        members = list(group)
-        outputs += inner(x[[row.image for row in members]], members).unbind()
-    return outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +98,7 @@ class SigmaDenoiser:
             output = self._predict(latents * c_in, t.expand(len(rows)), rows)
             return latents * c_skip + output * c_out
 
-        denoised = self._guide(x, inner)
+        denoised = self._guide(x, float(sigma), inner)
         if self._blend is not None:
             denoised = self._blend(denoised)
         self._guide.remember(denoised)
@@ -254,7 +153,7 @@ class NoiseDenoiser:
             output = self._predict(latents, t, rows)
             return signal * output + noise * latents if self._v_prediction else output
 
-        predicted = self._guide(x, inner)
+        predicted = self._guide(x, timestep, inner)
         self._guide.remember((x - noise * predicted) / signal)
         uncond = predicted if self._guide.uncond is None else self._guide.uncond
         return Prediction(predicted, uncond)

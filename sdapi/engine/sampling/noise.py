@@ -153,13 +153,14 @@ _torchsde_lock = Lock()
 class BrownianNoise:
     """Brownian increments, one tree for each image, scaled to unit variance (contract: 4.4).
 
+    `shape` is an image's; with that of a batch and one seed, one tree is for all of it.
     `sigma_min` and `sigma_max` bound the whole schedule, whatever part of it is used.
     """
 
     def __init__(
         self,
         source: NoiseSource,
-        shape: Shape,
+        shape: tuple[int, ...],
         seeds: Sequence[int],
         sigma_min: float,
         sigma_max: float,
@@ -168,10 +169,11 @@ class BrownianNoise:
         # torchsde keeps times to six digits, and warns of a float32 that sticks out by the seventh.
         self._range = round(sigma_min, _TREE_DIGITS), round(sigma_max, _TREE_DIGITS)
         start = torch.zeros(shape, device=source.draw_device)
-        self._trees = [
-            torchsde.BrownianTree(sigma_min, start, sigma_max, entropy=_signed(seed))
-            for seed in seeds
-        ]
+        with self._normals():  # a tree draws its end point at once
+            self._trees = [
+                torchsde.BrownianTree(sigma_min, start, sigma_max, entropy=_signed(seed))
+                for seed in seeds
+            ]
 
     def __call__(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
         """Unit-variance noise [B, C, H/8, W/8] for the step between two sigmas."""
@@ -180,7 +182,8 @@ class BrownianNoise:
         with self._normals():
             # A tree answers with more than one tensor only when asked to.
             draws = [cast("Tensor", tree(low, high)) for tree in self._trees]
-        increments = (torch.stack(draws) * sign).to(self._source.device)
+        rows = draws[0] if draws[0].ndim == 4 else torch.stack(draws)
+        increments = (rows * sign).to(self._source.device)
         return increments / (sigma_next - sigma).abs().sqrt()
 
     def _clamp(self, time: float) -> float:

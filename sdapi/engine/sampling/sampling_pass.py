@@ -3,7 +3,6 @@
 Contract: webui-generation 5, 6, 8 and 10.6.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +15,15 @@ from sdapi.engine.job import Job
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.denoise import (
     Blend,
-    Guide,
     LCMDenoiser,
     NoiseDenoiser,
     SigmaDenoiser,
     UNetPredictor,
     check_latent,
 )
-from sdapi.engine.sampling.noise import BrownianNoise, ImageNoise
+from sdapi.engine.sampling.guidance import Guide
+from sdapi.engine.sampling.noise import ImageNoise
+from sdapi.engine.sampling.run_settings import RunSources, sigma_settings, timestep_settings
 from sdapi.engine.sampling.sampler_names import AUTOMATIC, effective_scheduler
 from sdapi.engine.sampling.samplers import (
     CFG_DIVISORS,
@@ -31,8 +31,6 @@ from sdapi.engine.sampling.samplers import (
     SIGMA_SAMPLERS,
     TIMESTEP_SAMPLERS,
     UNIPC,
-    WITHOUT_ETA,
-    Run,
     SigmaRange,
     ddim_timesteps,
     sample_unipc,
@@ -77,6 +75,13 @@ def denoiser_calls(job: Job, steps: int) -> int:
     return steps * 2 if job.sampler.is_second_order else steps
 
 
+def planned_calls(job: Job, start: Start | None) -> int:
+    """The denoiser calls that shares of a run are counted in: of img2img those of its tail."""
+    if start is None:
+        return denoiser_calls(job, job.steps)
+    return denoiser_calls(job, max(img2img_steps(job.steps, start)[1] + 1, 1))
+
+
 def guidance_scale(job: Job) -> float:
     """The CFG scale that a job's sampler works with."""
     return job.cfg_scale / CFG_DIVISORS.get(job.sampler.name, 1.0)
@@ -88,10 +93,13 @@ def run_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
     Returns the latent [B, C, h, w]. Raises `Stopped` or `NanProduced`.
     """
     name = run.job.sampler.name
-    if name in TIMESTEP_SAMPLERS or name == UNIPC:
-        latent = _run_timestep_sampler(run, extra)
-    else:
-        latent = _run_sigma_sampler(run, extra)
+    try:
+        if name in TIMESTEP_SAMPLERS or name == UNIPC:
+            latent = _run_timestep_sampler(run, extra)
+        else:
+            latent = _run_sigma_sampler(run, extra)
+    finally:
+        run.guide.finish()
     if run.checks_nan:
         check_latent(latent)
     return latent
@@ -99,7 +107,7 @@ def run_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
 
 def _run_sigma_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
     job, name = run.job, run.job.sampler.name
-    model = _model_sigmas(run)
+    model, sources = _model_sigmas(run), RunSources(run.noise, run.monitor)
     noise = _scaled_noise(run, extra)
     if run.start is None:
         sigmas = used = schedule_sigmas(job, model, run.components.family, job.steps, extra)
@@ -115,7 +123,7 @@ def _run_sigma_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         bounds = SigmaRange(used[0], used[-2 if len(used) > 1 else -1], len(used) - 1)
         x = run.start.latent + noise * float(used[0])
         x = _with_extra_noise(x, noise, run.start, 1.0, extra)
-    settings = _settings(run, sigmas, extra)
+    settings = sigma_settings(job, sources, sigmas, used, extra)
     kind = LCMDenoiser if isinstance(model, LCMSigmas) else SigmaDenoiser
     denoise = kind(
         run.predict,
@@ -157,7 +165,7 @@ def _run_timestep_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         x = _with_extra_noise(x, noise, run.start, alpha**0.5, extra)
         timesteps = timesteps[:t_enc]
         start = timesteps[-1] / len(alphas) + 1 / len(alphas) if timesteps else 0.0
-    settings = _timestep_settings(run, extra)
+    settings = timestep_settings(job, RunSources(run.noise, run.monitor), extra)
     denoise = NoiseDenoiser(
         run.predict,
         run.guide,
@@ -171,15 +179,6 @@ def _run_timestep_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         return sample_unipc(denoise, x, start, len(timesteps), alphas, settings, unipc)
     run.monitor.begin_sampling(max(len(timesteps) - 1, 1))
     return TIMESTEP_SAMPLERS[job.sampler.name](denoise, x, timesteps, alphas, settings)
-
-
-def _timestep_settings(run: SamplingPass, extra: dict[str, Any]) -> Run:
-    job = run.job
-    takes_eta = job.sampler.name in ("DDIM", "DDIM CFG++")
-    eta = job.options.eta_ddim if job.eta is None else job.eta
-    if takes_eta and eta != 0:
-        extra["Eta DDIM"] = eta
-    return Run(run.noise.next, lambda *_: run.noise.next(), _report(run), eta=eta)
 
 
 def schedule_sigmas(
@@ -201,6 +200,9 @@ def schedule_sigmas(
     rho: float | None = None
     if scheduler.default_rho != -1 and options.rho not in (_LIKE_THE_MODEL, scheduler.default_rho):
         extra["Schedule rho"] = rho = options.rho
+    if scheduler.name == "beta":
+        extra["Beta schedule alpha"] = options.beta_alpha
+        extra["Beta schedule beta"] = options.beta_beta
     request = ScheduleRequest(
         steps=steps + 1 if discard else steps,
         model=model,
@@ -239,42 +241,3 @@ def _scaled_noise(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         return noise
     extra["Noise multiplier"] = run.start.noise_multiplier
     return noise * run.start.noise_multiplier
-
-
-def _settings(run: SamplingPass, sigmas: Tensor, extra: dict[str, Any]) -> Run:
-    job = run.job
-    eta = job.options.eta_ancestral if job.eta is None else job.eta
-    if job.sampler.name not in WITHOUT_ETA and eta != 1.0:
-        extra["Eta"] = eta
-    between = _noise_between(run, sigmas)
-    return Run(
-        noise=run.noise.next,
-        noise_between=between,
-        on_step=_report(run),
-        eta=eta,
-        s_noise=job.s_noise,
-        s_churn=job.s_churn,
-        s_tmin=job.s_tmin,
-        s_tmax=job.s_tmax,
-    )
-
-
-def _noise_between(run: SamplingPass, sigmas: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    is_brownian = "brownian_noise" in run.job.sampler.options
-    if not is_brownian or run.job.options.no_batch_determinism:
-        return lambda *_: run.noise.next()
-    positive = sigmas[sigmas > 0]
-    return BrownianNoise(
-        run.noise.source,
-        run.noise.shape,
-        run.noise.seeds.seeds,
-        float(positive.min()),
-        float(sigmas.max()),
-    )
-
-
-def _report(run: SamplingPass) -> Callable[[int], None]:
-    def on_step(index: int) -> None:
-        run.monitor.sampling_step = index + 1
-
-    return on_step

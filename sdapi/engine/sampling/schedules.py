@@ -24,8 +24,8 @@ class ModelSigmas:
     """The noise levels a model was trained at, and how time steps and sigmas map to each other."""
 
     def __init__(self, alphas_cumprod: Tensor, *, quantize: bool = False) -> None:
-        alphas = alphas_cumprod.detach().float().cpu()
-        #: rising, [1000]
+        alphas = alphas_cumprod.detach().cpu()
+        #: rising, [1000], in the alphas' own type: with downcast ones they are half
         self.sigmas = ((1 - alphas) / alphas) ** 0.5
         self.log_sigmas = self.sigmas.log()
         self.quantize = quantize

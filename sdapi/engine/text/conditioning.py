@@ -80,6 +80,8 @@ class BatchCond:
 
     positive: tuple[tuple[WeightedCond, ...], ...]
     negative: tuple[CondSchedule, ...]
+    #: the encoding of the empty prompt, where conds are padded with it
+    empty: Cond | None = None
 
 
 class Conditioner:
@@ -114,6 +116,10 @@ class Conditioner:
             for prompt in negative_prompts
         )
         return BatchCond(positive, negative)
+
+    def empty(self, options: TextOptions) -> Cond:
+        """The encoding of the empty prompt."""
+        return self._schedule("", Timeline(1), options).at(0)
 
     def _schedule(
         self, prompt: str, timeline: Timeline, options: TextOptions, *, is_negative: bool = False

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageColor
 
-from sdapi.engine.job import InitImages, Job, ModelFile, SamplingOptions, UniPCOptions
+from sdapi.engine.job import Churn, InitImages, Job, ModelFile, SamplingOptions, UniPCOptions
 from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.engine.text.composition import extract_tags, strip_comments
 from sdapi.errors import BadRequest, ModelUnusable, NotBuilt, near_names
@@ -36,6 +36,7 @@ _FRACTIONS = (
     "eta",
     "initial_noise_multiplier",
     "s_churn",
+    "s_min_uncond",
     "s_noise",
     "s_tmin",
     "subseed_strength",
@@ -43,6 +44,7 @@ _FRACTIONS = (
 _RANDN_SOURCES = ("GPU", "CPU", "NV")
 _UNIPC_VARIANTS = ("bh1", "bh2", "vary_coeff")
 _UNIPC_SKIP_TYPES = ("time_uniform", "time_quadratic", "logSNR")
+_NOISE_SCHEDULES = ("Default", "Zero Terminal SNR")
 _EMPHASIS_MODES = ("Original", "No norm", "Ignore", "None")
 LATENT_RESIZE = 3
 _NETWORK_KINDS = ("lora", "lyco", "hypernet")
@@ -50,13 +52,7 @@ _NETWORK_KINDS = ("lora", "lyco", "hypernet")
 _TO_COME_OPTIONS: dict[str, tuple[object, ...]] = {
     "face_restoration": (False,),
     "tiling": (False,),
-    "s_min_uncond": (0,),
-    "skip_early_cond": (0,),
     "token_merging_ratio": (0,),
-    "pad_cond_uncond": (False,),
-    "pad_cond_uncond_v0": (False,),
-    "sd_noise_schedule": ("Default",),
-    "use_downcasted_alpha_bar": (False,),
     "use_old_emphasis_implementation": (False,),
     "sd_vae_encode_method": ("Full",),
     "sd_vae_decode_method": ("Full",),
@@ -130,10 +126,8 @@ class JobBuilder:
             subseed_strength=float(request.subseed_strength or 0),
             seed_resize_from=_seed_resize(request),
             eta=request.eta,
-            s_churn=_option_wins(request.s_churn, options.number("s_churn"), 0.0),
-            s_tmin=_option_wins(request.s_tmin, options.number("s_tmin"), 0.0),
-            s_tmax=_option_wins(request.s_tmax, options.number("s_tmax"), 0.0) or float("inf"),
-            s_noise=_option_wins(request.s_noise, options.number("s_noise"), 1.0),
+            churn=_churn(options, request),
+            s_min_uncond=_or_option(request.s_min_uncond, options, "s_min_uncond"),
             init=_init(request, options, init_images),
             options=sampling_options(options),
         )
@@ -215,7 +209,14 @@ def sampling_options(options: Options) -> SamplingOptions:
         beta_beta=options.number("beta_dist_beta"),
         img2img_fix_steps=options.flag("img2img_fix_steps"),
         img2img_extra_noise=options.number("img2img_extra_noise"),
+        noise_schedule=_choice(options, "sd_noise_schedule", _NOISE_SCHEDULES),
+        use_downcasted_alpha_bar=options.flag("use_downcasted_alpha_bar"),
+        churn=_churn(options),
         batch_cond_uncond=options.flag("batch_cond_uncond"),
+        pad_cond_uncond=options.flag("pad_cond_uncond"),
+        pad_cond_uncond_v0=options.flag("pad_cond_uncond_v0"),
+        s_min_uncond_all=options.flag("s_min_uncond_all"),
+        skip_early_cond=options.number("skip_early_cond"),
         use_old_scheduling=options.flag("use_old_scheduling"),
         clip_skip=_within(options, "CLIP_stop_at_last_layers", _MAX_CLIP_SKIP),
         emphasis=_choice(options, "emphasis", _EMPHASIS_MODES),
@@ -237,7 +238,6 @@ def refuse_what_is_to_come(request: GenerationRequest, options: Options) -> None
     wanted: dict[str, object] = {
         "restore_faces": request.restore_faces,
         "tiling": request.tiling,
-        "s_min_uncond": request.s_min_uncond,
         "refiner_checkpoint": (request.refiner_checkpoint or "None").lower() != "none",
     }
     if isinstance(request, Txt2ImgRequest):
@@ -392,9 +392,18 @@ def _seed_resize(request: GenerationRequest) -> tuple[int, int] | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _option_wins(value: float | None, option: float, default: float) -> float:
-    """The request's value, but an option that is not at its default wins (contract: 5.3)."""
-    return option if value is None or option != default else value
+def _churn(options: Options, request: GenerationRequest | None = None) -> Churn:
+    """The churn settings of a request, else of the options; those of the options without one."""
+    return Churn(
+        _or_option(request and request.s_churn, options, "s_churn"),
+        _or_option(request and request.s_tmin, options, "s_tmin"),
+        _or_option(request and request.s_tmax, options, "s_tmax") or float("inf"),
+        _or_option(request and request.s_noise, options, "s_noise"),
+    )
+
+
+def _or_option(value: float | None, options: Options, key: str) -> float:
+    return options.number(key) if value is None else value
 
 
 def _init(

@@ -80,7 +80,6 @@ WITH_S_NOISE = WITH_CHURN | {
     "DPM++ 2M SDE",
     "DPM++ 2M SDE Heun",
     "DPM++ 3M SDE",
-    "Restart",
 }
 #: What the request's CFG scale is divided by.
 CFG_DIVISORS = {"DDIM CFG++": 12.5}

@@ -151,7 +151,6 @@ def test_unknown_choice_of_an_option_is_refused_with_the_known_ones(builder: Job
     [
         ("restore_faces", True),
         ("tiling", True),
-        ("s_min_uncond", 1.5),
         ("refiner_checkpoint", "one"),
         ("enable_hr", True),
     ],
@@ -163,7 +162,7 @@ def test_field_that_is_still_to_come_is_named(builder: JobBuilder, name: str, va
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("restore_faces", False), ("s_min_uncond", 0), ("refiner_checkpoint", "None")],
+    [("restore_faces", False), ("refiner_checkpoint", "None")],
 )
 def test_field_that_would_change_nothing_is_taken(builder: JobBuilder, name: str, value: Any):
     assert txt2img(builder, **{name: value}).job.steps == 50
