@@ -21,9 +21,9 @@ PLAIN: Mapping[str, Colour] = {
 }
 SKIN: Mapping[str, Colour] = {
     "fair": (0.97, 0.80, 0.71),
-    "tan": (0.82, 0.60, 0.43),
-    "brown": (0.60, 0.40, 0.28),
-    "dark": (0.38, 0.24, 0.18),
+    "tan": (0.84, 0.62, 0.45),
+    "brown": (0.66, 0.45, 0.32),
+    "dark": (0.47, 0.30, 0.22),
 }
 HAIR: Mapping[str, Colour] = {
     "black": (0.06, 0.05, 0.06),

@@ -7,7 +7,7 @@ import numpy as np
 from tools.demo_model.pictures.palette import EYES, HAIR, PLAIN, SKIN, Colour, shade
 
 FRAMINGS = ("close-up", "portrait", "upper body")
-_FRAMING_SCALE = {"close-up": (0.70, 0.75), "portrait": (0.60, 0.67), "upper body": (0.48, 0.54)}
+_FRAMING_SCALE = {"close-up": (0.70, 0.75), "portrait": (0.60, 0.67), "upper body": (0.50, 0.56)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +87,13 @@ def draw_identity(rng: np.random.Generator) -> Identity:
         eyes_name=eyes_name,
         eyes=shade(EYES[eyes_name], rng),
         has_beard=kind == "man" and bool(rng.random() < 0.3),
-        has_glasses=bool(rng.random() < 0.18),
-        has_fringe=bool(rng.random() < (0.4 if is_female or is_child else 0.15)),
+        has_glasses=bool(rng.random() < 0.15),
+        has_fringe=bool(rng.random() < (0.35 if is_female or is_child else 0.12)),
         width=u(0.71, 0.77) + 0.03 * is_child,
         jaw=u(0.12, 0.24) if is_female or is_child else u(0.04, 0.16),
         eye_spread=u(0.285, 0.33),
         eye_size=u(0.135, 0.155) + (0.018 if is_child else 0.008 * is_female),
-        eye_line=u(0.02, 0.08) + 0.06 * is_child,
+        eye_line=u(0.02, 0.08) + 0.03 * is_child,
         brow_height=u(0.16, 0.20) + 0.015 * is_female,
         brow_weight=u(0.018, 0.026) if is_female or is_child else u(0.028, 0.040),
         brow_tilt=u(-0.08, 0.12),
@@ -116,18 +116,18 @@ def draw_view(rng: np.random.Generator) -> View:
     framing = str(rng.choice(FRAMINGS, p=[0.25, 0.55, 0.20]))
     scale = float(rng.uniform(*_FRAMING_SCALE[framing]))
     shirt_name, background_name = rng.choice(list(PLAIN)), rng.choice(list(PLAIN))
-    around, up = rng.uniform(-1.0, 1.0), rng.uniform(0.1, 0.8)
+    around, up = rng.uniform(-0.6, 0.6), rng.uniform(0.1, 0.5)
     lift = 0.12 if framing == "upper body" else 0.0
     light = (np.sin(around) * np.cos(up), -np.sin(up), np.cos(around) * np.cos(up))
     return View(
         framing=framing,
-        yaw=float(np.clip(rng.normal(0.0, 0.18), -0.38, 0.38)),
-        pitch=float(np.clip(rng.normal(0.0, 0.08), -0.18, 0.18)),
-        roll=float(np.clip(rng.normal(0.0, 0.06), -0.15, 0.15)),
+        yaw=float(np.clip(rng.normal(0.0, 0.15), -0.3, 0.3)),
+        pitch=float(np.clip(rng.normal(0.03, 0.06), -0.08, 0.15)),
+        roll=float(np.clip(rng.normal(0.0, 0.05), -0.12, 0.12)),
         centre=(float(rng.normal(0.0, 0.04)), float(rng.uniform(-0.10, -0.03)) - lift),
         scale=scale,
         light=(float(light[0]), float(light[1]), float(light[2])),
-        ambient=float(rng.uniform(0.46, 0.58)),
+        ambient=float(rng.uniform(0.49, 0.56)),
         gaze=(float(rng.normal(0.0, 0.018)), float(rng.normal(0.0, 0.006))),
         smile=float(rng.choice([0.0, 0.1, 0.8, 1.0])),
         shirt_name=str(shirt_name),

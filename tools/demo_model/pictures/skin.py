@@ -29,7 +29,7 @@ def paint_skin(face: Surface, who: Identity, view: View) -> Array:
     lips = y - mouth_height(x, who, view.smile)
     width = who.mouth_width * (1.0 + 0.15 * view.smile)
     if who.has_beard:
-        albedo = mix(albedo, hair * 0.5 + skin * 0.22, _beard(x, y, lips, who))
+        albedo = mix(albedo, hair * 0.5 + skin * 0.30, _beard(x, y, lips, who))
     arch = np.sqrt(np.clip(1.0 - (x / width) ** 2, 0.0, 1.0))
     dip = 1.0 - 0.3 * bump(x, 0.0 * x, 0.04, 1.0)
     height = who.lip_height * arch * np.where(lips < 0.0, 0.8 * dip, 1.1)
@@ -38,7 +38,7 @@ def paint_skin(face: Surface, who: Identity, view: View) -> Array:
     albedo = mix(albedo, lip * 0.92, inside)
     line = smoothstep(0.016, 0.006, np.abs(lips)) * smoothstep(1.08, 0.98, side / width)
     albedo = mix(albedo, lip * 0.3, 0.85 * line)
-    return mix(albedo, hair * 0.45 + skin * 0.06, _brows(side, y, who))
+    return mix(albedo, hair * 0.40, _brows(side, y, who))
 
 
 def _brows(side: Array, y: Array, who: Identity) -> Array:
@@ -72,7 +72,8 @@ def paint_eyes(colour: Array, face: Surface, who: Identity, view: View) -> Array
         gaze_x, gaze_y = view.gaze[0] / who.eye_size, view.gaze[1] / who.eye_size
         far = np.hypot(x - gaze_x, y - gaze_y + 0.03)
         shadow = 1.0 - 0.35 * smoothstep(0.30, 0.0, y - upper)
-        eye = np.broadcast_to(_WHITE_OF_EYE, colour.shape) * (lit * shadow)[..., None]
+        white = _WHITE_OF_EYE * (0.72 + 0.28 * who.skin[0])
+        eye = np.broadcast_to(white, colour.shape) * (lit * shadow)[..., None]
         iris = as_array(who.eyes) * (0.75 + 0.6 * smoothstep(0.1, 0.4, far))[..., None]
         eye = mix(eye, iris, smoothstep(0.47, 0.39, far))
         eye = mix(eye, _DARK, smoothstep(0.21, 0.15, far))
@@ -92,7 +93,7 @@ def paint_glasses(colour: Array, face: Surface, who: Identity) -> Array:
     """Round dark rims with a bridge and arms."""
     side = np.abs(face.x)
     ring = np.hypot((side - who.eye_spread) / 1.08, face.y - who.eye_line - 0.02)
-    rim = smoothstep(0.026, 0.012, np.abs(ring - 0.215))
+    rim = smoothstep(0.022, 0.010, np.abs(ring - 0.220))
     level = smoothstep(0.022, 0.010, np.abs(face.y - who.eye_line + 0.01))
     bridge = level * (side < who.eye_spread - 0.20)
     arms = level * (side > who.eye_spread + 0.22)
@@ -107,7 +108,7 @@ def hair_on_head(face: Surface, who: Identity) -> Array:
     from_part = np.abs(face.x - who.part * who.width)
     line = -0.60 + 0.55 * (from_part / 0.8) ** 2
     if who.has_fringe:
-        line = np.maximum(line, -0.30 + 0.10 * (face.x / 0.7) ** 2 + 0.02 * np.sin(26.0 * face.x))
+        line = np.maximum(line, -0.42 + 0.10 * (face.x / 0.7) ** 2 + 0.02 * np.sin(26.0 * face.x))
     top = smoothstep(0.03, -0.03, face.y - line)
     sideburn = {"short": 0.12, "medium": 0.9, "long": 0.9}[who.hair_length]
     behind = smoothstep(0.34, 0.26, face.z + 0.10 * face.y) * smoothstep(
