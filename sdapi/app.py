@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
@@ -14,7 +14,17 @@ from starlette.middleware.cors import CORSMiddleware
 from sdapi import __version__
 from sdapi.middleware import BodyLimit, Gate, RequestLog
 from sdapi.problems import install_handlers
-from sdapi.routes import catalog, extras, generation, progress, system
+from sdapi.routes import (
+    catalog,
+    extras,
+    generation,
+    gradio,
+    internal,
+    options,
+    progress,
+    server,
+    system,
+)
 from sdapi.services.container import Services
 from sdapi.services.jobs.worker import EngineMaker, TorchEngines
 from sdapi.settings import Settings
@@ -55,16 +65,8 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     app.state.is_busy = lambda: services.tasks.running is not None
     app.state.interrupt = services.tasks.interrupt_running
 
-    for router in (
-        generation.router,
-        extras.router,
-        catalog.router,
-        progress.router,
-        system.router,
-    ):
+    for router in _routers(settings):
         app.include_router(router)
-    if settings.webui:
-        app.include_router(system.page)
     _add_docs(app)
     install_handlers(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
@@ -79,6 +81,24 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     )
     app.add_middleware(RequestLog, prints=settings.api_log)
     return app
+
+
+def _routers(settings: Settings) -> list[APIRouter]:
+    """The routes that flags allow."""
+    routers = [
+        generation.router,
+        extras.router,
+        catalog.router,
+        options.router,
+        progress.router,
+        server.router,
+        system.router,
+    ]
+    if settings.api_server_stop:
+        routers.append(server.stop_router)
+    if settings.webui:
+        routers += [system.page, internal.router, gradio.router]
+    return routers
 
 
 def _add_docs(app: FastAPI) -> None:

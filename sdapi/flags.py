@@ -169,12 +169,12 @@ WEBUI_FLAGS = (
     _acts("--port", _I, None, "port to listen on (7860)"),
     _ignored("--show-negative-prompt", _S, False, _NO_GRADIO),
     _ignored("--ui-config-file", _P, "ui-config.json", _NO_GRADIO),
-    _later("--hide-ui-dir-config", _S, False, "folders cannot be changed through options"),
-    _acts("--freeze-settings", _S, False, "requests cannot change the options that stay"),
-    _later(
+    _acts("--hide-ui-dir-config", _S, False, "folders cannot be changed through options"),
+    _acts("--freeze-settings", _S, False, "requests cannot change options"),
+    _acts(
         "--freeze-settings-in-sections", _T, None, "sections (a,b) whose options cannot be changed"
     ),
-    _later("--freeze-specific-settings", _T, None, "options (a,b) that cannot be changed"),
+    _acts("--freeze-specific-settings", _T, None, "options (a,b) that cannot be changed"),
     _acts("--ui-settings-file", _P, "config.json", "file of the options"),
     _ignored("--gradio-debug", _S, False, _NO_GRADIO),
     _ignored("--gradio-auth", _T, None, "it protects nothing here, use --api-auth or --token"),
@@ -212,8 +212,8 @@ WEBUI_FLAGS = (
     _acts("--no-hashing", _S, False, "do not compute sha256 of checkpoints"),
     _acts("--no-download-sd-model", _S, False, "accepted: nothing is downloaded unless asked for"),
     _acts("--subpath", _T, None, "path prefix under which a proxy shows this server"),
-    _later("--add-stop-route", _S, False, "old name of --api-server-stop"),
-    _later("--api-server-stop", _S, False, "the API may stop and restart the server"),
+    _acts("--add-stop-route", _S, False, "old name of --api-server-stop"),
+    _acts("--api-server-stop", _S, False, "the API may stop and restart the server"),
     _acts("--timeout-keep-alive", _I, 30, "seconds an idle connection is kept"),
     _acts("--disable-all-extensions", _S, False, "accepted: there are built-in extensions only"),
     _acts("--disable-extra-extensions", _S, False, "accepted: there are built-in extensions only"),

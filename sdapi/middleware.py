@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 #: Open to everyone: a load balancer asks them, and they tell nothing.
 _HEALTH = ("/healthz", "/readyz")
+#: where credentials come from
+_LOGIN = "/login"
 
 
 class BodyTooLarge(BadRequest):
@@ -98,7 +100,7 @@ class Gate:
         if path in _HEALTH:
             await self.app(scope, receive, send)
             return
-        error = self._refusal(scope)
+        error = self._refusal(scope, path)
         if error is None:
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -110,11 +112,14 @@ class Gate:
                 response.headers["www-authenticate"] = 'Basic realm="sdapi"'
             await response(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> SDAPIError | None:
+    def _refusal(self, scope: Scope, path: str) -> SDAPIError | None:
+        headers = Headers(scope=scope)
         try:
-            self.credentials.check(Headers(scope=scope).get("authorization"))
+            self.credentials.check(headers.get("authorization"))
         except Unauthorized as error:
-            return error
+            has_session = self.credentials.user_of_cookies(headers.get("cookie")) is not None
+            if not has_session and path != _LOGIN:
+                return error
         if self.state.is_stopping:
             return ShuttingDown("the server is shutting down")
         return None

@@ -5,9 +5,11 @@ import binascii
 import hashlib
 import hmac
 import os
+from http.cookies import CookieError, SimpleCookie
 from pathlib import Path, PurePosixPath
 
 from sdapi.errors import BadRequest, PathNotAllowed, Unauthorized
+from sdapi.sessions import SESSION_COOKIE, Sessions
 from sdapi.settings import Settings
 
 NOT_AUTHENTICATED = "Not authenticated"
@@ -32,6 +34,7 @@ class Credentials:
         self._users = [(_bytes(user), _bytes(password)) for user, password in settings.api_auth]
         self._token = settings.token
         self._service_tokens = dict(settings.service_tokens)
+        self._sessions = Sessions()
 
     @property
     def is_open(self) -> bool:
@@ -68,6 +71,18 @@ class Credentials:
         except Unauthorized:
             return None
         return user.decode(errors="replace") if self._is_user(user, password) else None
+
+    def log_in(self, user: str, password: str) -> str | None:
+        """A session for the right name and password, as the value of a cookie."""
+        return self._sessions.open(user) if self._is_user(_bytes(user), _bytes(password)) else None
+
+    def user_of_cookies(self, cookies: str | None) -> str | None:
+        """The user of the session in a `Cookie` header."""
+        try:
+            morsel = SimpleCookie(cookies or "").get(SESSION_COOKIE)
+        except CookieError:
+            return None
+        return self._sessions.user_of(morsel.value) if morsel is not None else None
 
     def _tokens_for(self, service: str | None) -> list[str]:
         own = self._service_tokens.get(service) if service is not None else None

@@ -5,7 +5,14 @@ from fastapi import APIRouter
 
 from sdapi.engine.sampling.sampler_names import SAMPLERS, SCHEDULERS
 from sdapi.routes import ServicesDep
-from sdapi.schemas.catalog import SamplerItem, SchedulerItem, SDModelItem, SDVaeItem
+from sdapi.schemas.catalog import (
+    PromptStyleItem,
+    SamplerItem,
+    SchedulerItem,
+    SDModelItem,
+    SDVaeItem,
+)
+from sdapi.services.catalog.styles import listed_styles
 
 router = APIRouter(prefix="/sdapi/v1", tags=["catalog"])
 
@@ -58,3 +65,19 @@ async def schedulers() -> list[SchedulerItem]:
 async def refresh_checkpoints(services: ServicesDep) -> None:
     """Look for checkpoints and VAEs on disk again."""
     await anyio.to_thread.run_sync(services.catalog.refresh)
+
+
+@router.post("/refresh-vae")
+async def refresh_vae(services: ServicesDep) -> None:
+    """Look for checkpoints and VAEs on disk again."""
+    await anyio.to_thread.run_sync(services.catalog.refresh)
+
+
+@router.get("/prompt-styles")
+async def prompt_styles(services: ServicesDep) -> list[PromptStyleItem]:
+    """The styles of `styles.csv`; with several files each begins with a row of its name."""
+    files = services.settings.styles_files
+    return [
+        PromptStyleItem(name=name, prompt=prompt, negative_prompt=negative)
+        for name, prompt, negative in await anyio.to_thread.run_sync(listed_styles, files)
+    ]

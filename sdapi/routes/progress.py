@@ -43,6 +43,8 @@ async def interrupt(services: ServicesDep, id_task: str | None = None) -> dict[s
     task = _task(services, id_task)
     if task is not None:
         services.tasks.cancel(task)
+    else:
+        services.tasks.idle_monitor.interrupted.set()  # shown, and without effect on later jobs
     return {}
 
 
@@ -50,8 +52,8 @@ async def interrupt(services: ServicesDep, id_task: str | None = None) -> dict[s
 async def skip(services: ServicesDep, id_task: str | None = None) -> None:
     """Cut the current batch short; the job's next batch runs."""
     task = _task(services, id_task)
-    if task is not None:
-        task.monitor.skipped.set()
+    monitor = services.tasks.idle_monitor if task is None else task.monitor
+    monitor.skipped.set()
 
 
 def _task(services: Services, id_task: str | None) -> Task | None:
@@ -83,14 +85,11 @@ def _state(task: Task) -> ProgressState:
 
 def _idle_state(services: Services) -> ProgressState:
     """Zeros, but for what the last job left behind, as the webui has it."""
-    task = services.tasks.latest
-    if task is None:
-        return ProgressState()
-    monitor = task.monitor
+    task, monitor = services.tasks.latest, services.tasks.idle_monitor
     return ProgressState(
         skipped=monitor.skipped.is_set(),
         interrupted=monitor.interrupted.is_set(),
-        job_timestamp=_timestamp(task),
+        job_timestamp="0" if task is None else _timestamp(task),
         job_no=monitor.job_no,
         sampling_step=monitor.sampling_step,
         sampling_steps=monitor.sampling_steps,

@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
+import secrets
 import threading
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from sdapi.engine.job import ModelFile
 from sdapi.errors import NoDevice, SDAPIError, ShuttingDown
 from sdapi.options import Options
 from sdapi.security import Credentials
-from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog
+from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog, Checkpoint
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.fetch import Fetcher
 from sdapi.services.generation.init_images import ImageLoader
@@ -19,7 +21,9 @@ from sdapi.services.jobs.previews import Previews
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import TaskRegistry
 from sdapi.services.jobs.worker import EngineMaker, Worker
+from sdapi.services.option_changes import OptionChanges
 from sdapi.services.server_options import ServerOptions
+from sdapi.services.startup import Startup
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,14 +46,23 @@ class Services:
     #: makes the engines; tests give a fake
     engines: EngineMaker
     workers: list[Worker] = field(default_factory=list[Worker])
+    option_changes: OptionChanges = field(init=False)
+    startup: Startup = field(default_factory=Startup)
+    #: another one after each start, for pages that notice
+    app_id: int = field(default_factory=lambda: secrets.randbits(63))
     _starter: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        self.option_changes = OptionChanges(
+            self.settings, self.options, self.catalog, self.hashes, self.preload
+        )
 
     @classmethod
     def build(cls, settings: Settings, engines: EngineMaker) -> "Services":
         """Read what is on disk and wire everything together; no thread runs yet."""
-        options = ServerOptions(Options.load(settings.options_file))
         hashes = HashCache(settings.data_dir)
         catalog = Catalog(settings, hashes)
+        options = ServerOptions(_first_options(settings, catalog), settings.options_file)
         tasks, scheduler = TaskRegistry(), Scheduler(settings.queue_limit)
         images = ImageLoader(Fetcher(settings))
         generation = GenerationService(settings, options, catalog, hashes, tasks, scheduler, images)
@@ -80,6 +93,25 @@ class Services:
         """Whether some worker can take jobs."""
         return any(worker.is_ready for worker in self.workers)
 
+    def preload(self, checkpoint: Checkpoint) -> None:
+        """Let the first worker load a checkpoint before its next job."""
+        try:
+            file = ModelFile.of(checkpoint.path, checkpoint.sidecar)
+        except OSError:
+            return  # gone meanwhile; the next job says so
+        for worker in self.workers[:1]:
+            worker.request_load(file)
+
+    def reload_checkpoint(self) -> None:
+        """Load the configured checkpoint ahead of the next job; raises `NoCheckpoint`."""
+        configured = self.options.current.text("sd_model_checkpoint")
+        self.preload(self.catalog.default_checkpoint(configured))
+
+    def unload_checkpoint(self) -> None:
+        """Let every worker drop its models before its next job, which loads what it needs."""
+        for worker in self.workers:
+            worker.request_clear()
+
     async def drain(self) -> None:
         """Refuse new jobs and those that wait, and let those that run finish."""
         self._refuse(ShuttingDown("the server is shutting down"))
@@ -104,7 +136,8 @@ class Services:
 
     def _start_workers(self) -> None:
         try:
-            names = self.engines.device_names(self.settings)
+            with self.startup.part("import torch, find devices"):
+                names = self.engines.device_names(self.settings)
         except Exception as error:
             log.exception("no device can be used")
             self._refuse(_no_device(error))
@@ -134,6 +167,8 @@ class Services:
         try:
             configured = self.options.current.text("sd_model_checkpoint")
             checkpoint = self.catalog.default_checkpoint(configured)
+            if not self.settings.no_hashing and checkpoint.path.is_file():
+                self.hashes.compute(checkpoint.path)
             return ModelFile.of(checkpoint.path, checkpoint.sidecar)
         except (SDAPIError, OSError):
             return None
@@ -145,6 +180,18 @@ class Services:
             log.warning("no checkpoint yet: put one into %s", folder)
         elif checkpoints[0].path == DEMO_CHECKPOINT:
             log.warning("drawing with the demo checkpoint: %s is empty", folder)
+
+
+def _first_options(settings: Settings, catalog: Catalog) -> Options:
+    """The options file's, with `--ckpt` as the checkpoint when it is there."""
+    options = Options.load(settings.options_file)
+    if not settings.ckpt:
+        return options
+    try:
+        checkpoint = catalog.closest_checkpoint(Path(settings.ckpt).name)
+    except SDAPIError:
+        return options
+    return options.overlay({"sd_model_checkpoint": checkpoint.title})
 
 
 def _no_device(error: Exception) -> NoDevice:

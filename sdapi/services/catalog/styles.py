@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 _PLACE = "{prompt}"
+_DIVIDER_WIDTH = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,20 @@ def read_styles(path: Path) -> Iterator[Style]:
         if name and not name.startswith("#"):
             prompt = row.get("prompt") if "prompt" in row else row.get("text")
             yield Style(name, prompt or "", row.get("negative_prompt") or "")
+
+
+def listed_styles(paths: Sequence[Path]) -> list[tuple[str, str | None, str | None]]:
+    """Name, prompt and negative prompt of every style, for the listing.
+
+    With more than one file each begins with a divider, whose texts are None.
+    """
+    files = [path for path in paths if path.is_file()]
+    rows: list[tuple[str, str | None, str | None]] = []
+    for path in files:
+        if len(files) > 1:
+            rows.append((f" {path.stem.upper()} ".center(_DIVIDER_WIDTH, "-"), None, None))
+        rows += [(style.name, style.prompt, style.negative) for style in Styles.load(path)]
+    return rows
 
 
 def merge(prompt: str, texts: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ import secrets
 import string
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,6 +16,8 @@ from sdapi.engine.monitor import Monitor
 from sdapi.errors import Conflict, SDAPIError
 
 _KEPT = 1000
+#: ended jobs whose mean duration is shown
+_DURATIONS = 16
 _ID_LETTERS = string.ascii_uppercase + string.digits
 _ID_LENGTH = 7
 
@@ -66,6 +68,9 @@ class TaskRegistry:
         self._numbers = itertools.count(1)
         self._running: list[Task] = []
         self._latest: Task | None = None
+        self._idle = Monitor()
+        #: seconds of the latest jobs that ended
+        self._durations: deque[float] = deque(maxlen=_DURATIONS)
 
     def create(self, kind: str, task_id: str | None = None, uid: str | None = None) -> Task:
         """A new queued task; raises `Conflict` while one of the same id waits or runs."""
@@ -96,6 +101,17 @@ class TaskRegistry:
         return self._latest
 
     @property
+    def idle_monitor(self) -> Monitor:
+        """What is shown, and what interrupts are remembered in, while nothing runs."""
+        return self._idle if self._latest is None else self._latest.monitor
+
+    @property
+    def mean_duration_s(self) -> float:
+        """How long the latest jobs took, from start to end; 0 before the first."""
+        with self._lock:
+            return sum(self._durations) / len(self._durations) if self._durations else 0.0
+
+    @property
     def open_count(self) -> int:
         with self._lock:
             return sum(task.is_open for task in self._tasks.values())
@@ -123,6 +139,7 @@ class TaskRegistry:
             task.monitor.latent = None
             task.job = None
             self._running.remove(task)
+            self._durations.append(task.finished - (task.started or task.finished))
             future, task.future, task.on_done = task.future, None, None
         if future is None:
             return

@@ -72,6 +72,8 @@ class Worker:
         self._on_failed = on_failed
         self._stop = threading.Event()
         self._wants_clear = threading.Event()
+        #: a checkpoint to load before the next job; a later one replaces it
+        self._wanted: ModelFile | None = None
         self._thread = threading.Thread(target=self._run, name=f"sdapi-{name}", daemon=True)
         #: monotonic time of the last sign of life; 0 before the engine is there
         self.last_beat = 0.0
@@ -91,6 +93,10 @@ class Worker:
     def request_clear(self) -> None:
         """Drop cached models before the next job."""
         self._wants_clear.set()
+
+    def request_load(self, checkpoint: ModelFile) -> None:
+        """Load a checkpoint once no job runs; a failure is only logged."""
+        self._wanted = checkpoint
 
     @property
     def is_ready(self) -> bool:
@@ -113,20 +119,27 @@ class Worker:
             if self._wants_clear.is_set():
                 self._wants_clear.clear()
                 engine.clear()
+            if (wanted := self._wanted) is not None:
+                self._wanted = None
+                self._load(engine, wanted)
             task = self._scheduler.take(lambda t: _is_loaded(engine, t), _POLL_S)
             if task is not None:
                 self._do(engine, task)
 
     def _warm_up(self, engine: JobRunner) -> None:
         checkpoint = self._first_checkpoint()
-        if checkpoint is None:
-            return
+        if checkpoint is not None:
+            self._load(engine, checkpoint)
+
+    @staticmethod
+    def _load(engine: JobRunner, checkpoint: ModelFile) -> None:
+        """Load ahead of the first job that needs it, which tells its caller what is wrong."""
         try:
             engine.load(checkpoint)
         except SDAPIError as error:
-            log.warning("the first checkpoint cannot be loaded: %s", error)
+            log.warning("%s cannot be loaded: %s", checkpoint.path, error)
         except Exception:
-            log.exception("the first checkpoint cannot be loaded: %s", checkpoint.path)
+            log.exception("%s cannot be loaded", checkpoint.path)
 
     def _do(self, engine: JobRunner, task: Task) -> None:
         job = task.job

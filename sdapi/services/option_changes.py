@@ -1,0 +1,101 @@
+"""`GET` and `POST /sdapi/v1/options`: what is shown, and what a request may change.
+
+Contract: webui-api 12.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio.to_thread
+
+from sdapi.errors import BadRequest, SDAPIError, UnknownName, near_names
+from sdapi.options import option_specs
+from sdapi.services.catalog.catalog import Catalog, Checkpoint
+from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.option_sections import FOLDER_OPTIONS, HIDDEN, section_of_option
+from sdapi.services.server_options import ServerOptions
+from sdapi.settings import Settings
+
+#: How long a change of the checkpoint waits for the hash that its title shows.
+_HASH_WAIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class OptionChanges:
+    """Shows the server's options and changes them. A running job keeps those it was made with."""
+
+    settings: Settings
+    options: ServerOptions
+    catalog: Catalog
+    hashes: HashCache
+    #: told of another checkpoint, so that an idle worker can load it before the next job
+    preload: Callable[[Checkpoint], None]
+
+    def shown(self) -> dict[str, object]:
+        """Every option as the webui shows it: whole numbers as floats, the checkpoint's title."""
+        options = self.options.current
+        shown = {key: _as_shown(key, options[key]) for key in options}
+        try:
+            checkpoint = self.catalog.default_checkpoint(options.text("sd_model_checkpoint"))
+        except SDAPIError:
+            return shown
+        shown["sd_model_checkpoint"] = checkpoint.title
+        shown["sd_checkpoint_hash"] = checkpoint.sha256 or ""
+        return shown
+
+    async def apply(self, values: Mapping[str, Any]) -> None:
+        """Change options for later jobs and write the options file; all of them or none.
+
+        Raises `UnknownName` for a key, checkpoint or VAE that is not there, `BadRequest` with
+        `--freeze-settings` or for a value that an option's readers cannot use.
+        """
+        if self.settings.freeze_settings:
+            raise BadRequest("changing settings is disabled")
+        known = option_specs()
+        for key in values:
+            if key not in known:
+                raise UnknownName(f"'{key}' is not an option; near names: {near_names(key, known)}")
+        allowed = {key: value for key, value in values.items() if not self._is_fixed(key)}
+        checkpoint = self._checkpoint(allowed)
+        self._check_vae(allowed)
+        if checkpoint is not None:
+            if not self.settings.no_hashing and checkpoint.path.is_file():
+                await self.hashes.wait(checkpoint.path, _HASH_WAIT_S)
+            allowed["sd_model_checkpoint"] = self.catalog.with_hash(checkpoint).title
+        await anyio.to_thread.run_sync(self.options.change_and_save, allowed)
+        if checkpoint is not None:
+            self.preload(checkpoint)
+
+    def _is_fixed(self, key: str) -> bool:
+        """Whether a request cannot change an option; such keys are passed over without a word."""
+        settings, section = self.settings, section_of_option()[key]
+        return (
+            option_specs()[key].restricted
+            or section == HIDDEN
+            or section in settings.freeze_settings_in_sections
+            or key in settings.freeze_specific_settings
+            or (settings.hide_ui_dir_config and key in FOLDER_OPTIONS)
+        )
+
+    def _checkpoint(self, values: Mapping[str, Any]) -> Checkpoint | None:
+        name = values.get("sd_model_checkpoint")
+        return None if name is None else self.catalog.checkpoint(str(name))
+
+    def _check_vae(self, values: Mapping[str, Any]) -> None:
+        name = values.get("sd_vae")
+        if name is not None and not self.catalog.has_vae(str(name)):
+            names = ["Automatic", "None", *(vae.name for vae in self.catalog.vaes)]
+            raise UnknownName(f"VAE '{name}' not found; there are {near_names(str(name), names)}")
+
+
+def _as_shown(key: str, value: object) -> object:
+    """A value through the reference's answer schema: there an integer default means a float."""
+    default = option_specs()[key].default
+    is_whole = isinstance(default, int) and not isinstance(default, bool) and default != 0
+    if not is_whole or isinstance(value, bool):
+        return value
+    try:
+        return float(value)  # pyright: ignore[reportArgumentType] (what it cannot take it says)
+    except (TypeError, ValueError):
+        return value
