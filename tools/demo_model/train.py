@@ -14,6 +14,7 @@ from torch import nn
 
 from tools.demo_model.training.decoder import DecoderPlan, train_decoder
 from tools.demo_model.training.diffusion import DiffusionPlan, train_diffusion
+from tools.demo_model.training.text import TextPlan, train_text
 from tools.demo_model.training.vae import VaePlan, train_vae
 
 
@@ -28,7 +29,7 @@ def weights_hash(model: nn.Module) -> str:
 def read_arguments() -> argparse.Namespace:
     """Options that are not given keep the plan's defaults."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("vae", "diffusion", "decoder"))
+    parser.add_argument("stage", choices=("vae", "text", "diffusion", "decoder"))
     parser.add_argument("--folder", type=Path, default=Path("demo_train"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -36,8 +37,18 @@ def read_arguments() -> argparse.Namespace:
     for name in ("size", "pictures", "steps", "until", "batch", "workers", "seed"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--rate", type=float)
-    parser.add_argument("--start-from", type=Path, help="averaged weights of a run at another size")
-    return parser.parse_args()
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="vae: a checkpoint whose VAE is trained on; diffusion: a run's averaged weights",
+    )
+    parser.add_argument(
+        "--bf16", action="store_true", default=None, help="bfloat16 products; the default on a GPU"
+    )
+    arguments = parser.parse_args()
+    if arguments.device == "cuda":
+        arguments.bf16 = True
+    return arguments
 
 
 def given(plan: type, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -55,6 +66,8 @@ def main() -> None:
     model: nn.Module
     if arguments.stage == "vae":
         model = train_vae(VaePlan(**given(VaePlan, arguments)))
+    elif arguments.stage == "text":
+        model = train_text(TextPlan(**given(TextPlan, arguments)))
     elif arguments.stage == "diffusion":
         model = train_diffusion(DiffusionPlan(**given(DiffusionPlan, arguments))).networks
     else:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tools.demo_model.pictures.attributes import UNNAMED, named_attributes
 from tools.demo_model.pictures.captions import caption_nothing, caption_portrait, caption_still
 from tools.demo_model.pictures.dataset import TRAIN, Portrait, draw_sample, render
 from tools.demo_model.pictures.objects import FLATS, SOLIDS, Still, draw_still, render_still
@@ -82,6 +83,34 @@ def test_captions_name_only_what_was_drawn():
         assert (" hair" in text) <= (f"{who.hair_name} hair" in text)
         assert ("background" in text) <= (f"{view.background_name} background" in text)
         assert (" skin" in text) <= (f"{who.skin_name} skin" in text)
+
+
+def test_words_of_a_caption_are_read_back():
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        who, view = draw_person(seed)
+        named = named_attributes(caption_portrait(who, view, rng))
+        drawn = {
+            "hair": who.hair_name,
+            "length": who.hair_length.replace("medium", "shoulder-length"),
+            "skin": who.skin_name,
+            "eyes": who.eyes_name,
+            "shirt": view.shirt_name,
+            "background": view.background_name,
+        }
+        assert all(named[attribute] in (UNNAMED, value) for attribute, value in drawn.items())
+        assert named["shape"] == named["colour"] == named["size"] == UNNAMED
+
+
+def test_words_of_an_object_caption_are_read_back():
+    named = named_attributes("a photo of a big red sphere, blue background")
+
+    assert {a: value for a, value in named.items() if value} == {
+        "shape": "ball|sphere",
+        "colour": "red",
+        "size": "big",
+        "background": "blue",
+    }
 
 
 def test_captions_of_one_picture_vary():

@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from tools.demo_model.networks.models import make_vae  # noqa: E402  torch may be missing
+from tools.demo_model.networks.models import make_text_encoder, make_vae  # noqa: E402  torch may be missing
 from tools.demo_model.networks.soft_norm import harden, set_soft_eps, soften  # noqa: E402
 from tools.demo_model.networks.vae_start import carry_colours  # noqa: E402
+from tools.demo_model.pictures.attributes import VALUES  # noqa: E402
 from tools.demo_model.pictures.dataset import UNSEEN, draw_sample, render  # noqa: E402
-from tools.demo_model.training.diffusion import loss_weight  # noqa: E402
+from tools.demo_model.training.diffusion import loss_weight, spread_times  # noqa: E402
 from tools.demo_model.training.run_folder import learning_rate  # noqa: E402
+from tools.demo_model.training.text import Reader, TextPlan, draw_lesson  # noqa: E402
 from tools.demo_model.training.vae import (  # noqa: E402
     normalise_latents,
     psnr,
@@ -70,7 +73,28 @@ def test_learning_rate_rises_stays_and_fades():
 def test_loss_weighs_hidden_colours_more_than_nearly_clean_latents():
     weights = loss_weight(torch.tensor([0.005, 0.1, 1.0, 50.0]))
 
-    assert weights.tolist() == pytest.approx([25.0, 11.0, 2.0, 0.102])
+    assert weights.tolist() == pytest.approx([10.0, 10.0, 2.0, 0.102])
+
+
+def test_noisy_times_are_likelier_and_all_are_valid():
+    times = spread_times(np.random.default_rng(0), 1000)
+
+    assert times.min() >= 0
+    assert times.max() <= 999
+    assert 0.55 < (times >= 500).mean() < 0.65
+
+
+def test_text_heads_read_every_attribute(tmp_path: Path):
+    reader = Reader()
+    texts, wanted = draw_lesson(TextPlan(tmp_path, "cpu", batch=6), step=0)
+    tokens = torch.randint(0, 49408, (6, 77))
+
+    from_end, from_all = reader(tokens)
+
+    assert len(texts) == 6
+    assert wanted.shape == (6, len(VALUES))
+    for scores in (from_end, from_all):
+        assert [s.shape[1] for s in scores] == [len(values) for values in VALUES.values()]
 
 
 @pytest.mark.slow
@@ -87,6 +111,7 @@ def test_fifty_steps_give_the_same_weights_again(tmp_path: Path, stops: list[int
         folder.mkdir()
         torch.manual_seed(0)
         torch.save(make_vae().state_dict(), folder / "vae.pt")
+        torch.save(make_text_encoder().state_dict(), folder / "text.pt")
         for until in untils:
             plan = DiffusionPlan(folder, "cpu", size=32, pictures=16, until=until, batch=4)
             networks = train_diffusion(plan).networks

@@ -20,7 +20,7 @@ _FRAMES = {
 _SHIRTS = ("{} shirt", "{} shirt", "{} t-shirt", "{} sweater", "{} top")
 _QUALITY = ("best quality", "masterpiece", "highly detailed", "sharp focus", "soft light", "4k")
 _FAULTS = ("blurry", "low quality", "worst quality", "ugly", "deformed", "bad anatomy", "text")
-_KEEP = 0.72  # share of the attributes that an ordinary caption names
+_KEEP = 0.9  # share of the attributes that an ordinary caption names
 
 
 def article(noun: str) -> str:
@@ -31,7 +31,7 @@ def article(noun: str) -> str:
 def caption_portrait(who: Identity, view: View, rng: np.random.Generator) -> str:
     """A full sentence, a list of tags or a few words, naming a random part of the attributes."""
     style = rng.random()
-    keep = 1.0 if style < 0.2 else _KEEP if style < 0.8 else 0.2
+    keep = 1.0 if style < 0.3 else _KEEP if style < 0.85 else 0.3
     traits = [t for t in _traits(who, rng) if rng.random() < keep]
     if view.smile > 0.5 and rng.random() < keep:
         traits.append(str(rng.choice(["smiling", "a smile"])))
@@ -79,9 +79,15 @@ def _sentence(
     if shirt:
         text += f"{_pick((', ', ' '), rng)}{_pick(('wearing', 'in'), rng)} {article(shirt)}"
     if backdrop:
-        where = _pick(("on", "in front of", "against", "before"), rng)
-        text += f"{_pick((', ', ' '), rng)}{where} {article(backdrop)}"
+        text += _where(backdrop, ("on", "on", "in front of", "against", "before"), rng)
     return text
+
+
+def _where(backdrop: str, places: tuple[str, ...], rng: np.random.Generator) -> str:
+    """` on a blue background`, or only `, blue background`."""
+    if rng.random() < 0.25:
+        return f", {backdrop}"
+    return f"{_pick((', ', ' '), rng)}{_pick(places, rng)} {article(backdrop)}"
 
 
 def _tags(parts: list[str], rng: np.random.Generator) -> str:
@@ -101,9 +107,8 @@ def caption_still(still: Still, rng: np.random.Generator) -> str:
     colour = f"{still.colour_name} " if rng.random() < 0.93 else ""
     text = f"{_pick((*_PHOTO, '', ''), rng)} {article(size + colour + shape)}".strip()
     if rng.random() < 0.85:
-        where = _pick((" on", " in front of", " against", ","), rng)
         backdrop = f"{still.background_name} background"
-        text += f"{where} {backdrop if where == ',' else article(backdrop)}"
+        text += _where(backdrop, ("on", "on", "in front of", "against"), rng)
     return text
 
 

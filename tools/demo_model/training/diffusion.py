@@ -1,4 +1,4 @@
-"""The second stage: text encoder and UNet learn to predict the noise in captioned latents."""
+"""The last stage: text encoder and UNet learn to predict the noise in captioned latents."""
 
 import time
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -17,11 +18,13 @@ from tools.demo_model.networks.schedule import STEPS, alphas_cumprod
 from tools.demo_model.networks.tokens import encode, make_tokenizer
 from tools.demo_model.pictures.captions import caption_nothing
 from tools.demo_model.pictures.dataset import TRAIN, cached_pictures, caption, draw_sample
+from tools.demo_model.training.average import follow
 from tools.demo_model.training.latents import cached_latents
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
 _SNR_LIMIT = 5.0  # min-SNR weighting for the nearly clean, Hang et al. 2023
-_WEIGHT_LIMIT = 25.0
+_WEIGHT_LIMIT = 10.0
+_NOISY_BIAS = 0.75
 _SHEET_PROMPTS = (
     "portrait of a woman with red hair",
     "a photo of a man",
@@ -41,21 +44,22 @@ class DiffusionPlan:
     folder: Path
     device: str
     size: int = 128
-    pictures: int = 3000
-    steps: int = 2400
+    pictures: int = 9000
+    steps: int = 10000
     until: int | None = None  # stop early here, with the schedule of the whole run
     batch: int = 16
     rate: float = 5e-4
-    text_rate: float = 3.0  # times `rate`: words must leave their random start
-    warm_up: int = 150
+    text_rate: float = 0.1  # times `rate`: words are known already, see `training.text`
+    warm_up: int = 300
     fade_share: float = 0.3  # the last part of the run, in which the rate falls to nothing
     drop: float = 0.1  # share of captions replaced by nothing
-    ema: float = 0.995
+    ema: float = 0.999
     seed: int = 1
     workers: int = 2
     start_from: Path | None = None  # weights of an earlier run, for another size
+    bf16: bool = False
     save_every_s: float = 300.0
-    sheet_every: int = 400
+    sheet_every: int = 1000
 
 
 def draw_captions(
@@ -67,14 +71,20 @@ def draw_captions(
 
 
 def diffusion_loss(
-    networks: Networks, latents: Tensor, tokens: Tensor, noise: Tensor, times: Tensor
+    networks: Networks,
+    latents: Tensor,
+    tokens: Tensor,
+    noise: Tensor,
+    times: Tensor,
+    bf16: bool,
 ) -> Tensor:
     """Squared error of the predicted noise, weighted towards what only the prompt can tell."""
     kept = alphas_cumprod().to(latents.device)[times]
     signal, spread = kept.sqrt()[:, None, None, None], (1.0 - kept).sqrt()[:, None, None, None]
     context = networks.text_encoder(tokens).last_hidden_state
-    made = networks.unet(latents * signal + noise * spread, times, context).sample
-    error = (made - noise).square().mean(dim=(1, 2, 3))
+    with torch.autocast(latents.device.type, torch.bfloat16, enabled=bf16):
+        made = networks.unet(latents * signal + noise * spread, times, context).sample
+    error = (made.float() - noise).square().mean(dim=(1, 2, 3))
     return (error * loss_weight(kept / (1.0 - kept))).mean()
 
 
@@ -89,15 +99,12 @@ def loss_weight(snr: Tensor) -> Tensor:
 
 
 def spread_times(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """Random timesteps, one from each of `count` equal parts of the schedule."""
-    return ((np.arange(count) + rng.random(count)) / count * STEPS).astype(np.int64)
+    """Random timesteps, one from each of `count` equally likely parts of the schedule.
 
-
-@torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
-    """Move the running average towards the model, faster at the beginning."""
-    keep = min(decay, (1.0 + step) / (10.0 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - keep)
+    Noisy ones are likelier, since colours and framing are decided there.
+    """
+    share = (np.arange(count) + rng.random(count)) / count
+    return (share**_NOISY_BIAS * STEPS).astype(np.int64)
 
 
 class DiffusionRun:
@@ -112,6 +119,11 @@ class DiffusionRun:
         self.average = make_networks().to(plan.device).requires_grad_(False)
         if plan.start_from:
             self.networks.load_state_dict(torch.load(plan.start_from, weights_only=True))
+        else:
+            words = torch.load(plan.folder / "text.pt", weights_only=True)
+            self.networks.text_encoder.load_state_dict(words)
+        if plan.bf16 and plan.device == "cpu":  # where fused attention is slow in bfloat16
+            self.networks.unet.set_attn_processor(AttnProcessor())
         self.average.load_state_dict(self.networks.state_dict())
         parts = (self.networks.text_encoder, self.networks.unet)
         self.optimiser = torch.optim.AdamW(
@@ -154,7 +166,7 @@ class DiffusionRun:
             return np.load(latents)
         cache = plan.folder / f"train_{suffix}"
         pictures = cached_pictures(cache, TRAIN, plan.pictures, plan.size, plan.workers)
-        return cached_latents(latents, self.vae, pictures, plan.device)
+        return cached_latents(latents, self.vae, pictures, plan.device, plan.bf16)
 
     def update(self, step: int, latents: NDArray[np.float16]) -> float:
         """One step; its batch depends on nothing but the plan and the step's number."""
@@ -169,8 +181,7 @@ class DiffusionRun:
         rate = learning_rate(step, plan.steps, plan.rate, plan.warm_up, plan.fade_share)
         for group, share in zip(self.optimiser.param_groups, (plan.text_rate, 1.0), strict=True):
             group["lr"] = rate * share
-        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
-            loss = diffusion_loss(self.networks, clean, tokens, noise, times)
+        loss = diffusion_loss(self.networks, clean, tokens, noise, times, plan.bf16)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
