@@ -1,64 +1,163 @@
-"""An optional last stage: the decoder alone goes on, so that latents in use keep their meaning."""
+"""The decoder alone goes on, so that the latents in use keep their meaning.
 
+It needs nothing of the diffusion stage but the latents, so both can run at the same time. A little
+noise on the latents makes it forgive what the UNet draws.
+"""
+
+import copy
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from tools.demo_model.networks.models import SCALE_FACTOR, make_vae
 from tools.demo_model.networks.soft_norm import harden, soften
-from tools.demo_model.pictures.dataset import TRAIN, cached_pictures
+from tools.demo_model.pictures.dataset import TRAIN, UNSEEN, Picture, cached_pictures
+from tools.demo_model.training.average import follow
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
-from tools.demo_model.training.vae import picture_loss, save_weights, to_tensor
+from tools.demo_model.training.vae import (
+    picture_loss,
+    psnr,
+    reconstruct,
+    save_weights,
+    to_tensor,
+)
+
+_WINDOW = 8  # side of a crop, in latents
+_NOISE = 0.04  # of the latents' deviation
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderPlan:
-    """How the decoder is trained on; pictures and latents are the second stage's."""
+    """How the decoder is trained on; pictures and latents are the diffusion stage's."""
 
     folder: Path
     device: str
     size: int = 128
-    pictures: int = 3000
-    steps: int = 200
-    batch: int = 4
-    rate: float = 2e-4
+    pictures: int = 9000
+    steps: int = 4000
+    crop_share: float = 0.8  # of all steps; the rest sees whole pictures, which settles colours
+    crop_batch: int = 6
+    frame_batch: int = 2
+    rate: float = 3e-4
+    ema: float = 0.998
     seed: int = 1
     workers: int = 2
+    bf16: bool = False
+    save_every_s: float = 300.0
+
+
+def draw_pairs(
+    latents: NDArray[np.float16], pictures: Picture, step: int, plan: DecoderPlan
+) -> tuple[Tensor, Tensor]:
+    """Latents with noise and the pictures they stand for, both perhaps cropped."""
+    rng = np.random.default_rng([plan.seed, 30, step])
+    if step >= plan.steps * plan.crop_share:
+        numbers = np.sort(rng.integers(len(latents), size=plan.frame_batch))
+        chosen, wanted = latents[numbers], pictures[numbers]
+    else:
+        windows = []
+        room = latents.shape[-1] - _WINDOW
+        for number in rng.integers(len(latents), size=plan.crop_batch):
+            drawn = rng.normal(room / 2, room / 3, size=2)  # towards the middle, where faces are
+            top, left = np.clip(np.rint(drawn), 0, room).astype(int)
+            window = np.s_[top : top + _WINDOW, left : left + _WINDOW]
+            shown = np.s_[8 * top : 8 * (top + _WINDOW), 8 * left : 8 * (left + _WINDOW)]
+            windows.append((latents[number][:, *window], pictures[number][shown]))
+        chosen, wanted = (np.stack(part) for part in zip(*windows, strict=True))
+    noisy = chosen + _NOISE * rng.standard_normal(chosen.shape, dtype=np.float32)
+    return torch.from_numpy(noisy).to(plan.device), to_tensor(wanted, plan.device)
+
+
+class DecoderRun:
+    """The VAE with soft norms, its average, the optimiser and the data of one run."""
+
+    def __init__(self, plan: DecoderPlan) -> None:
+        self.plan = plan
+        self.folder = RunFolder(plan.folder, "decoder")
+        self.vae = make_vae().to(plan.device).requires_grad_(False)
+        self.vae.load_state_dict(torch.load(plan.folder / "vae.pt", weights_only=True))
+        soften(self.vae)
+        self.decoder = nn.ModuleList([self.vae.decoder, self.vae.post_quant_conv])
+        self.average = copy.deepcopy(self.decoder)
+        self.decoder.requires_grad_(True)
+        self.optimiser = torch.optim.AdamW(
+            self.decoder.parameters(), lr=plan.rate, betas=(0.9, 0.99), fused=True
+        )
+        suffix = f"{plan.size}_{plan.pictures}.npy"
+        cache = plan.folder / f"train_{suffix}"
+        self.pictures = cached_pictures(cache, TRAIN, plan.pictures, plan.size, plan.workers)
+        self.latents = np.load(plan.folder / f"latents_{suffix}")
+        self.first_step = self._resume()
+
+    def _resume(self) -> int:
+        state = self.folder.load()
+        if state is None:
+            return 0
+        self.decoder.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optim"])
+        return int(state["step"])
+
+    def save(self, step: int) -> None:
+        """Everything that is needed to go on at `step`."""
+        self.folder.save(
+            {
+                "step": step,
+                "model": self.decoder.state_dict(),
+                "average": self.average.state_dict(),
+                "optim": self.optimiser.state_dict(),
+            }
+        )
+
+    def update(self, step: int) -> float:
+        """One step; returns the L1 part of the loss."""
+        plan = self.plan
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(step, plan.steps, plan.rate, warm_up=50, fade_share=0.3)
+        latent, wanted = draw_pairs(self.latents, self.pictures, step, plan)
+        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bf16):
+            made = self.vae.decode(latent / SCALE_FACTOR).sample
+            loss, plain = picture_loss(made, wanted)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
+        self.optimiser.step()
+        follow(self.average, self.decoder, step, plan.ema)
+        return float(plain.detach())
+
+    def averaged(self) -> AutoencoderKL:
+        """A VAE with soft norms and the averaged decoder."""
+        vae = copy.deepcopy(self.vae).requires_grad_(False)
+        nn.ModuleList([vae.decoder, vae.post_quant_conv]).load_state_dict(self.average.state_dict())
+        return vae
 
 
 def train_decoder(plan: DecoderPlan) -> AutoencoderKL:
     """From `vae.pt` to a new `vae.pt`; the former stays as `vae.before.pt`."""
-    run = RunFolder(plan.folder, "decoder")
-    vae = make_vae().to(plan.device).requires_grad_(False)
-    vae.load_state_dict(torch.load(plan.folder / "vae.pt", weights_only=True))
-    soften(vae)
-    decoder = nn.ModuleList([vae.decoder, vae.post_quant_conv]).requires_grad_(True)
-    optimiser = torch.optim.AdamW(decoder.parameters(), lr=plan.rate, betas=(0.9, 0.99), fused=True)
-    suffix = f"{plan.size}_{plan.pictures}.npy"
-    cache = plan.folder / f"train_{suffix}"
-    pictures = cached_pictures(cache, TRAIN, plan.pictures, plan.size, plan.workers)
-    latents = np.load(plan.folder / f"latents_{suffix}")
-    for step in tqdm(range(plan.steps)):
-        rate = learning_rate(step, plan.steps, plan.rate, warm_up=10, fade_share=0.6)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        rng = np.random.default_rng([plan.seed, 30, step])
-        numbers = np.sort(rng.integers(len(latents), size=plan.batch))
-        latent = torch.from_numpy(latents[numbers]).to(plan.device).float() / SCALE_FACTOR
-        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
-            made = vae.decode(latent).sample
-            loss, plain = picture_loss(made, to_tensor(pictures[numbers], plan.device))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        optimiser.step()
+    run = DecoderRun(plan)
+    unseen_cache = plan.folder / f"unseen_{plan.size}_200.npy"
+    unseen = cached_pictures(unseen_cache, UNSEEN, 200, plan.size, plan.workers)
+    wanted = to_tensor(unseen[:32], plan.device)
+    saved = time.monotonic()
+    for step in tqdm(range(run.first_step, plan.steps), initial=run.first_step, total=plan.steps):
+        plain = run.update(step)
         if step % 20 == 0:
-            run.log(step, l1=float(plain.detach()))
+            run.folder.log(step, l1=plain)
+        if step % 400 == 399:
+            made = reconstruct(run.averaged(), wanted)
+            run.folder.log(step + 1, psnr=psnr(made, wanted))
+            run.folder.sheet("latest", torch.cat([wanted[:16], made[:16]]) / 2 + 0.5, 8)
+        if time.monotonic() - saved > plan.save_every_s or step == plan.steps - 1:
+            run.save(step + 1)
+            saved = time.monotonic()
+    vae = run.averaged()
     harden(vae)
     save_weights(vae, plan.folder / "vae.pt")
     return vae

@@ -11,14 +11,15 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
 
+from tools.demo_model.networks.checkpoint import load_checkpoint
 from tools.demo_model.networks.models import SCALE_FACTOR, make_vae
-from tools.demo_model.networks.soft_norm import harden, set_soft_eps
+from tools.demo_model.networks.soft_norm import harden, set_soft_eps, soften
 from tools.demo_model.networks.vae_start import carry_colours
 from tools.demo_model.pictures.dataset import TRAIN, UNSEEN, Picture, cached_pictures
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
 _EDGE_WEIGHT, _TONE_WEIGHT, _KL_WEIGHT = 0.5, 0.5, 1e-4
-_CROP = 48
+_CROP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +29,17 @@ class VaePlan:
     folder: Path
     device: str
     size: int = 128
-    pictures: int = 3000
-    steps: int = 1500
+    pictures: int = 9000
+    steps: int = 3000
     until: int | None = None  # stop early here, with the schedule of the whole run
-    crop_share: float = 0.92  # of all steps; the rest sees whole pictures, which settles colours
-    crop_batch: int = 8
+    crop_share: float = 0.9  # of all steps; the rest sees whole pictures, which settles colours
+    crop_batch: int = 6
     frame_batch: int = 3
     rate: float = 3e-4
     seed: int = 1
     workers: int = 2
+    start_from: Path | None = None  # a checkpoint whose VAE is trained on
+    bf16: bool = False
     save_every_s: float = 300.0
 
 
@@ -119,9 +122,7 @@ def train_vae(plan: VaePlan) -> AutoencoderKL:
     """Train, or continue to train, and leave `vae.pt` in the run's folder."""
     torch.manual_seed(plan.seed)
     run = RunFolder(plan.folder, "vae")
-    vae = make_vae().to(plan.device)
-    set_soft_eps(vae)
-    carry_colours(vae)
+    vae = _first_weights(plan).to(plan.device)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=plan.rate, betas=(0.9, 0.99), fused=True)
     first = _resume(run, vae, optimiser)
     cache = plan.folder / f"train_{plan.size}_{plan.pictures}.npy"
@@ -159,6 +160,18 @@ def save_weights(vae: AutoencoderKL, path: Path) -> None:
     torch.save(vae.state_dict(), path)
 
 
+def _first_weights(plan: VaePlan) -> AutoencoderKL:
+    """An average of colours, or the VAE of an earlier checkpoint."""
+    if plan.start_from is None:
+        vae = make_vae()
+        set_soft_eps(vae)
+        carry_colours(vae)
+        return vae
+    _, vae = load_checkpoint(plan.start_from)
+    soften(vae)
+    return vae.train().requires_grad_(True)
+
+
 def _step(
     vae: AutoencoderKL,
     optimiser: torch.optim.Optimizer,
@@ -171,7 +184,7 @@ def _step(
         group["lr"] = learning_rate(step, plan.steps, plan.rate, warm_up=60, fade_share=0.4)
     noise = torch.Generator(plan.device).manual_seed(plan.seed * 1_000_003 + step)
     wanted = to_tensor(draw_batch(pictures, step, plan), plan.device)
-    with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
+    with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bf16):
         loss, plain = vae_loss(vae, wanted, noise)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
