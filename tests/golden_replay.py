@@ -157,7 +157,8 @@ class Replay:
 
 def file_pattern(name: str) -> str:
     """A file name without what depends on the day and on the files before it."""
-    name = re.sub(r"\d{4}-\d\d-\d\d", "DATE", name)
+    name = re.sub(r"20\d\d[01]\d[0-3]\d{7}", "TIME", name)
+    name = re.sub(r"20\d\d-\d\d-\d\d", "DATE", name)
     return re.sub(r"(?<=/)(grid-)?\d{4,5}(?=[-.])", r"\1NUMBER", name)
 
 

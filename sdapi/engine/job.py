@@ -50,6 +50,27 @@ class UniPCOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class TileOptions:
+    """How Hypertile cuts the self-attention of a model."""
+
+    enabled: bool = False
+    max_depth: int = 3
+    #: pixels
+    max_tile: int = 256
+    swap_size: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Hypertile:
+    """The options `hypertile_*`."""
+
+    unet: TileOptions = field(default_factory=TileOptions)
+    #: cut the second pass of hires fix although the first is not
+    unet_second_pass: bool = False
+    vae: TileOptions = field(default_factory=TileOptions)
+
+
+@dataclass(frozen=True, slots=True)
 class Churn:
     """Noise that samplers add on their way, and where (Karras et al. 2022, algorithm 2)."""
 
@@ -100,6 +121,7 @@ class SamplingOptions:
     #: (top, left)
     sdxl_crop: tuple[int, int] = (0, 0)
     auto_vae_precision: bool = True
+    upcast_attn: bool = False
     unipc: UniPCOptions = field(default_factory=UniPCOptions)
 
 
@@ -131,6 +153,12 @@ class Job:
     churn: Churn = field(default_factory=Churn)
     #: below this noise level the negative prompt is evaluated at every other call only
     s_min_uncond: float = 0.0
+    #: pictures whose edges fit each other
+    tiling: bool = False
+    #: share of the tokens merged in self-attention; of hires fix's second pass
+    token_merging_ratio: float = 0.0
+    token_merging_ratio_hr: float = 0.0
+    hypertile: Hypertile = field(default_factory=Hypertile)
     vae: ModelFile | None = None
     init: InitImages | None = None
     options: SamplingOptions = field(default_factory=SamplingOptions)

@@ -1,15 +1,19 @@
 """One job on one device, batch by batch: networks, conditioning, sampling, decoding, finishing."""
 
+import random
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL.Image import Image
 from torch import Tensor
 
+from sdapi.engine.adaptations.circular import circular_padding
+from sdapi.engine.adaptations.sampling_run import adapted_unet, adapted_vae
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.job import GeneratedImage, InitImages, Job, ModelFile, Result
 from sdapi.engine.latents import vae
@@ -62,8 +66,13 @@ class JobRun:
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     _init_latent: Tensor | None = None
     _image_cond: Tensor | None = None
+    #: Hypertile's choices
+    _tile_choice: random.Random = field(init=False)
     _load_s: float = 0.0
     _decode_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._tile_choice = random.Random(self.job.seeds[0])
 
     def run(self) -> Result:
         """Draw all batches; fewer pictures when the monitor says stop."""
@@ -90,14 +99,16 @@ class JobRun:
     def _model(self, file: ModelFile) -> Generator[Model]:
         """A checkpoint with the job's VAE in its place."""
         started = time.perf_counter()
-        with self.models.checkpoint(file) as loaded:
-            if self.job.vae is None:
-                self._load_s += time.perf_counter() - started
-                yield Model(loaded.components, loaded.conditioner)
-                return
-            with self.models.vae(self.job.vae, loaded.components) as module:
-                self._load_s += time.perf_counter() - started
-                yield Model(replace(loaded.components, vae=module), loaded.conditioner)
+        with self.models.checkpoint(file) as loaded, self._vae(loaded.components) as module:
+            self._load_s += time.perf_counter() - started
+            components = replace(loaded.components, vae=module)
+            with circular_padding((components.unet, module), wanted=self.job.tiling):
+                yield Model(components, loaded.conditioner)
+
+    def _vae(self, components: Components) -> AbstractContextManager[AutoencoderKL]:
+        if self.job.vae is None:
+            return nullcontext(components.vae)
+        return self.models.vae(self.job.vae, components)
 
     def _batch(self, number: int) -> Batch:
         first = number * self.job.batch_size
@@ -119,7 +130,8 @@ class JobRun:
     def _sample(self, sampling: SamplingPass) -> Tensor | None:
         """The latent of a pass; of one that was stopped what it predicted last, if anything."""
         try:
-            return run_sampler(sampling, self.extra)
+            with adapted_unet(sampling.components, sampling.job, self._tile_choice):
+                return run_sampler(sampling, self.extra)
         except Stopped as stop:
             return stop.latent
 
@@ -216,13 +228,14 @@ class JobRun:
 
     def _decode(self, model: Model, latent: Tensor) -> list[Image]:
         started = time.perf_counter()
-        images = vae.decode(
-            model.components.vae,
-            latent,
-            model.components.scale_factor,
-            widen_on_nan=self.job.options.auto_vae_precision,
-            checks_nan=self.checks_nan,
-        )
+        with adapted_vae(model.components.vae, self.job, self._tile_choice):
+            images = vae.decode(
+                model.components.vae,
+                latent,
+                model.components.scale_factor,
+                widen_on_nan=self.job.options.auto_vae_precision,
+                checks_nan=self.checks_nan,
+            )
         self._decode_s += time.perf_counter() - started
         return images
 

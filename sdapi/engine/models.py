@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint, load_vae
 from sdapi.engine.checkpoints.precision import Precision
@@ -70,7 +71,7 @@ class Models:
             yield found
 
     @contextmanager
-    def vae(self, file: ModelFile, beside: Components) -> Generator[Any]:
+    def vae(self, file: ModelFile, beside: Components) -> Generator[AutoencoderKL]:
         """A VAE of its own file, for use beside a checkpoint; raises `ModelUnusable`."""
         with self.cache.use(("vae", file), lambda: self._load_vae(file, beside)) as found:
             assert isinstance(found, LoadedVAE)

@@ -107,6 +107,7 @@ def name_context(info: GenerationInfo, index: int) -> NameContext:
         width=job.width,
         height=job.height,
         styles=info.styles,
+        style_prompts=info.style_prompts,
         sampler=job.sampler.name,
         scheduler=job.scheduler,
         model_name=info.checkpoint.name_for_extra,

@@ -25,6 +25,8 @@ class GenerationInfo:
     vae: VAEFile | None
     vae_hash: str | None
     styles: tuple[str, ...]
+    #: the texts that those put into the prompt
+    style_prompts: tuple[str, ...]
     #: infotext keys beyond the fixed ones, in order: what was asked for, then what came up
     extra: dict[str, Any]
     job_timestamp: str
@@ -69,7 +71,9 @@ class GenerationInfo:
             ("Conditional mask weight", 1.0 if self.is_inpainting_model else None),
             ("Clip skip", clip_skip if clip_skip > 1 else None),
             ("ENSD", job.options.eta_noise_seed_delta if shows_ensd else None),
+            ("Token merging ratio", job.token_merging_ratio or None),
             ("RNG", job.options.randn_source if job.options.randn_source != "GPU" else None),
+            ("Tiling", True if job.tiling else None),
         ]
         # An extra of the same name replaces the value where it stands.
         fields = [(key, extra.get(key, value)) for key, value in named]

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageColor
 
-from sdapi.engine.job import Churn, InitImages, Job, ModelFile, SamplingOptions, UniPCOptions
+from sdapi.engine.job import InitImages, Job, ModelFile
 from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.engine.text.composition import extract_tags, strip_comments
 from sdapi.errors import BadRequest, ModelUnusable, NotBuilt, near_names
@@ -16,8 +16,17 @@ from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import AUTOMATIC, NONE, Catalog, Checkpoint, VAEFile
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.generation.eas import EASFields
+from sdapi.services.generation.sampling_options import (
+    GenerationRequest,
+    churn,
+    hypertile,
+    hypertile_keys,
+    or_option,
+    sampling_options,
+    token_merging_ratio,
+    token_merging_ratio_hr,
+)
 
-GenerationRequest = Txt2ImgRequest | Img2ImgRequest
 _MAX_RANDOM_SEED = 4294967294
 _SEED_LIMIT = 1 << 64
 #: No device there is can draw a larger picture; a bound for what a caller may ask.
@@ -27,8 +36,6 @@ _MAX_INIT_PIXELS = 16_000_000
 _MAX_PROMPT = 30_000
 _FILE_FORMATS = ("png", "jpg", "jpeg", "webp", "avif")
 _MAX_STEPS = 10_000
-#: layers of the largest text encoder that clip skip acts on
-_MAX_CLIP_SKIP = 12
 _MAX_FRACTION = 1e5
 _FRACTIONS = (
     "cfg_scale",
@@ -41,18 +48,11 @@ _FRACTIONS = (
     "s_tmin",
     "subseed_strength",
 )
-_RANDN_SOURCES = ("GPU", "CPU", "NV")
-_UNIPC_VARIANTS = ("bh1", "bh2", "vary_coeff")
-_UNIPC_SKIP_TYPES = ("time_uniform", "time_quadratic", "logSNR")
-_NOISE_SCHEDULES = ("Default", "Zero Terminal SNR")
-_EMPHASIS_MODES = ("Original", "No norm", "Ignore", "None")
 LATENT_RESIZE = 3
 _NETWORK_KINDS = ("lora", "lyco", "hypernet")
 #: Options whose feature is still to come, and the values under which they change nothing.
 _TO_COME_OPTIONS: dict[str, tuple[object, ...]] = {
     "face_restoration": (False,),
-    "tiling": (False,),
-    "token_merging_ratio": (0,),
     "use_old_emphasis_implementation": (False,),
     "sd_vae_encode_method": ("Full",),
     "sd_vae_decode_method": ("Full",),
@@ -70,6 +70,8 @@ class Draft:
     checkpoint: Checkpoint
     vae: VAEFile | None
     styles: tuple[str, ...]
+    #: the texts that those put into the prompt
+    style_prompts: tuple[str, ...]
     warnings: tuple[str, ...]
     #: infotext keys that are known before anything is drawn, in order
     keys: dict[str, Any]
@@ -126,8 +128,12 @@ class JobBuilder:
             subseed_strength=float(request.subseed_strength or 0),
             seed_resize_from=_seed_resize(request),
             eta=request.eta,
-            churn=_churn(options, request),
-            s_min_uncond=_or_option(request.s_min_uncond, options, "s_min_uncond"),
+            churn=churn(options, request),
+            s_min_uncond=or_option(request.s_min_uncond, options, "s_min_uncond"),
+            tiling=options.flag("tiling") if request.tiling is None else request.tiling,
+            token_merging_ratio=token_merging_ratio(options, request),
+            token_merging_ratio_hr=token_merging_ratio_hr(options),
+            hypertile=hypertile(options),
             init=_init(request, options, init_images),
             options=sampling_options(options),
         )
@@ -136,6 +142,7 @@ class JobBuilder:
             checkpoint,
             vae,
             tuple(request.styles or ()),
+            tuple(self.styles[name].prompt for name in request.styles or ()),
             self._warnings(request, prompt),
             _keys(job),
         )
@@ -187,57 +194,10 @@ class JobBuilder:
         return tuple(f"{tag.kind} not found: {tag.args[0]}" for tag in tags)
 
 
-def sampling_options(options: Options) -> SamplingOptions:
-    """The options that the engine knows, checked.
-
-    Raises `BadRequest` for an unknown name.
-    """
-    return SamplingOptions(
-        randn_source=_choice(options, "randn_source", _RANDN_SOURCES),
-        eta_noise_seed_delta=_within(options, "eta_noise_seed_delta", _SEED_LIMIT // 2),
-        eta_ancestral=options.number("eta_ancestral"),
-        eta_ddim=options.number("eta_ddim"),
-        sigma_min=_not_negative(options, "sigma_min"),
-        sigma_max=_not_negative(options, "sigma_max"),
-        rho=options.number("rho"),
-        use_old_karras_range=options.flag("use_old_karras_scheduler_sigmas"),
-        always_discard_next_to_last_sigma=options.flag("always_discard_next_to_last_sigma"),
-        sgm_noise_multiplier=options.flag("sgm_noise_multiplier"),
-        enable_quantization=options.flag("enable_quantization"),
-        no_batch_determinism=options.flag("no_dpmpp_sde_batch_determinism"),
-        beta_alpha=options.number("beta_dist_alpha"),
-        beta_beta=options.number("beta_dist_beta"),
-        img2img_fix_steps=options.flag("img2img_fix_steps"),
-        img2img_extra_noise=options.number("img2img_extra_noise"),
-        noise_schedule=_choice(options, "sd_noise_schedule", _NOISE_SCHEDULES),
-        use_downcasted_alpha_bar=options.flag("use_downcasted_alpha_bar"),
-        churn=_churn(options),
-        batch_cond_uncond=options.flag("batch_cond_uncond"),
-        pad_cond_uncond=options.flag("pad_cond_uncond"),
-        pad_cond_uncond_v0=options.flag("pad_cond_uncond_v0"),
-        s_min_uncond_all=options.flag("s_min_uncond_all"),
-        skip_early_cond=options.number("skip_early_cond"),
-        use_old_scheduling=options.flag("use_old_scheduling"),
-        clip_skip=_within(options, "CLIP_stop_at_last_layers", _MAX_CLIP_SKIP),
-        emphasis=_choice(options, "emphasis", _EMPHASIS_MODES),
-        comma_backtrack=options.integer("comma_padding_backtrack"),
-        sdxl_clip_l_skip=options.flag("sdxl_clip_l_skip"),
-        sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
-        auto_vae_precision=options.flag("auto_vae_precision"),
-        unipc=UniPCOptions(
-            variant=_choice(options, "uni_pc_variant", _UNIPC_VARIANTS),
-            skip_type=_choice(options, "uni_pc_skip_type", _UNIPC_SKIP_TYPES),
-            order=options.integer("uni_pc_order"),
-            lower_order_final=options.flag("uni_pc_lower_order_final"),
-        ),
-    )
-
-
 def refuse_what_is_to_come(request: GenerationRequest, options: Options) -> None:
     """Raise `NotBuilt` for a field or option that would act, were its feature here."""
     wanted: dict[str, object] = {
         "restore_faces": request.restore_faces,
-        "tiling": request.tiling,
         "refiner_checkpoint": (request.refiner_checkpoint or "None").lower() != "none",
     }
     if isinstance(request, Txt2ImgRequest):
@@ -289,7 +249,8 @@ def _check_pictures(options: Options, init_images: tuple[Image.Image, ...]) -> N
 
 
 def _keys(job: Job) -> dict[str, Any]:
-    return {"Denoising strength": job.init.denoising_strength} if job.init else {}
+    keys: dict[str, Any] = hypertile_keys(job.hypertile)
+    return keys | ({"Denoising strength": job.init.denoising_strength} if job.init else {})
 
 
 def _file(path: Path, sidecar: Path | None = None) -> ModelFile:
@@ -298,27 +259,6 @@ def _file(path: Path, sidecar: Path | None = None) -> ModelFile:
     except OSError as error:
         reason = "the file is gone" if isinstance(error, FileNotFoundError) else error.strerror
         raise ModelUnusable(f"{path.name}: {reason}") from error
-
-
-def _choice(options: Options, key: str, known: tuple[str, ...]) -> str:
-    value = options.text(key)
-    if value not in known:
-        raise BadRequest(f"{key}: {value!r} is unknown; there are {near_names(value, known)}")
-    return value
-
-
-def _within(options: Options, key: str, limit: int) -> int:
-    value = options.integer(key)
-    if abs(value) > limit:
-        raise BadRequest(f"{key}: {value} is out of range; at most {limit}")
-    return value
-
-
-def _not_negative(options: Options, key: str) -> float:
-    value = options.number(key)
-    if value < 0:
-        raise BadRequest(f"{key}: {value} is negative; a noise level is 0 or more")
-    return value
 
 
 def _required(value: Any, name: str) -> Any:
@@ -390,20 +330,6 @@ def _seed_resize(request: GenerationRequest) -> tuple[int, int] | None:
             f"{_MAX_PIXELS // 1_000_000} megapixels"
         )
     return (width, height) if width > 0 and height > 0 else None
-
-
-def _churn(options: Options, request: GenerationRequest | None = None) -> Churn:
-    """The churn settings of a request, else of the options; those of the options without one."""
-    return Churn(
-        _or_option(request and request.s_churn, options, "s_churn"),
-        _or_option(request and request.s_tmin, options, "s_tmin"),
-        _or_option(request and request.s_tmax, options, "s_tmax") or float("inf"),
-        _or_option(request and request.s_noise, options, "s_noise"),
-    )
-
-
-def _or_option(value: float | None, options: Options, key: str) -> float:
-    return options.number(key) if value is None else value
 
 
 def _init(

@@ -190,6 +190,7 @@ class GenerationService:
             vae=draft.vae,
             vae_hash=vae_hash,
             styles=draft.styles,
+            style_prompts=draft.style_prompts,
             extra=draft.keys | result.extra,
             job_timestamp=begun.strftime("%Y%m%d%H%M%S"),
             is_inpainting_model=result.is_inpainting_model,

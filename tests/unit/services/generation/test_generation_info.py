@@ -39,6 +39,7 @@ def info(options: dict[str, Any] | None = None, job: dict[str, Any] | None = Non
         "vae": None,
         "vae_hash": None,
         "styles": (),
+        "style_prompts": (),
         "extra": {},
         "job_timestamp": "20260101000000",
         "is_inpainting_model": False,

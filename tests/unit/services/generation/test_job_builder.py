@@ -150,7 +150,6 @@ def test_unknown_choice_of_an_option_is_refused_with_the_known_ones(builder: Job
     ("name", "value"),
     [
         ("restore_faces", True),
-        ("tiling", True),
         ("refiner_checkpoint", "one"),
         ("enable_hr", True),
     ],
@@ -169,8 +168,8 @@ def test_field_that_would_change_nothing_is_taken(builder: JobBuilder, name: str
 
 
 def test_option_that_is_still_to_come_is_named(builder: JobBuilder):
-    with pytest.raises(NotBuilt, match="option tiling"):
-        txt2img(builder, {"tiling": True})
+    with pytest.raises(NotBuilt, match="option face_restoration"):
+        txt2img(builder, {"face_restoration": True})
 
 
 def test_mask_is_still_to_come(builder: JobBuilder):
