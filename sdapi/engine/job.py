@@ -1,31 +1,23 @@
 """A generation job: everything the engine needs to draw, resolved and immutable."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
 
+from sdapi.engine.model_file import ModelFile
+from sdapi.engine.networks.selection import NetworkFiles
 from sdapi.engine.sampling.sampler_names import SamplerInfo
 
-
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """A weight file or folder as it was when the job was made.
-
-    Another file under the same name is another key.
-    """
-
-    path: Path
-    sidecar: Path | None = None
-    modified_ns: int = 0
-    size_bytes: int = 0
-
-    @classmethod
-    def of(cls, path: Path, sidecar: Path | None = None) -> "ModelFile":
-        """Describe a file on disk."""
-        stat = path.stat()
-        return cls(path, sidecar, stat.st_mtime_ns, stat.st_size)
+__all__ = [
+    "GeneratedImage",
+    "InitImages",
+    "Job",
+    "ModelFile",
+    "Result",
+    "SamplingOptions",
+    "UniPCOptions",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +154,7 @@ class Job:
     vae: ModelFile | None = None
     init: InitImages | None = None
     options: SamplingOptions = field(default_factory=SamplingOptions)
+    networks: NetworkFiles = field(default_factory=NetworkFiles)
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -184,6 +177,8 @@ class Result:
     images: tuple[GeneratedImage, ...]
     #: infotext keys found out while drawing, in order
     extra: dict[str, Any]
+    #: what could not be used, though the pictures were made
+    warnings: tuple[str, ...] = ()
     is_inpainting_model: bool = False
     interrupted: bool = False
     load_s: float = 0.0

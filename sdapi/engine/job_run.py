@@ -18,8 +18,9 @@ from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.job import GeneratedImage, InitImages, Job, ModelFile, Result
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.image_cond import image_conditioning
-from sdapi.engine.models import Models
+from sdapi.engine.models import LoadedCheckpoint, Models
 from sdapi.engine.monitor import Monitor
+from sdapi.engine.networks.selection import select
 from sdapi.engine.sampling.denoise import UNetPredictor
 from sdapi.engine.sampling.guidance import Economy, Guidance, Guide, Padding, Stopped
 from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
@@ -34,6 +35,7 @@ from sdapi.engine.sampling.sampling_pass import (
 )
 from sdapi.engine.text.composition import extract_tags
 from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
+from sdapi.engine.text.notes import ti_hashes
 from sdapi.engine.text.schedule import Timeline
 
 
@@ -43,6 +45,8 @@ class Model:
 
     components: Components
     conditioner: Conditioner
+    #: the checkpoint they are of, as the cache lends it
+    loaded: LoadedCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class JobRun:
     checks_nan: bool = True
     #: infotext keys that come up, in order
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    #: what could not be used, each said once
+    warnings: dict[str, None] = field(default_factory=dict[str, None])
     _init_latent: Tensor | None = None
     _image_cond: Tensor | None = None
     #: Hypertile's choices
@@ -88,6 +94,7 @@ class JobRun:
         return Result(
             images=tuple(images),
             extra=self.extra,
+            warnings=tuple(self.warnings),
             is_inpainting_model=is_inpainting,
             interrupted=self.monitor.interrupted.is_set() or len(images) < len(self.job.prompts),
             load_s=self._load_s,
@@ -103,7 +110,7 @@ class JobRun:
             self._load_s += time.perf_counter() - started
             components = replace(loaded.components, vae=module)
             with circular_padding((components.unet, module), wanted=self.job.tiling):
-                yield Model(components, loaded.conditioner)
+                yield Model(components, loaded.conditioner, loaded)
 
     def _vae(self, components: Components) -> AbstractContextManager[AutoencoderKL]:
         if self.job.vae is None:
@@ -120,12 +127,27 @@ class JobRun:
         if self.monitor.interrupted.is_set():
             return []
         self.monitor.skipped.clear()
+        self._activate(model, self.job.prompts[batch.rows.start])
         latent = self._sample(self._first_pass(model, batch))
         if latent is None:
             return []
         images = self._decode(model, latent)
         self.monitor.end_pass()
         return [GeneratedImage(batch.rows.start + i, image) for i, image in enumerate(images)]
+
+    def _activate(self, model: Model, prompt: str) -> None:
+        """Give a model the networks that a prompt's tags name; those it had before leave it.
+
+        Belongs before a pass is encoded. The first prompt of a batch speaks for all of it; a pass
+        with prompts of its own, or on another checkpoint, activates again.
+        """
+        files = self.job.networks
+        found = self.models.activate(model.loaded, select(prompt, files), files)
+        self.warnings |= dict.fromkeys(found)
+        if names := model.loaded.networks.lora_names:
+            # Names for now: who answers knows the hashes of the files.
+            shown = dict.fromkeys((*self.extra.get("Lora hashes", ()), *names))
+            self.extra["Lora hashes"] = tuple(shown)
 
     def _sample(self, sampling: SamplingPass) -> Tensor | None:
         """The latent of a pass; of one that was stopped what it predicted last, if anything."""
@@ -141,9 +163,10 @@ class JobRun:
             self._image_cond = image_conditioning(
                 model.components, self.job, self.job.batch_size, self.models.device
             )
+        sampling = self._pass(self.job, model, batch, start, self._image_cond)
         if _shows_emphasis(self.job):
             self.extra["Emphasis"] = self.job.options.emphasis
-        return self._pass(self.job, model, batch, start, self._image_cond)
+        return sampling
 
     def _pass(
         self,
@@ -185,6 +208,10 @@ class JobRun:
         cond = model.conditioner.batch(prompts, negatives, timeline, text_options)
         if options.pad_cond_uncond:
             cond = replace(cond, empty=model.conditioner.empty(text_options))
+        for note in cond.notes:
+            self.warnings |= dict.fromkeys(note.refused)
+        if hashes := ti_hashes(cond.notes):
+            self.extra.setdefault("TI hashes", hashes)  # a second pass does not tell its own
         return cond
 
     def _noise(self, job: Job, model: Model, batch: Batch) -> ImageNoise:

@@ -1,7 +1,7 @@
 """The models of one device: loaded once, kept in the cache, lent to the job that runs."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,10 @@ from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.job import ModelFile
 from sdapi.engine.model_cache import ModelCache, Movable
+from sdapi.engine.networks.active import ActiveNetworks
+from sdapi.engine.networks.hypernetwork import LoadedHypernetwork, read_hypernetwork
+from sdapi.engine.networks.network_file import LoadedNetwork, read_network
+from sdapi.engine.networks.selection import HypernetUse, LoraUse, NetworkFiles, NetworkSet
 from sdapi.engine.text.conditioning import Conditioner
 from sdapi.errors import ModelUnusable
 
@@ -23,16 +27,22 @@ class LoadedCheckpoint:
 
     components: Components
     conditioner: Conditioner = field(init=False)
+    networks: ActiveNetworks = field(init=False)
 
     def __post_init__(self) -> None:
         self.conditioner = Conditioner(self.components)
+        self.networks = ActiveNetworks(self.components)
 
     @property
     def size_bytes(self) -> int:
-        return self.components.size_bytes
+        return self.components.size_bytes + self.networks.size_bytes
 
     def move(self, device: torch.device) -> None:
-        """Move every part; encoded texts are forgotten, they live on the old device."""
+        """Move every part; encoded texts are forgotten, they live on the old device.
+
+        Merged networks move along in the weights, originals stay in main memory.
+        """
+        self.networks.forget()
         for module in self.components.modules:
             module.to(device)
         for encoder in self.components.text_encoders:
@@ -76,6 +86,55 @@ class Models:
         with self.cache.use(("vae", file), lambda: self._load_vae(file, beside)) as found:
             assert isinstance(found, LoadedVAE)
             yield found.module
+
+    def activate(
+        self, loaded: LoadedCheckpoint, wanted: NetworkSet, files: NetworkFiles
+    ) -> tuple[str, ...]:
+        """Make `wanted` the networks of a checkpoint, and `files`' embeddings words it knows.
+
+        Returns warnings of what cannot be used; raises `ModelUnusable` instead when the files are
+        to be taken strictly.
+        """
+        warnings = loaded.networks.warnings_of(wanted)
+        if warnings is None:
+            warnings = self._activate(loaded, wanted)
+        if warnings and files.is_strict:
+            raise ModelUnusable("; ".join(warnings))
+        loaded.conditioner.use_weights(loaded.networks.text_state)
+        loaded.conditioner.use_embeddings(files.embeddings, loaded.networks.embeddings)
+        return warnings
+
+    def _activate(self, loaded: LoadedCheckpoint, wanted: NetworkSet) -> tuple[str, ...]:
+        loras: list[tuple[LoraUse, LoadedNetwork]] = []
+        hypernets: list[tuple[HypernetUse, LoadedHypernetwork]] = []
+        refused: dict[str, None] = {}
+        dtype = loaded.components.unet.dtype
+        with ExitStack() as lent:
+            for use in wanted.loras:
+                try:
+                    loras.append((use, lent.enter_context(self._lora(use.file))))
+                except ModelUnusable as error:
+                    refused[f"lora not used: {error}"] = None
+            for use in wanted.hypernets:
+                try:
+                    found = lent.enter_context(self._hypernet(use.file, dtype))
+                    hypernets.append((use, found))
+                except ModelUnusable as error:
+                    refused[f"hypernet not used: {error}"] = None
+            return loaded.networks.activate(wanted, loras, hypernets, list(refused))
+
+    @contextmanager
+    def _lora(self, file: ModelFile) -> Generator[LoadedNetwork]:
+        with self.cache.use(("lora", file), lambda: read_network(file.path)) as found:
+            assert isinstance(found, LoadedNetwork)
+            yield found
+
+    @contextmanager
+    def _hypernet(self, file: ModelFile, dtype: torch.dtype) -> Generator[LoadedHypernetwork]:
+        key = ("hypernet", file, dtype)
+        with self.cache.use(key, lambda: read_hypernetwork(file.path, dtype)) as found:
+            assert isinstance(found, LoadedHypernetwork)
+            yield found
 
     def _load_checkpoint(self, file: ModelFile) -> LoadedCheckpoint:
         return LoadedCheckpoint(load_checkpoint(file.path, file.sidecar, self.precision))

@@ -14,6 +14,8 @@ from sdapi.options import Options
 from sdapi.security import Credentials
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog, Checkpoint
 from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.networks import NetworkCatalog
+from sdapi.services.catalog.safetensors_header import sha256_of_tensors
 from sdapi.services.fetch import Fetcher
 from sdapi.services.generation.init_images import ImageLoader
 from sdapi.services.generation.service import GenerationService
@@ -36,6 +38,7 @@ class Services:
     settings: Settings
     options: ServerOptions
     catalog: Catalog
+    networks: NetworkCatalog
     hashes: HashCache
     tasks: TaskRegistry
     scheduler: Scheduler
@@ -63,13 +66,18 @@ class Services:
         hashes = HashCache(settings.data_dir)
         catalog = Catalog(settings, hashes)
         options = ServerOptions(_first_options(settings, catalog), settings.options_file)
+        tensor_hashes = HashCache(settings.data_dir, "network_hashes", sha256_of_tensors)
+        networks = NetworkCatalog(settings, tensor_hashes)
         tasks, scheduler = TaskRegistry(), Scheduler(settings.queue_limit)
         images = ImageLoader(Fetcher(settings))
-        generation = GenerationService(settings, options, catalog, hashes, tasks, scheduler, images)
+        generation = GenerationService(
+            settings, options, catalog, networks, hashes, tasks, scheduler, images
+        )
         return cls(
             settings=settings,
             options=options,
             catalog=catalog,
+            networks=networks,
             hashes=hashes,
             tasks=tasks,
             scheduler=scheduler,
@@ -129,6 +137,7 @@ class Services:
         for worker in self.workers:
             worker.join(timeout_s=5)
         self.hashes.close()
+        self.networks.hashes.close()
 
     def _refuse(self, error: SDAPIError) -> None:
         for task in self.scheduler.close(error):

@@ -10,7 +10,7 @@ from sdapi.options import Options, option_specs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 #: our own additions to the reference's options
-OWN = {"prompt_attention"}
+OWN = {"sdapi_strict_networks", "prompt_attention"}
 #: not settable through the API, so not in a config file the reference writes
 RESTRICTED = {"api_enable_requests", "api_forbid_local_requests", "api_useragent"}
 

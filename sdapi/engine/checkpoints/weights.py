@@ -38,10 +38,18 @@ def read_state_dict(path: Path) -> StateDict:
     Raises `ModelUnusable` naming the file and the reason when it is missing, truncated, foreign, or
     a pickle that holds anything but tensors and plain containers.
     """
+    return _tensors_of(read_content(path), path)
+
+
+def read_content(path: Path) -> object:
+    """Read a weight file to the CPU: a safetensors file's tensors, or whatever a pickle holds.
+
+    Raises `ModelUnusable` as `read_state_dict` does.
+    """
     try:
         if path.suffix.lower() == ".safetensors" or _is_safetensors(path):
             return load_file(path, device="cpu")
-        return _tensors_of(_read_pickle(path), path)
+        return _read_pickle(path)
     except FileNotFoundError:
         raise ModelUnusable(f"{path.name}: the file is gone") from None
     except SafetensorError as error:

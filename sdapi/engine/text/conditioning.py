@@ -1,18 +1,22 @@
 """Prompts -> what conditions the UNet, for every step (contract: webui-generation 2 and 3)."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
+from sdapi.engine.model_file import ModelFile
+from sdapi.engine.networks.embedding_file import Embedding
 from sdapi.engine.text import chunks
 from sdapi.engine.text.composition import split_and
+from sdapi.engine.text.embeddings import EmbeddingIndex
+from sdapi.engine.text.notes import TextNotes
 from sdapi.engine.text.schedule import Timeline, schedule
-from sdapi.engine.text.text_encoder import TextEncoder, TextStates
+from sdapi.engine.text.text_encoder import Replaced, TextEncoder, TextStates
 from sdapi.engine.text.tokenizer import shared_tokenizer
 from sdapi.errors import BadRequest
 
@@ -57,6 +61,7 @@ class CondSchedule:
     """Encoded texts in step order: `(end_step, cond)`."""
 
     entries: tuple[tuple[int, Cond], ...]
+    notes: TextNotes = field(default_factory=TextNotes)
 
     def at(self, call: int) -> Cond:
         """The cond at a 0-based denoiser call; an entry holds through its end step, inclusive."""
@@ -83,18 +88,47 @@ class BatchCond:
     #: the encoding of the empty prompt, where conds are padded with it
     empty: Cond | None = None
 
+    @property
+    def notes(self) -> tuple[TextNotes, ...]:
+        """Of each text that was encoded, negative ones first."""
+        positive = (part.schedule for parts in self.positive for part in parts)
+        # Equal texts share a schedule.
+        distinct = {id(each): each for each in (*self.negative, *positive)}
+        return tuple(each.notes for each in distinct.values())
+
 
 class Conditioner:
     """Encodes prompts with one loaded checkpoint, and remembers the latest."""
 
     def __init__(self, components: Components) -> None:
         self._components = components
+        #: what the text encoders' weights are made of; with the embeddings a part of every cache
+        #: key, so that going back to a state finds its encodings again
+        self._weights: Hashable = ()
+        self._embeddings: tuple[tuple[ModelFile, ...], tuple[Embedding, ...]] = ((), ())
+        self._index = self._make_index()
         #: schedules with the bytes they hold
         self._cache: OrderedDict[tuple[object, ...], tuple[CondSchedule, int]] = OrderedDict()
 
     def clear(self) -> None:
-        """Forget everything: the text encoders' weights have changed."""
+        """Forget everything."""
         self._cache.clear()
+
+    def use_weights(self, state: Hashable) -> None:
+        """Take note of what the text encoders' weights are made of now."""
+        self._weights = state
+
+    def use_embeddings(
+        self, files: tuple[ModelFile, ...], bundled: tuple[Embedding, ...] = ()
+    ) -> None:
+        """Know these embeddings from now on: files, and those that networks bring along."""
+        if (files, bundled) != self._embeddings:
+            self._embeddings = files, bundled
+            self._index = self._make_index()
+
+    def _make_index(self) -> EmbeddingIndex:
+        widths = tuple(encoder.width for encoder in self._components.text_encoders)
+        return EmbeddingIndex(*self._embeddings, widths, shared_tokenizer())
 
     def batch(
         self,
@@ -124,15 +158,19 @@ class Conditioner:
     def _schedule(
         self, prompt: str, timeline: Timeline, options: TextOptions, *, is_negative: bool = False
     ) -> CondSchedule:
-        key = (prompt, timeline, options, is_negative)
+        key = (prompt, timeline, options, is_negative, self._weights, self._index)
         if (found := self._cache.get(key)) is not None:
             self._cache.move_to_end(key)
             return found[0]
         texts = schedule(prompt, timeline)
         counts = Counter(each.text for each in texts)
-        encoded = self._encode(counts, options, is_negative=is_negative)
+        rows, refused = self._split(counts, options)
+        encoded = self._encode(rows, counts, options, is_negative=is_negative)
         conds = dict(zip(counts, encoded, strict=True))
-        made = CondSchedule(tuple((each.end_step, conds[each.text]) for each in texts))
+        made = CondSchedule(
+            tuple((each.end_step, conds[each.text]) for each in texts),
+            TextNotes(_used_embeddings(rows), tuple(sorted(refused))),
+        )
         self._remember(key, made, sum(cond.size_bytes for cond in encoded))
         return made
 
@@ -141,26 +179,38 @@ class Conditioner:
         while sum(size for _, size in self._cache.values()) > _CACHE_BYTES and len(self._cache) > 1:
             self._cache.popitem(last=False)
 
-    def _encode(
-        self, counts: Mapping[str, int], options: TextOptions, *, is_negative: bool
-    ) -> list[Cond]:
-        """Encode the texts of one prompt; `counts` says how often its schedule has each."""
+    def _split(
+        self, texts: Iterable[str], options: TextOptions
+    ) -> tuple[list[list[chunks.Chunk]], set[str]]:
+        """The chunks of each text, as many for every one, and why embeddings were not used."""
+        refused: set[str] = set()
         rows = [
             chunks.split_chunks(
                 text,
                 shared_tokenizer(),
+                lambda tokens, position: self._index.at(tokens, position, refused),
                 comma_backtrack=options.comma_backtrack,
                 use_emphasis=options.emphasis != "None",
             )
-            for text in counts
+            for text in texts
         ]
         longest = max(len(row) for row in rows)
-        rows = [row + [chunks.EMPTY] * (longest - len(row)) for row in rows]
+        return [row + [chunks.EMPTY] * (longest - len(row)) for row in rows], refused
+
+    def _encode(
+        self,
+        rows: list[list[chunks.Chunk]],
+        counts: Mapping[str, int],
+        options: TextOptions,
+        *,
+        is_negative: bool,
+    ) -> list[Cond]:
+        """Encode the texts of one prompt; `counts` says how often its schedule has each."""
         encode = _ENCODERS[self._components.family]
         shares = torch.tensor([float(count) for count in counts.values()])
         parts = [
             encode(self._components, _Column([row[i] for row in rows], shares), options)
-            for i in range(longest)
+            for i in range(len(rows[0]))
         ]
         cross = torch.cat([part.cross for part in parts], dim=1)
         pooled = parts[0].pooled
@@ -190,21 +240,21 @@ class _Encoded:
 
 def _encode_sd1(components: Components, row: _Column, options: TextOptions) -> _Encoded:
     encoder = components.text_encoders[0]
-    states = _from_end(_run(encoder, row), options.clip_skip)
+    states = _from_end(_run(encoder, row, 0), options.clip_skip)
     return _Encoded(_emphasise(encoder.final_norm(states), row, options.emphasis))
 
 
 def _encode_sd2(components: Components, row: _Column, options: TextOptions) -> _Encoded:
     encoder = components.text_encoders[0]
-    states = encoder.final_norm(_run(encoder, row).hidden[-2])
+    states = encoder.final_norm(_run(encoder, row, 0).hidden[-2])
     return _Encoded(_emphasise(states, row, options.emphasis))
 
 
 def _encode_sdxl(components: Components, row: _Column, options: TextOptions) -> _Encoded:
     first, second = components.text_encoders
     skip = options.clip_skip if options.sdxl_clip_l_skip else 2
-    large = _run(second, row)
-    parts = (_from_end(_run(first, row), skip), large.hidden[-2])
+    large = _run(second, row, 1)
+    parts = (_from_end(_run(first, row, 0), skip), large.hidden[-2])
     cross = torch.cat([_emphasise(part, row, options.emphasis) for part in parts], dim=-1)
     return _Encoded(cross, large.pooled)
 
@@ -227,18 +277,38 @@ def _from_end(states: TextStates, clip_skip: int) -> Tensor:
     return states.hidden[-max(clip_skip, 1)]
 
 
-def _run(encoder: TextEncoder, row: _Column) -> TextStates:
+def _used_embeddings(rows: list[list[chunks.Chunk]]) -> tuple[Embedding, ...]:
+    """In the order that encoding comes upon them: chunk by chunk, text by text."""
+    placed = (each for column in zip(*rows, strict=True) for c in column for each in c.embeddings)
+    return tuple({each.embedding.name: each.embedding for each in placed}.values())
+
+
+def _run(encoder: TextEncoder, row: _Column, number: int) -> TextStates:
+    """Run the `number`-th text encoder; an embedding has vectors for each of them."""
     tokens = torch.tensor([chunk.tokens for chunk in row.chunks])
     if encoder.pad_token != chunks.END:
         # Everything after the first end token is padding, whatever it was.
         is_end = (tokens == chunks.END).int()
         tokens = tokens.masked_fill(is_end.cumsum(dim=1) - is_end > 0, encoder.pad_token)
-    parts = [encoder.encode(part) for part in tokens.split(_TEXTS_AT_ONCE)]
+    parts = [
+        encoder.encode(part, _replaced(row.chunks[first : first + len(part)], number))
+        for first, part in zip(
+            range(0, len(tokens), _TEXTS_AT_ONCE), tokens.split(_TEXTS_AT_ONCE), strict=True
+        )
+    ]
     pooled = [part.pooled for part in parts if part.pooled is not None]
     hidden = zip(*(part.hidden for part in parts), strict=True)
     return TextStates(
         tuple(torch.cat(states) for states in hidden), torch.cat(pooled) if pooled else None
     )
+
+
+def _replaced(row: list[chunks.Chunk], number: int) -> list[Replaced]:
+    return [
+        Replaced(index, placed.offset, placed.embedding.vectors[number])
+        for index, chunk in enumerate(row)
+        for placed in chunk.embeddings
+    ]
 
 
 def _emphasise(states: Tensor, row: _Column, emphasis: str) -> Tensor:

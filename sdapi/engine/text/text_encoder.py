@@ -1,7 +1,8 @@
 """CLIP text encoders as one class: OpenAI (SD1, SDXL's first) and OpenCLIP (SD2, SDXL's second)."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,15 @@ class TextStates:
     pooled: Tensor | None
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Vectors [N, C] that stand for the tokens of `row` from `offset` on."""
+
+    row: int
+    offset: int
+    vectors: Tensor
+
+
 @dataclass(slots=True)
 class TextEncoder:
     """A text model with what the checkpoint's family adds to it."""
@@ -62,16 +72,38 @@ class TextEncoder:
         norm = self.model.final_layer_norm
         return norm(states)
 
-    def encode(self, tokens: Tensor) -> TextStates:
-        """Run the text model over `tokens` [B, 77]."""
+    def encode(self, tokens: Tensor, replaced: Sequence[Replaced] = ()) -> TextStates:
+        """Run the text model over `tokens` [B, 77], some of them replaced by vectors."""
         tokens = tokens.to(self.model.device)
-        output = self.model(input_ids=tokens, output_hidden_states=True)
+        with _replacing(self.model.embeddings.token_embedding, replaced):
+            output = self.model(input_ids=tokens, output_hidden_states=True)
         pooled = None
         if self.projection is not None:
             normed = self.final_norm(output.hidden_states[-1])
             end = (tokens == END).int().argmax(dim=-1)
             pooled = normed[torch.arange(len(tokens), device=tokens.device), end] @ self.projection
         return TextStates(tuple(output.hidden_states), pooled)
+
+
+@contextmanager
+def _replacing(table: torch.nn.Module, replaced: Sequence[Replaced]) -> Generator[None]:
+    """Let the token table answer with other vectors in some places."""
+    if not replaced:
+        yield
+        return
+
+    def put(_: torch.nn.Module, __: object, looked_up: Tensor) -> Tensor:
+        looked_up = looked_up.clone()
+        for each in replaced:
+            end = each.offset + len(each.vectors)
+            looked_up[each.row, each.offset : end] = each.vectors.to(looked_up)
+        return looked_up
+
+    hook = table.register_forward_hook(put)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load_text_encoder(

@@ -4,18 +4,18 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdapi.errors import NoCheckpoint, UnknownName, near_names
+from sdapi.services.catalog.files import find_files, natural_key
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _CHECKPOINT_SUFFIXES = {".ckpt", ".safetensors"}
-_NETWORK_SUFFIXES = {".safetensors", ".pt", ".ckpt"}
 _VAE_SUFFIXES = {".ckpt", ".pt", ".safetensors"}
 _LEGACY_OFFSET, _LEGACY_BYTES = 0x100000, 0x10000
 _SHORT = 10
@@ -185,16 +185,11 @@ class Catalog:
         beside = [v for v in self._vaes.values() if v.name.startswith(_stem(checkpoint.path.name))]
         return beside[0] if beside else self._vaes.get(option)
 
-    def has_network(self, name: str) -> bool:
-        """Whether a LoRA, LyCORIS or hypernetwork file of this base name is there."""
-        folders = (*self._settings.lora_dirs, self._settings.hypernetwork_dir)
-        return any(p.stem == name for folder in folders for p in _files(folder, _NETWORK_SUFFIXES))
-
     def _vae_paths(self) -> Iterator[Path]:
         for folder in self._settings.checkpoint_dirs:
-            yield from (p for p in _files(folder, _VAE_SUFFIXES) if ".vae." in p.name)
+            yield from (p for p in find_files(folder, _VAE_SUFFIXES) if ".vae." in p.name)
         for folder in self._settings.vae_dirs:
-            yield from _files(folder, _VAE_SUFFIXES)
+            yield from find_files(folder, _VAE_SUFFIXES)
 
 
 def _stem(name: str) -> str:
@@ -202,25 +197,12 @@ def _stem(name: str) -> str:
 
 
 def _checkpoint_paths(folder: Path) -> list[Path]:
-    files = [p for p in _files(folder, _CHECKPOINT_SUFFIXES) if ".vae." not in p.name]
+    files = [p for p in find_files(folder, _CHECKPOINT_SUFFIXES) if ".vae." not in p.name]
     folders = [p.parent for p in folder.rglob("model_index.json")] if folder.is_dir() else []
     inside = [p for p in files if not any(p.is_relative_to(f) for f in folders)]
     return sorted(
-        [*inside, *folders], key=lambda path: _natural(path.relative_to(folder).as_posix())
+        [*inside, *folders], key=lambda path: natural_key(path.relative_to(folder).as_posix())
     )
-
-
-def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-    return sorted(found, key=lambda path: _natural(path.as_posix()))
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Sorting key without letter case, numbers by value."""
-    parts = re.split(r"(\d+)", text.lower())
-    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
 def _sidecar(path: Path) -> Path | None:

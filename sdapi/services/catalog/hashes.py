@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,26 @@ from sdapi.services.generation.image_files import replace_file
 
 log = logging.getLogger(__name__)
 
-_CACHE_FILE = Path("cache", "hashes.json")
+_FOLDER = "cache"
+
+
+def sha256_of_file(path: Path) -> str:
+    """The sha256 of a whole file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class HashCache:
     """Known hashes of files. Safe to use from any thread."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / _CACHE_FILE
+    def __init__(
+        self,
+        data_dir: Path,
+        name: str = "hashes",
+        digest: Callable[[Path], str] = sha256_of_file,
+    ) -> None:
+        self._path = data_dir / _FOLDER / f"{name}.json"
+        self._digest = digest
         #: guards `_known` and `_running`
         self._lock = threading.Lock()
         self._known = _read(self._path)
@@ -64,8 +77,7 @@ class HashCache:
         if (known := self.get(path)) is not None:
             return known
         stamp = _stamp(path)
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = self._digest(path)
         with self._lock:
             self._known[str(path)] = {"stamp": stamp, "sha256": sha256}
             self._running.pop(str(path), None)

@@ -1,7 +1,8 @@
 """A validated request -> an immutable job. Bad input fails here, before anything is queued."""
 
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ from PIL import Image, ImageColor
 
 from sdapi.engine.job import InitImages, Job, ModelFile
 from sdapi.engine.sampling.sampler_names import resolve
-from sdapi.engine.text.composition import extract_tags, strip_comments
+from sdapi.engine.text.composition import strip_comments
 from sdapi.errors import BadRequest, ModelUnusable, NotBuilt, near_names
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import AUTOMATIC, NONE, Catalog, Checkpoint, VAEFile
+from sdapi.services.catalog.networks import Lora, NetworkCatalog
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.generation.eas import EASFields
+from sdapi.services.generation.network_files import resolve_networks, with_default_networks
 from sdapi.services.generation.sampling_options import (
     GenerationRequest,
     churn,
@@ -49,15 +52,12 @@ _FRACTIONS = (
     "subseed_strength",
 )
 LATENT_RESIZE = 3
-_NETWORK_KINDS = ("lora", "lyco", "hypernet")
 #: Options whose feature is still to come, and the values under which they change nothing.
 _TO_COME_OPTIONS: dict[str, tuple[object, ...]] = {
     "face_restoration": (False,),
     "use_old_emphasis_implementation": (False,),
     "sd_vae_encode_method": ("Full",),
     "sd_vae_decode_method": ("Full",),
-    "sd_lora": ("None", ""),
-    "sd_hypernetwork": ("None", ""),
     "prompt_attention": ("webui",),
 }
 
@@ -75,6 +75,8 @@ class Draft:
     warnings: tuple[str, ...]
     #: infotext keys that are known before anything is drawn, in order
     keys: dict[str, Any]
+    #: the files of the LoRAs that prompts name, by the names they have there
+    loras: Mapping[str, Lora] = field(default_factory=dict[str, Lora])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class JobBuilder:
 
     catalog: Catalog
     styles: Styles
+    networks: NetworkCatalog
 
     def build(
         self,
@@ -107,6 +110,9 @@ class JobBuilder:
         checkpoint = self._checkpoint(request, options, eas)
         vae = self._vae(checkpoint, request, options, eas)
         prompt, negative = self._texts(request, options)
+        networks = resolve_networks(
+            (prompt,), self.networks, options, are_disabled=bool(request.disable_extra_networks)
+        )
         count = batch_size * n_iter
         seeds, subseeds = _seeds(request, count)
         job = Job(
@@ -136,6 +142,7 @@ class JobBuilder:
             hypertile=hypertile(options),
             init=_init(request, options, init_images),
             options=sampling_options(options),
+            networks=networks.files,
         )
         return Draft(
             job,
@@ -143,8 +150,9 @@ class JobBuilder:
             vae,
             tuple(request.styles or ()),
             tuple(self.styles[name].prompt for name in request.styles or ()),
-            self._warnings(request, prompt),
+            networks.warnings,
             _keys(job),
+            networks.loras,
         )
 
     def _checkpoint(
@@ -182,16 +190,9 @@ class JobBuilder:
                 raise BadRequest(f"{name}: {len(text)} characters; at most {_MAX_PROMPT}")
         if options.flag("enable_prompt_comments"):
             prompt, negative = strip_comments(prompt), strip_comments(negative)
+        if not request.disable_extra_networks:
+            prompt = with_default_networks(prompt, self.networks, options)
         return prompt, negative
-
-    def _warnings(self, request: GenerationRequest, prompt: str) -> tuple[str, ...]:
-        if request.disable_extra_networks:
-            return ()
-        tags = [t for t in extract_tags(prompt)[1] if t.kind in _NETWORK_KINDS and t.args]
-        for tag in tags:
-            if self.catalog.has_network(tag.args[0]):
-                raise NotBuilt(f"prompt: <{tag.kind}:{tag.args[0]}> is not available yet")
-        return tuple(f"{tag.kind} not found: {tag.args[0]}" for tag in tags)
 
 
 def refuse_what_is_to_come(request: GenerationRequest, options: Options) -> None:

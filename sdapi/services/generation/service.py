@@ -19,6 +19,7 @@ from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import Catalog
 from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.generation import delivery, url_mode
 from sdapi.services.generation.eas import EASFields, take_eas_fields
@@ -26,6 +27,7 @@ from sdapi.services.generation.generation_info import GenerationInfo
 from sdapi.services.generation.image_files import ImageFiles, replace_file
 from sdapi.services.generation.init_images import ImageLoader
 from sdapi.services.generation.job_builder import Draft, JobBuilder, check_formats
+from sdapi.services.generation.network_files import told_hashes, with_local_names
 from sdapi.services.generation.script_names import check_scripts
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
@@ -56,6 +58,7 @@ class GenerationService:
     settings: Settings
     options: ServerOptions
     catalog: Catalog
+    networks: NetworkCatalog
     hashes: HashCache
     tasks: TaskRegistry
     scheduler: Scheduler
@@ -107,12 +110,15 @@ class GenerationService:
         init_images = ()
         if isinstance(request, Img2ImgRequest):
             init_images = await self.images.init_images(request, eas.image_link, options)
-        builder = JobBuilder(self.catalog, styles)
+        builder = JobBuilder(self.catalog, styles, self.networks)
         draft = await anyio.to_thread.run_sync(
             builder.build, task.id, request, options, eas, init_images
         )
         if not self.settings.no_hashing and draft.checkpoint.path.is_file():
             self.hashes.compute(draft.checkpoint.path)
+        for lora in () if self.settings.no_hashing else draft.loras.values():
+            if self.networks.shorthash(lora) is None:
+                self.networks.hashes.compute(lora.path)
         return draft
 
     def _with_infotext(
@@ -122,6 +128,7 @@ class GenerationService:
         overrides = dict(request.override_settings or {})
         if request.infotext:
             parsed = infotext.parse(request.infotext, options=options, styles=styles)
+            parsed = with_local_names(parsed, self.networks, options)
             fields = infotext.request_fields(parsed, kind, resolve_sampler=_resolve_names)
             sent = request.model_fields_set
             fills = {key: value for key, value in fields.items() if key not in sent}
@@ -182,6 +189,10 @@ class GenerationService:
             if draft.vae is not None:
                 sha256 = await self.hashes.wait(draft.vae.path, _HASH_WAIT_S)
                 vae_hash = sha256[:10] if sha256 else None
+        hash_wait_s = 0.0 if self.settings.no_hashing else _HASH_WAIT_S
+        extra = await told_hashes(
+            draft.keys | result.extra, draft.loras, self.networks, options, hash_wait_s
+        )
         begun = datetime.fromtimestamp(task.started or task.created)
         return GenerationInfo(
             job=draft.job,
@@ -191,7 +202,7 @@ class GenerationService:
             vae_hash=vae_hash,
             styles=draft.styles,
             style_prompts=draft.style_prompts,
-            extra=draft.keys | result.extra,
+            extra=extra,
             job_timestamp=begun.strftime("%Y%m%d%H%M%S"),
             is_inpainting_model=result.is_inpainting_model,
             subseed_strength=request.subseed_strength or 0,
@@ -235,8 +246,8 @@ class GenerationService:
             "parameters": echo(request) | parameters,
             "info": info.to_json(texts, 1 if has_grid else 0),
         }
-        if draft.warnings:
-            body["warnings"] = list(draft.warnings)
+        if warnings := [*draft.warnings, *result.warnings]:
+            body["warnings"] = warnings
         return body
 
     async def _url_answer(

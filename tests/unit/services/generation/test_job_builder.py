@@ -10,6 +10,7 @@ from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import Catalog
 from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.generation.eas import EASFields
 from sdapi.services.generation.job_builder import Draft, JobBuilder
@@ -29,7 +30,8 @@ def builder(tmp_path: Path) -> JobBuilder:
     styles = tmp_path / "styles.csv"
     styles.write_text('name,prompt,negative_prompt\nart,"{prompt}, art",ugly\n')
     catalog = Catalog(Settings(data_dir=tmp_path), HashCache(tmp_path))
-    return JobBuilder(catalog, Styles.load(styles))
+    networks = NetworkCatalog(Settings(data_dir=tmp_path), HashCache(tmp_path, "network_hashes"))
+    return JobBuilder(catalog, Styles.load(styles), networks)
 
 
 def txt2img(
@@ -177,12 +179,40 @@ def test_mask_is_still_to_come(builder: JobBuilder):
         img2img(builder, mask="aGk=")
 
 
-def test_network_that_is_there_is_still_to_come_and_a_missing_one_a_warning(builder: JobBuilder):
-    with pytest.raises(NotBuilt, match="<lora:there>"):
-        txt2img(builder, prompt="cat <lora:there:1>")
-    draft = txt2img(builder, prompt="cat <lora:gone:1> <other:x>")
+def test_network_that_is_there_goes_with_the_job_and_a_missing_one_is_a_warning(
+    builder: JobBuilder,
+):
+    draft = txt2img(builder, prompt="cat <lora:there:1> <lora:gone:1> <other:x>")
+    assert draft.job.networks.loras["there"].path.name == "there.safetensors"
+    assert draft.loras.keys() == {"there"}
     assert draft.warnings == ("lora not found: gone",)
-    assert txt2img(builder, prompt="<lora:there:1>", disable_extra_networks=True).warnings == ()
+    disabled = txt2img(builder, prompt="<lora:there:1> <lora:gone:1>", disable_extra_networks=True)
+    assert (disabled.job.networks.loras, disabled.warnings) == ({}, ())
+
+
+def test_missing_network_is_an_error_where_networks_are_strict(builder: JobBuilder):
+    strict = {"sdapi_strict_networks": True}
+    with pytest.raises(UnknownName, match="lora not found: thre; there are 'there'"):
+        txt2img(builder, strict, prompt="cat <lora:thre:1>")
+    with pytest.raises(BadRequest, match="the strength 'much' is no number"):
+        txt2img(builder, strict, prompt="cat <lora:there:much>")
+
+
+def test_strength_that_is_no_number_is_a_warning(builder: JobBuilder):
+    draft = txt2img(builder, prompt="cat <lora:there:much>")
+    assert draft.warnings == (
+        "<lora:there>: the strength 'much' is no number that can be used; no LoRA was used",
+    )
+
+
+def test_default_networks_are_added_to_every_prompt_unless_it_names_them(builder: JobBuilder):
+    options = {"sd_lora": "there"}
+    assert txt2img(builder, options, prompt="cat").job.prompts == ("cat<lora:there:1.0>",)
+    named = txt2img(builder, options, prompt="cat <lora:there:0.5>")
+    assert named.job.prompts == ("cat <lora:there:0.5>",)
+    assert txt2img(builder, {"sd_lora": "gone"}, prompt="cat").job.prompts == ("cat",)
+    off = txt2img(builder, options, prompt="cat", disable_extra_networks=True)
+    assert off.job.prompts == ("cat",)
 
 
 def test_styles_and_comments_are_worked_into_the_prompts(builder: JobBuilder):

@@ -1,0 +1,32 @@
+"""What comes up while texts are encoded, for infotexts and warnings."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sdapi.engine.networks.embedding_file import Embedding
+
+
+@dataclass(frozen=True, slots=True)
+class TextNotes:
+    """What the encoding of one text came upon."""
+
+    #: used, in order
+    embeddings: tuple[Embedding, ...] = ()
+    #: why those that the text names were not used
+    refused: tuple[str, ...] = ()
+
+
+def ti_hashes(notes: Iterable[TextNotes]) -> str:
+    """The infotext's `TI hashes`: a later text's embeddings stand before an earlier one's.
+
+    Empty when none was used. What two texts use stands there twice, as recorded.
+    """
+    groups = [
+        [f"{_plain(each.name)}: {each.shorthash}" for each in note.embeddings if each.shorthash]
+        for note in notes
+    ]
+    return ", ".join(entry for group in reversed(groups) for entry in group)
+
+
+def _plain(name: str) -> str:
+    return name.replace(":", "").replace(",", "")
