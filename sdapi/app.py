@@ -1,5 +1,6 @@
 """The application: services, routes, and what every request passes through."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -14,6 +15,10 @@ from starlette.middleware.cors import CORSMiddleware
 from sdapi import __version__
 from sdapi.middleware import BodyLimit, Gate, RequestLog
 from sdapi.problems import install_handlers
+from sdapi.queue.inference import InProcess
+from sdapi.queue.server import QueueServer
+from sdapi.queue.service_config import load_services
+from sdapi.queue.spec import Program
 from sdapi.routes import (
     catalog,
     extras,
@@ -22,6 +27,7 @@ from sdapi.routes import (
     internal,
     options,
     progress,
+    queue,
     server,
     system,
 )
@@ -43,7 +49,9 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         services.start()
+        await queues.open()
         yield
+        await queues.close()
         services.close()
 
     app = FastAPI(
@@ -54,16 +62,27 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
         redoc_url=None,
         lifespan=lifespan,
     )
+    webui = InProcess(app, lambda: services.is_ready)
+    queues = QueueServer(settings, load_services(settings), {Program.WEBUI: webui})
     app.state.services = services
+    app.state.queues = queues
     app.state.is_stopping = False
 
     def begin_shutdown() -> None:
         app.state.is_stopping = True
 
     app.state.begin_shutdown = begin_shutdown
-    app.state.drain = services.drain
+
+    async def drain() -> None:
+        await asyncio.gather(queues.drain(), services.drain())
+
+    def interrupt() -> None:
+        queues.abandon()  # first: what is cut short is no result
+        services.tasks.interrupt_running()
+
+    app.state.drain = drain
     app.state.is_busy = lambda: services.tasks.running is not None
-    app.state.interrupt = services.tasks.interrupt_running
+    app.state.interrupt = interrupt
 
     for router in _routers(settings):
         app.include_router(router)
@@ -93,6 +112,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
         progress.router,
         server.router,
         system.router,
+        queue.router,
     ]
     if settings.api_server_stop:
         routers.append(server.stop_router)

@@ -268,6 +268,22 @@ OWN_FLAGS = (
         [OBJECT_STORE_HOSTS],
         "host pattern fetched even when its address is private (repeatable)",
     ),
+    _acts("--eas-config", Kind.PATHS, [], "service JSON of PAI-EAS to serve (repeatable)"),
+    _acts("--service", Kind.TEXTS, [], "NAME[:sync|async]: a service of its own (repeatable)"),
+    _acts("--queue-url", _T, None, "redis://host:port/0: the queue of several servers (SQLite)"),
+    _acts(
+        "--role",
+        _T,
+        "all",
+        "api: queue addresses, no device; worker: the other way round",
+        ("all", "api", "worker"),
+    ),
+    _acts(
+        "--queue-hold-ms",
+        _I,
+        250,
+        "milliseconds that a queue's answer 'nothing came in time' is held back",
+    ),
     _acts("--queue-limit", _I, 1000, "jobs that may wait; more are answered 429"),
     _acts("--max-body-mb", Kind.NUMBER, 256.0, "largest request body in MiB"),
     _acts("--model-cache-gb", Kind.NUMBER, None, "GiB of models kept in memory (automatic)"),
@@ -294,7 +310,7 @@ BY_DEST: Mapping[str, Flag] = {flag.dest: flag for flag in FLAGS}
 #: they say what to do once, so the environment, which lasts, cannot hold them
 COMMANDS = frozenset({"f", "exit", "test", "version"})
 #: never shown, not even to a caller who may read everything else
-SECRETS = frozenset({"api_auth", "gradio_auth", "ngrok", "service_token", "token"})
+SECRETS = frozenset({"api_auth", "gradio_auth", "ngrok", "queue_url", "service_token", "token"})
 
 
 @dataclass(frozen=True, slots=True)

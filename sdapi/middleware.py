@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sdapi.errors import BadRequest, SDAPIError, ShuttingDown, Unauthorized
 from sdapi.logs import log_fields
 from sdapi.problems import error_response, json_response, unexpected_body
+from sdapi.queue.inference import INTERNAL
 from sdapi.security import Credentials
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,13 @@ log = logging.getLogger(__name__)
 _HEALTH = ("/healthz", "/readyz")
 #: where credentials come from
 _LOGIN = "/login"
+#: They check credentials themselves: a service's own token, or a signature of the body. Finding out
+#: where a service is needs none.
+_OWN_GATE = (
+    "/api/predict/",
+    "/api/v1/servicediscovery/",
+    "/exported/apis/eas.alibaba-inc.k8s.io/",
+)
 
 
 class BodyTooLarge(BadRequest):
@@ -97,7 +105,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in _HEALTH:
+        if path in _HEALTH or path.startswith(_OWN_GATE):
             await self.app(scope, receive, send)
             return
         error = self._refusal(scope, path)
@@ -113,6 +121,8 @@ class Gate:
             await response(scope, receive, send)
 
     def _refusal(self, scope: Scope, path: str) -> SDAPIError | None:
+        if scope.get(INTERNAL):  # from this process: its caller was checked before
+            return self._stopping()
         headers = Headers(scope=scope)
         try:
             self.credentials.check(headers.get("authorization"))
@@ -120,9 +130,10 @@ class Gate:
             has_session = self.credentials.user_of_cookies(headers.get("cookie")) is not None
             if not has_session and path != _LOGIN:
                 return error
-        if self.state.is_stopping:
-            return ShuttingDown("the server is shutting down")
-        return None
+        return self._stopping()
+
+    def _stopping(self) -> SDAPIError | None:
+        return ShuttingDown("the server is shutting down") if self.state.is_stopping else None
 
 
 class BodyLimit:

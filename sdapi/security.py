@@ -46,7 +46,7 @@ class Credentials:
 
         A service with a token of its own is never open, and takes the server's credentials too.
         """
-        tokens = self._tokens_for(service)
+        tokens = self.tokens_for(service)
         if not tokens and not self._users:
             return
         if not authorization:
@@ -84,7 +84,8 @@ class Credentials:
             return None
         return self._sessions.user_of(morsel.value) if morsel is not None else None
 
-    def _tokens_for(self, service: str | None) -> list[str]:
+    def tokens_for(self, service: str | None) -> list[str]:
+        """Every token that opens a service; for signatures, which need the token itself."""
         own = self._service_tokens.get(service) if service is not None else None
         return [token for token in (self._token, own) if token is not None]
 

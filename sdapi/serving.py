@@ -47,6 +47,9 @@ class Server(uvicorn.Server):
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
             ws_max_size=settings.max_body_bytes,
+            # A queue's client answers pings only while it waits, not while it works on an item.
+            ws_ping_interval=None,
+            ws_per_message_deflate=False,
             ssl_keyfile=settings.tls_keyfile,
             ssl_certfile=settings.tls_certfile,
         )

@@ -86,6 +86,16 @@ class Settings:
     token: str | None = field(default=None, repr=False)
     service_tokens: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
+    #: `name` or `name:sync`, beside those of the service files
+    services: tuple[str, ...] = ()
+    service_files: tuple[Path, ...] = ()
+    #: all, api (no worker) or worker (no queue addresses)
+    role: str = "all"
+    #: Redis of the queue; SQLite in the data directory when None
+    queue_url: str | None = field(default=None, repr=False)
+    #: how long the answer that nothing came in time is held back
+    queue_hold_s: float = 0.25
+
     mounts: tuple[Mount, ...] = ()
     allow_save_dirs: tuple[Path, ...] = ()
     allow_oss: tuple[str, ...] = ()
@@ -199,6 +209,7 @@ class Settings:
             **_network(flags),
             **_access(flags, base_dir),
             **_model_use(flags),
+            **_queue(flags),
             **_behaviour(flags),
             flag_values=given,
         )
@@ -284,6 +295,21 @@ def _access(flags: ParsedFlags, base_dir: Path) -> dict[str, Any]:
         "allow_oss": tuple(_oss(entry, "--allow-oss") for entry in flags["allow_oss"]),
         "allow_private_urls": flags["allow_private_urls"],
         "allow_url_hosts": tuple(host.lower() for host in flags["allow_url_host"]),
+    }
+
+
+def _queue(flags: ParsedFlags) -> dict[str, Any]:
+    url, role = flags["queue_url"], flags["role"]
+    if url is not None and not re.match(r"(redis|rediss|unix)://", url):
+        raise SettingsError("--queue-url is of the form redis://[user:password@]host:port/0")
+    if role != "all" and url is None:
+        raise SettingsError(f"--role {role} needs a queue that others share: --queue-url redis://…")
+    return {
+        "services": tuple(flags["service"]),
+        "service_files": _paths(*flags["eas_config"]),
+        "role": role,
+        "queue_url": url,
+        "queue_hold_s": _at_least(0, flags, "queue_hold_ms") / 1000,
     }
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from typing import Any
 import requests
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+
+from sdapi.cli import bind
+from sdapi.serving import Server
+from sdapi.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -60,6 +65,22 @@ def wait_ready(is_ready: Any, timeout_s: float = START_S) -> None:
     while not is_ready():
         assert time.monotonic() < end, f"not ready within {timeout_s:g} s"
         time.sleep(0.02)
+
+
+@contextmanager
+def listening(app: FastAPI, settings: Settings) -> Iterator[str]:
+    """The URL of an application that listens on a free port, in a thread of this process."""
+    started = threading.Event()
+    with bind("127.0.0.1", 0) as bound:
+        server = Server(app, settings, started.set)
+        thread = threading.Thread(target=server.serve_until_stopped, args=(bound,))
+        thread.start()
+        try:
+            assert started.wait(START_S), "the server did not start"
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(START_S)
 
 
 class ServerProcess:

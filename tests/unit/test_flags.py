@@ -196,6 +196,8 @@ VALID = {
     "--log-format": ["json"],
     "--loglevel": ["DEBUG"],
     "--precision": ["full"],
+    "--queue-url": ["redis://host:6379/0"],
+    "--role": ["api", "--queue-url", "redis://host:6379/0"],
     "--service-token": ["name=token"],
     "--tls-certfile": [__file__, "--tls-keyfile", __file__],
     "--tls-keyfile": [__file__, "--tls-certfile", __file__],

@@ -1,0 +1,218 @@
+"""Feeds inference: takes items of a service's input queue, calls, and stores what comes back."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import orjson
+
+from sdapi.errors import SDAPIError
+from sdapi.logs import log_fields
+from sdapi.queue.inference import Answer, Call, Inference
+from sdapi.queue.service import SINK_TIME, SOURCE_TIME, Address, Identity, QueueService
+from sdapi.queue.spec import ServiceSpec
+from sdapi.queue.store import LAST_CODE, REQUEST_ID, Delivery, Item, NewItem
+from sdapi.queue.watching import Subscription
+
+log = logging.getLogger(__name__)
+
+#: between looks for an inference program that is not up, and tries of a store that is away
+_RETRY_S = 0.5
+#: for a store that is away while the server stops
+_LAST_TRY_S = 5.0
+#: before an item that failed, or was refused because too much waits, is handed out again
+_PAUSE_S = 1.0
+#: statuses that may pass, though they look like the caller's mistake
+_PASSING = (408, 429)
+#: an answer with this header is the last word, whatever its status
+FINAL_HEADER = "x-sdapi-final"
+_OWN_TAGS = (REQUEST_ID, SOURCE_TIME, SINK_TIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of an item: a result (None for none), or back with or without being counted."""
+
+    is_final: bool
+    result: NewItem | None = None
+    counts: bool = True
+    code: int = 0
+
+
+class Dispatcher:
+    """One inference instance: a consumer of the input queue with `worker_threads` places."""
+
+    def __init__(self, service: QueueService, spec: ServiceSpec, inference: Inference) -> None:
+        self._service = service
+        self._spec = spec
+        self._inference = inference
+        self._address = Address(spec, spec.source_queue)
+        self._identity = Identity(spec.name, _pod_name(spec))
+        self._jobs: set[asyncio.Task[None]] = set()
+        #: what is being written down; no end of a job may cut it off
+        self._settling: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
+        self._is_abandoned = False
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"dispatch {self._spec.name}")
+
+    async def drain(self) -> None:
+        """Take nothing more, and wait for what runs."""
+        self._is_stopping = True
+        with suppress(SDAPIError):
+            await self._service.reject(self._address.queue, self._identity, [], "Shutdown")
+        while self._jobs:
+            await asyncio.wait(self._jobs)
+
+    def abandon(self) -> None:
+        """Stop what runs; its items go back as if they had not been delivered."""
+        if not self._is_abandoned:
+            self._is_stopping = self._is_abandoned = True
+            for job in self._jobs:
+                job.cancel()
+
+    async def close(self) -> None:
+        """End, with everything given back."""
+        self.abandon()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        if self._settling:
+            _, unwritten = await asyncio.wait(self._settling, timeout=_LAST_TRY_S)
+            for each in unwritten:
+                each.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while not self._is_stopping:
+            try:
+                if await self._inference.is_ready():
+                    await self._consume()
+            except SDAPIError as error:
+                log.warning("service %s: %s", self._spec.name, error)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _consume(self) -> None:
+        """Work as a consumer until the connection is lost."""
+        async with self._service.subscribe(
+            self._address, self._identity, window=self._spec.worker_threads
+        ) as subscription:
+            await self._work_on(subscription)
+        # Taken for dead: others have these items now, and what is drawn here would be drawn twice.
+        for job in self._jobs:
+            job.cancel()
+
+    async def _work_on(self, subscription: Subscription) -> None:
+        async for batch in subscription.batches():
+            for delivery in batch:
+                job = asyncio.create_task(self._work(delivery))
+                self._jobs.add(job)
+                job.add_done_callback(self._jobs.discard)
+
+    async def _work(self, delivery: Delivery) -> None:
+        item = delivery.item
+        with log_fields(service=self._spec.name, queue_index=item.index):
+            try:
+                outcome = await self._outcome(item)
+                if not outcome.is_final and not self._is_stopping:
+                    await asyncio.sleep(_PAUSE_S)
+            except asyncio.CancelledError:
+                outcome = Outcome(False, counts=False)
+            settling = asyncio.create_task(self._settle(delivery, outcome))
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
+            await asyncio.shield(settling)
+
+    async def _outcome(self, item: Item) -> Outcome:
+        if self._is_stopping:
+            return Outcome(False, counts=False)
+        try:
+            async with asyncio.timeout(self._spec.keepalive_s):
+                answer = await self._inference.call(call_of(item))
+        except TimeoutError:
+            answer = _failure(408, f"not done within {self._spec.keepalive_s:g} s")
+        except ConnectionError as error:
+            answer = _failure(502, f"the inference program went away: {error}")
+        except Exception as error:
+            log.exception("an inference call failed")
+            answer = _failure(500, type(error).__name__)
+        return self._judge(item, answer)
+
+    def _judge(self, item: Item, answer: Answer) -> Outcome:
+        """Result, another try, or back uncounted (contract 10.3 and 11)."""
+        if answer.is_success:
+            return Outcome(True, self._result(item, answer) if answer.body else None)
+        if answer.status in (429, 503) and "retry-after" in answer.headers:
+            return Outcome(False, counts=False)  # our own server had no place for it
+        is_callers = 400 <= answer.status < 500 and answer.status not in _PASSING
+        limit = self._spec.max_delivery
+        is_last = 0 < limit <= item.deliveries
+        if is_callers or is_last or FINAL_HEADER in answer.headers:
+            return Outcome(True, self._result(item, answer))
+        return Outcome(False, code=answer.status)
+
+    def _result(self, item: Item, answer: Answer) -> NewItem:
+        limit = self._spec.sink.max_payload_bytes
+        if len(answer.body) > limit:
+            answer = _failure(
+                413, f"the result has {len(answer.body)} bytes; this queue takes {limit}"
+            )
+        tags = {key: value for key, value in item.tags.items() if key != LAST_CODE}
+        tags[SINK_TIME] = str(time.time_ns() // 1_000_000)
+        if not answer.is_success:
+            tags[LAST_CODE] = str(answer.status)
+        return NewItem(item.request_id, tags, answer.body, content_type=answer.content_type)
+
+    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Write it down, as often as it takes: the result exists nowhere else."""
+        while True:
+            try:
+                is_ours = await self._write(delivery, outcome)
+            except SDAPIError as error:
+                log.warning("cannot store what became of an item: %s", error)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if not is_ours:
+                log.warning("another worker has the item by now; this result is dropped")
+            return
+
+    async def _write(self, delivery: Delivery, outcome: Outcome) -> bool:
+        store, queue, group = self._service.store, self._address.queue, self._spec.name
+        index, fence = delivery.item.index, delivery.fence
+        if outcome.is_final:
+            return await store.finish(queue, group, index, fence, outcome.result)
+        return await store.release(
+            queue, group, index, fence, counts=outcome.counts, code=outcome.code
+        )
+
+
+def call_of(item: Item) -> Call:
+    """The call that an item stands for: its path, the caller's tags, its data unchanged."""
+    query = urlencode({k: v for k, v in item.tags.items() if k not in _OWN_TAGS})
+    return Call(item.path or "/", query, _content_type(item), item.data)
+
+
+def _content_type(item: Item) -> str:
+    """Clients send JSON without a type, or as a form; strict frameworks refuse that."""
+    plain = item.content_type.partition(";")[0].strip().lower()
+    is_unsaid = plain in ("", "application/x-www-form-urlencoded", "application/octet-stream")
+    if is_unsaid and item.data.lstrip()[:1] in (b"{", b"["):
+        return "application/json"
+    return item.content_type
+
+
+def _failure(status: int, text: str) -> Answer:
+    body: Mapping[str, str] = {"error": text}
+    return Answer(status, orjson.dumps(body), "application/json")
+
+
+def _pod_name(spec: ServiceSpec) -> str:
+    """As the original names its instances: `<service>-<8 hex>-<hash>-<5 characters>`."""
+    return f"{spec.dashed}-{spec.mark}-{secrets.token_hex(5)}-{secrets.token_hex(3)[:5]}"

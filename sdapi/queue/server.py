@@ -1,0 +1,107 @@
+"""All of the queue in one server: store, services, and a dispatcher for each that works here."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from sdapi.errors import NotBuilt, SDAPIError
+from sdapi.queue.dispatcher import Dispatcher
+from sdapi.queue.inference import Answer, Call, Inference, OnPort
+from sdapi.queue.service import QueueService
+from sdapi.queue.spec import Program, ServiceSpec
+from sdapi.queue.sqlite_store import DatabaseInUse, SqliteStore
+from sdapi.queue.store import Store
+from sdapi.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class NotHere:
+    """Stands for a program of ours that this server does not have."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
+    async def is_ready(self) -> bool:
+        return True
+
+    async def call(self, call: Call) -> Answer:
+        body = b'{"error": "this server has no program %s"}' % self._program.value.encode()
+        return Answer(501, body, "application/json", {"x-sdapi-final": "true"})
+
+
+def make_store(settings: Settings, *, is_server: bool = True) -> Store:
+    """Redis where `--queue-url` says so, else SQLite in the data directory."""
+    if settings.queue_url is not None:
+        raise NotBuilt("--queue-url: the queue on Redis is not built yet")
+    return SqliteStore(settings.data_dir / "sdapi.db", is_server=is_server)
+
+
+class QueueServer:
+    """Opened and closed with the application.
+
+    `programs` are those that run in this process; others are called on their ports.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        specs: Sequence[ServiceSpec],
+        programs: Mapping[Program, Inference],
+    ) -> None:
+        self.service = QueueService(make_store(settings), specs)
+        self._is_asked_for = bool(settings.services or settings.service_files)
+        self.inferences = {
+            spec.name: programs.get(spec.container.program) or _elsewhere(spec) for spec in specs
+        }
+        works_here = settings.role != "api"
+        self.dispatchers = [
+            Dispatcher(self.service, spec, self.inferences[spec.name])
+            for spec in specs
+            if spec.is_async and works_here
+        ]
+
+    async def open(self) -> None:
+        """Connect, and start to work.
+
+        Two servers on one data directory are usual where each has a device; the second one then
+        serves everything but the queue, unless it was told of services.
+        """
+        try:
+            await self.service.open()
+        except DatabaseInUse as error:
+            if self._is_asked_for:
+                raise
+            log.warning("this server has no queue: %s", error)
+            return
+        for dispatcher in self.dispatchers:
+            dispatcher.start()
+
+    async def close(self) -> None:
+        """Give back what runs, then disconnect."""
+        await asyncio.gather(*(each.close() for each in self.dispatchers))
+        await self.service.close()
+
+    async def drain(self) -> None:
+        """Take nothing more, and let finish what runs."""
+        await asyncio.gather(*(each.drain() for each in self.dispatchers))
+
+    def abandon(self) -> None:
+        """Stop what runs; it goes back into its queue."""
+        for dispatcher in self.dispatchers:
+            dispatcher.abandon()
+
+    async def is_reachable(self) -> bool:
+        """Whether the store answers."""
+        try:
+            await self.service.store.beats()
+        except SDAPIError:
+            return False
+        return True
+
+
+def _elsewhere(spec: ServiceSpec) -> Inference:
+    container = spec.container
+    if container.program is Program.OTHER:
+        return OnPort(container.port)
+    return NotHere(container.program)

@@ -1,0 +1,269 @@
+"""What a queue does: every verb of the contract, over any store."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+
+import orjson
+
+from sdapi.errors import Missing, SDAPIError
+from sdapi.queue import attributes
+from sdapi.queue.presence import Presence
+from sdapi.queue.spec import ServiceSpec
+from sdapi.queue.store import (
+    LAST_CODE,
+    REQUEST_ID,
+    Event,
+    Item,
+    Member,
+    NewItem,
+    Place,
+    Query,
+    QueueName,
+    Store,
+    StoreUnavailable,
+)
+from sdapi.queue.waiting import Waiting
+from sdapi.queue.watching import Subscription, Watching
+
+SOURCE_TIME = "ts@source"
+SINK_TIME = "ts@sink"
+#: the longest wait for a change before a reader looks by itself
+_LOOK_S = 5.0
+_RETRY_S = 0.5
+
+
+class PayloadTooLarge(SDAPIError):
+    status, code = 413, "payload_too_large"
+
+
+class UnknownService(Missing):
+    status, code = 404, "unknown_service"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a URL names: a service's queue, and the inference path of what is put there."""
+
+    spec: ServiceSpec
+    queue: QueueName
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls: `<group>.<user>`."""
+
+    group: str
+    user: str
+
+
+class QueueService:
+    """The queues of some services. `open` before use; `close` frees what this process holds."""
+
+    def __init__(self, store: Store, specs: Sequence[ServiceSpec]) -> None:
+        self.node = uuid.uuid4().hex[:12]
+        self.specs: Mapping[str, ServiceSpec] = {spec.name: spec for spec in specs}
+        self.store = store
+        self._waiting = Waiting()
+        self._watching = Watching(store, self.node, self.bury)
+        self._presence = Presence(store, self.node, self._watching.close_all)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Connect to the store and show that this process lives."""
+        await self.store.open(self._on_event)
+        await self._presence.begin()
+        self._tasks.add(asyncio.create_task(self._presence.run()))
+        self._tasks.update(
+            asyncio.create_task(self._release_idle(spec, spec.max_idle_s))
+            for spec in self.specs.values()
+            if spec.is_async and spec.max_idle_s
+        )
+
+    async def close(self) -> None:
+        """End every subscription and close the store."""
+        self._watching.close_all()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.store.close()
+
+    def spec(self, name: str) -> ServiceSpec:
+        """The service of a path segment: as it is, else the part after its last dot."""
+        found = self.specs.get(name) or self.specs.get(name.rpartition(".")[2])
+        if found is None:
+            raise UnknownService(f"there is no service {name[:100]!r}")
+        return found
+
+    @staticmethod
+    def address(spec: ServiceSpec, rest: str, *, is_rear: bool) -> Address:
+        """What the rest of a path names: only `sink` alone is the output queue."""
+        is_sink = rest.strip("/") == "sink"
+        queue = QueueName(spec.name, is_sink, is_rear)
+        return Address(spec, queue, "" if is_sink or not rest else f"/{rest}")
+
+    # --- verbs ---
+
+    async def put(
+        self,
+        address: Address,
+        data: bytes,
+        tags: Mapping[str, str],
+        *,
+        priority: int = 0,
+        content_type: str = "",
+    ) -> tuple[int, str]:
+        """Store an item; returns its index and request id."""
+        limit = address.spec.limits(address.queue).max_payload_bytes
+        if len(data) > limit:
+            raise PayloadTooLarge(f"the data is larger than {limit} bytes")
+        request_id = tags.get(REQUEST_ID) or str(uuid.uuid4())
+        entry = SINK_TIME if address.queue.is_sink else SOURCE_TIME
+        item = NewItem(
+            request_id=request_id,
+            tags={**tags, REQUEST_ID: request_id, entry: _now_ms()},
+            data=data,
+            priority=priority,
+            path=address.path,
+            content_type=content_type,
+        )
+        room = address.spec.room(address.queue)
+        return await self.store.put(address.queue, item, room), request_id
+
+    async def get(
+        self, queue: QueueName, query: Query, timeout_s: float, claim: str, gone: asyncio.Event
+    ) -> list[Item]:
+        """What matches, as soon as all of it is there or the time is over; nothing once `gone`."""
+        end = time.monotonic() + timeout_s
+        with self._waiting.waiter(queue, query.tags) as waiter:
+            while not gone.is_set():
+                waiter.came.clear()
+                left_s = end - time.monotonic()
+                wanted = query.length if left_s > 0 else 1
+                items = await self.store.get(queue, replace(query, at_least=wanted), claim)
+                if items or left_s <= 0:
+                    return items
+                await _first_of(waiter.came, gone, min(left_s, _LOOK_S))
+        return []
+
+    def new_claim(self) -> str:
+        """A name for items that are on their way to a reader."""
+        return f"{self.node}:{uuid.uuid4().hex}"
+
+    async def settle(self, queue: QueueName, claim: str, *, delete: bool) -> None:
+        """End a claim, later if need be: a claim that is left open hides its items."""
+        try:
+            await self.store.settle(queue, claim, delete=delete)
+        except StoreUnavailable:
+            retry = asyncio.create_task(self._settle_later(queue, claim, delete))
+            self._tasks.add(retry)
+            retry.add_done_callback(self._tasks.discard)
+
+    async def _settle_later(self, queue: QueueName, claim: str, delete: bool) -> None:
+        while True:
+            await asyncio.sleep(_RETRY_S)
+            with suppress(StoreUnavailable):
+                await self.store.settle(queue, claim, delete=delete)
+                return
+
+    async def search(self, queue: QueueName, identity: Identity, index: int) -> Place:
+        place = await self.store.place(queue, identity.group, index)
+        if place is None:
+            raise Missing("no data in stream")
+        return place
+
+    async def attributes(self, address: Address) -> dict[str, str]:
+        """All attributes of a queue, as texts."""
+        queue = address.queue
+        stats = await self.store.stats(queue)
+        other = queue.source if queue.is_sink else queue.sink
+        stored = stats.bytes + (await self.store.stats(other)).bytes
+        return attributes.attributes(address.spec, queue, stats, stored)
+
+    async def commit(self, queue: QueueName, identity: Identity, indexes: Sequence[int]) -> None:
+        await self.store.commit(queue, identity.group, indexes)
+
+    async def reject(
+        self, queue: QueueName, identity: Identity, indexes: Sequence[int], code: str
+    ) -> None:
+        """A negative commit: the items go back, and a consumer that shuts down gets no more."""
+        await self.store.reject(
+            queue, identity.group, identity.user, indexes, retire=code == "Shutdown"
+        )
+
+    @asynccontextmanager
+    async def subscribe(
+        self,
+        address: Address,
+        identity: Identity,
+        *,
+        window: int = 1,
+        start: int = 0,
+        tags: Mapping[str, str] | None = None,
+        auto_commit: bool = False,
+        index_only: bool = False,
+    ) -> AsyncGenerator[Subscription]:
+        """Be a consumer for as long as the context lasts."""
+        member = Member(
+            id=uuid.uuid4().hex,
+            group=identity.group,
+            user=identity.user,
+            node=self.node,
+            window=window,
+            auto_commit=auto_commit,
+            index_only=index_only,
+            start=start,
+            tags=tags or {},
+        )
+        rules = address.spec.rules(address.queue)
+        async with self._watching.subscribe(address.queue, member, rules) as subscription:
+            yield subscription
+
+    # --- dead letters ---
+
+    async def bury(self, queue: QueueName, item: Item) -> None:
+        """End an item that had all its deliveries: its reader gets a failure."""
+        spec = self.specs[queue.service]
+        code = item.last_code or 502
+        last = f"ended with status {code}" if item.last_code else "did not end"
+        text = f"given up after {item.deliveries} deliveries; the last one {last}"
+        result = NewItem(
+            request_id=item.request_id,
+            tags={**item.tags, SINK_TIME: _now_ms(), LAST_CODE: str(code)},
+            data=orjson.dumps({"error": text}),
+            content_type="application/json",
+        )
+        rear = None if spec.drops_dead else queue.rear
+        await self.store.finish(queue, spec.name, item.index, "", result, rear)
+
+    # --- background ---
+
+    def _on_event(self, event: Event) -> None:
+        self._waiting.on_event(event)
+        self._watching.on_event(event)
+
+    async def _release_idle(self, spec: ServiceSpec, max_idle_s: float) -> None:
+        while True:
+            await asyncio.sleep(min(max(max_idle_s / 4, 0.05), 5.0))
+            with suppress(SDAPIError):  # presence tells when the store is away
+                for queue in (spec.source_queue, spec.source_queue.sink):
+                    await self.store.release_idle(queue, int(max_idle_s * 1000))
+
+
+def _now_ms() -> str:
+    return str(time.time_ns() // 1_000_000)
+
+
+async def _first_of(came: asyncio.Event, gone: asyncio.Event, timeout_s: float) -> None:
+    """Return when either is set or the time is over."""
+    tasks = [asyncio.ensure_future(each.wait()) for each in (came, gone)]
+    try:
+        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,326 @@
+"""Items in SQLite: the operations that need no consumer."""
+
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from sdapi.queue.sqlite_writer import Transaction
+from sdapi.queue.store import (
+    ANSWER_BYTES,
+    LAST_CODE,
+    REQUEST_ID,
+    Change,
+    Event,
+    Item,
+    NewItem,
+    Query,
+    QueueIsFull,
+    QueueName,
+    RequestIdTaken,
+    Room,
+)
+
+#: Presence and deliveries under way live in temporary tables: they end with the process, take part
+#: in its transactions, and cost no disk.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS queue (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    last INTEGER NOT NULL DEFAULT 0, length INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS queue_item (
+    id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, idx INTEGER NOT NULL,
+    priority INTEGER NOT NULL, request_id TEXT NOT NULL, tags BLOB NOT NULL, path TEXT NOT NULL,
+    content_type TEXT NOT NULL, message TEXT NOT NULL, deliveries INTEGER NOT NULL DEFAULT 0,
+    last_code INTEGER NOT NULL DEFAULT 0, put_s REAL NOT NULL, size INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS queue_item_index ON queue_item (queue, idx);
+CREATE INDEX IF NOT EXISTS queue_item_order ON queue_item (queue, priority DESC, idx);
+CREATE TABLE IF NOT EXISTS queue_tag (
+    queue INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, idx INTEGER NOT NULL,
+    PRIMARY KEY (queue, name, value, idx)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS queue_tag_item ON queue_tag (queue, idx);
+CREATE TABLE IF NOT EXISTS queue_done (
+    queue INTEGER NOT NULL, idx INTEGER NOT NULL, grp TEXT NOT NULL,
+    PRIMARY KEY (queue, idx, grp)
+) WITHOUT ROWID;
+CREATE TEMP TABLE queue_pending (
+    queue INTEGER NOT NULL, idx INTEGER NOT NULL, grp TEXT NOT NULL, user TEXT NOT NULL,
+    fence TEXT NOT NULL, since_ms INTEGER NOT NULL, PRIMARY KEY (queue, idx, grp)
+) WITHOUT ROWID;
+CREATE INDEX temp.queue_pending_user ON queue_pending (queue, grp, user);
+CREATE TEMP TABLE queue_claim (
+    queue INTEGER NOT NULL, idx INTEGER NOT NULL, claim TEXT NOT NULL, PRIMARY KEY (queue, idx)
+) WITHOUT ROWID;
+CREATE TEMP TABLE queue_avoided (
+    queue INTEGER NOT NULL, idx INTEGER NOT NULL, grp TEXT NOT NULL, user TEXT NOT NULL,
+    PRIMARY KEY (queue, idx, grp, user)
+) WITHOUT ROWID;
+CREATE TEMP TABLE queue_consumer (
+    number INTEGER PRIMARY KEY, queue INTEGER NOT NULL, grp TEXT NOT NULL, user TEXT NOT NULL,
+    id TEXT NOT NULL, node TEXT NOT NULL, window INTEGER NOT NULL, auto_commit INTEGER NOT NULL,
+    index_only INTEGER NOT NULL, start INTEGER NOT NULL, tags BLOB NOT NULL,
+    last_index INTEGER NOT NULL DEFAULT 0, active_ms INTEGER NOT NULL, gone_at_ms INTEGER,
+    left_pending INTEGER NOT NULL DEFAULT 0, is_retired INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (queue, grp, user)
+);
+CREATE TEMP TABLE queue_group (
+    number INTEGER PRIMARY KEY, queue INTEGER NOT NULL, name TEXT NOT NULL,
+    last_index INTEGER NOT NULL DEFAULT 0, UNIQUE (queue, name)
+);
+CREATE TEMP TABLE queue_node (node TEXT PRIMARY KEY, beats INTEGER NOT NULL);
+"""
+
+_COLUMNS = (
+    "idx, request_id, tags, data, priority, path, content_type, message, deliveries, last_code"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    id: int
+    name: QueueName
+    last: int
+    length: int
+    bytes: int
+
+
+def find_queue(db: sqlite3.Connection, name: QueueName) -> QueueRow:
+    """The row of a queue, made when it is new."""
+    sql = "SELECT id, last, length, bytes FROM queue WHERE name = ?"
+    row = db.execute(sql, (str(name),)).fetchone()
+    if row is None:
+        cursor = db.execute("INSERT INTO queue (name) VALUES (?)", (str(name),))
+        assert cursor.lastrowid is not None
+        row = (cursor.lastrowid, 0, 0, 0)
+    return QueueRow(row[0], name, *row[1:])
+
+
+def item_of(row: tuple[Any, ...]) -> Item:
+    """An item from `_COLUMNS`."""
+    index, request_id, tags, data, priority, path, content_type, message, deliveries, code = row
+    return Item(
+        request_id=request_id,
+        tags=orjson.loads(tags),
+        data=data,
+        priority=priority,
+        path=path,
+        content_type=content_type,
+        message=message,
+        index=index,
+        deliveries=deliveries,
+        last_code=code,
+    )
+
+
+def read_item(db: sqlite3.Connection, queue_id: int, index: int) -> Item | None:
+    sql = f"SELECT {_COLUMNS} FROM queue_item WHERE queue = ? AND idx = ?"
+    row = db.execute(sql, (queue_id, index)).fetchone()
+    return None if row is None else item_of(row)
+
+
+def put(tx: Transaction, name: QueueName, item: NewItem, room: Room | None) -> int:
+    """See `Store.put`."""
+    queue = find_queue(tx.db, name)
+    known = _index_of_request(tx.db, queue.id, item)
+    if known is not None:
+        return known
+    tags = orjson.dumps(dict(item.tags))
+    size = len(item.data) + len(tags)
+    if room is not None:
+        _make_room(tx, queue, size, room)
+    index = queue.last + 1
+    tx.db.execute(
+        "INSERT INTO queue_item (queue, idx, priority, request_id, tags, path, content_type,"
+        " message, put_s, size, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(queue.id, index, item.priority, item.request_id, tags, item.path),
+            *(item.content_type, item.message, time.time(), size, item.data),
+        ),
+    )
+    tx.db.executemany(
+        "INSERT INTO queue_tag (queue, name, value, idx) VALUES (?, ?, ?, ?)",
+        [(queue.id, key, value, index) for key, value in item.tags.items()],
+    )
+    tx.db.execute(
+        "UPDATE queue SET last = ?, length = length + 1, bytes = bytes + ? WHERE id = ?",
+        (index, size, queue.id),
+    )
+    tx.events.append(Event(Change.PUT, name, item.tags))
+    return index
+
+
+def _index_of_request(db: sqlite3.Connection, queue_id: int, item: NewItem) -> int | None:
+    """The index of the same item put before; raises when it is another one."""
+    sql = (
+        "SELECT i.idx, i.data FROM queue_tag t JOIN queue_item i ON i.queue = t.queue"
+        " AND i.idx = t.idx WHERE t.queue = ? AND t.name = ? AND t.value = ?"
+    )
+    row = db.execute(sql, (queue_id, REQUEST_ID, item.request_id)).fetchone()
+    if row is None:
+        return None
+    if row[1] != item.data:
+        raise RequestIdTaken(f"requestId {item.request_id} is in the queue with other data")
+    return row[0]
+
+
+def has_request(db: sqlite3.Connection, queue_id: int, request_id: str) -> bool:
+    sql = "SELECT 1 FROM queue_tag WHERE queue = ? AND name = ? AND value = ?"
+    return db.execute(sql, (queue_id, REQUEST_ID, request_id)).fetchone() is not None
+
+
+def _make_room(tx: Transaction, queue: QueueRow, size: int, room: Room) -> None:
+    excess = queue.bytes + size - room.bytes
+    if excess > 0 and room.evicts:
+        sql = "SELECT idx, size FROM queue_item WHERE queue = ? ORDER BY idx"
+        oldest: list[int] = []
+        for index, old_size in tx.db.execute(sql, (queue.id,)):
+            oldest.append(index)
+            excess -= old_size
+            if excess <= 0:
+                break
+        remove(tx, queue, oldest)
+    if excess > 0:
+        raise QueueIsFull(f"the queue is full: it holds {queue.bytes} of {room.bytes} bytes")
+
+
+def remove(tx: Transaction, queue: QueueRow, indexes: Iterable[int]) -> int:
+    """Delete items and all that is known of them; unknown ones are passed over."""
+    removed = 0
+    for index in indexes:
+        row = tx.db.execute(
+            "DELETE FROM queue_item WHERE queue = ? AND idx = ? RETURNING size", (queue.id, index)
+        ).fetchone()
+        if row is None:
+            continue
+        removed += 1
+        for table in ("queue_tag", "queue_done", "queue_pending", "queue_claim", "queue_avoided"):
+            tx.db.execute(f"DELETE FROM {table} WHERE queue = ? AND idx = ?", (queue.id, index))
+        tx.db.execute(
+            "UPDATE queue SET length = length - 1, bytes = bytes - ? WHERE id = ?",
+            (row[0], queue.id),
+        )
+    if removed:
+        tx.events.append(Event(Change.FREED, queue.name))
+    return removed
+
+
+def get(tx: Transaction, name: QueueName, query: Query, claim: str) -> list[Item]:
+    """See `Store.get`."""
+    queue = find_queue(tx.db, name)
+    where, values = _tags_condition(queue.id, query.tags)
+    if claim:
+        where += (
+            " AND NOT EXISTS (SELECT 1 FROM queue_claim c WHERE c.queue = i.queue AND c.idx ="
+            " i.idx)"
+        )
+    is_newest = query.index < 0
+    order = "DESC" if is_newest else "ASC"
+    rows = tx.db.execute(
+        f"SELECT {_COLUMNS} FROM queue_item i WHERE i.queue = ? AND i.idx >= ?{where}"
+        f" ORDER BY i.idx {order} LIMIT ?",
+        (queue.id, max(query.index, 0), *values, query.length),
+    )
+    items = list(_within_answer(rows))
+    if len(items) < query.at_least and not _is_cut(items):
+        return []
+    if claim:
+        tx.db.executemany(
+            "INSERT INTO queue_claim (queue, idx, claim) VALUES (?, ?, ?)",
+            [(queue.id, item.index, claim) for item in items],
+        )
+    return items[::-1] if is_newest else items
+
+
+def _within_answer(rows: Iterable[tuple[Any, ...]]) -> Iterable[Item]:
+    total = 0
+    for row in rows:
+        item = item_of(row)
+        total += len(item.data)
+        if total > ANSWER_BYTES and total > len(item.data):
+            return
+        yield item
+
+
+def _is_cut(items: list[Item]) -> bool:
+    """Whether one more item might not have fitted: waiting for it would be in vain."""
+    return sum(len(item.data) for item in items) > ANSWER_BYTES // 2
+
+
+def _tags_condition(queue_id: int, tags: Mapping[str, str]) -> tuple[str, list[Any]]:
+    where, values = "", list[Any]()
+    for key, value in tags.items():
+        where += (
+            " AND i.idx IN (SELECT idx FROM queue_tag WHERE queue = ? AND name = ? AND value = ?)"
+        )
+        values += [queue_id, key, value]
+    return where, values
+
+
+def settle(tx: Transaction, name: QueueName, claim: str, *, delete: bool) -> None:
+    """See `Store.settle`."""
+    queue = find_queue(tx.db, name)
+    sql = "DELETE FROM queue_claim WHERE queue = ? AND claim = ? RETURNING idx"
+    indexes = [row[0] for row in tx.db.execute(sql, (queue.id, claim)).fetchall()]
+    if delete:
+        remove(tx, queue, indexes)
+    elif indexes:
+        tx.events.append(Event(Change.PUT, name))
+
+
+def count(tx: Transaction, name: QueueName, tags: Mapping[str, str], priority: int | None) -> int:
+    """See `Store.count`."""
+    queue = find_queue(tx.db, name)
+    if not tags and priority is None:
+        return queue.length
+    where, values = _tags_condition(queue.id, tags)
+    if priority is not None:
+        where += " AND i.priority = ?"
+        values.append(priority)
+    sql = f"SELECT COUNT(*) FROM queue_item i WHERE i.queue = ?{where}"
+    return tx.db.execute(sql, (queue.id, *values)).fetchone()[0]
+
+
+def truncate(tx: Transaction, name: QueueName, below: int) -> int:
+    """See `Store.truncate`."""
+    queue = find_queue(tx.db, name)
+    sql = "SELECT idx FROM queue_item WHERE queue = ? AND idx < ?"
+    return remove(tx, queue, [row[0] for row in tx.db.execute(sql, (queue.id, below))])
+
+
+def drop_undelivered(tx: Transaction, name: QueueName) -> None:
+    """See `Store.drop_undelivered`."""
+    queue = find_queue(tx.db, name)
+    sql = (
+        "SELECT idx FROM queue_item i WHERE queue = ? AND NOT EXISTS"
+        " (SELECT 1 FROM queue_pending p WHERE p.queue = i.queue AND p.idx = i.idx)"
+    )
+    remove(tx, queue, [row[0] for row in tx.db.execute(sql, (queue.id,))])
+
+
+def requeue(tx: Transaction, rear: QueueName, name: QueueName) -> int:
+    """See `Store.requeue`; the failures that the sink holds for these requests go."""
+    source = find_queue(tx.db, rear)
+    sink = find_queue(tx.db, name.sink)
+    sql = f"SELECT {_COLUMNS} FROM queue_item WHERE queue = ? ORDER BY idx"
+    items = [item_of(row) for row in tx.db.execute(sql, (source.id,)).fetchall()]
+    for item in items:
+        failed = "SELECT idx FROM queue_tag WHERE queue = ? AND name = ? AND value = ?"
+        mine = tx.db.execute(failed, (sink.id, REQUEST_ID, item.request_id)).fetchall()
+        code = "SELECT 1 FROM queue_tag WHERE queue = ? AND idx = ? AND name = ?"
+        indexes = [i for (i,) in mine if tx.db.execute(code, (sink.id, i, LAST_CODE)).fetchone()]
+        remove(tx, sink, indexes)
+        put(tx, name, item, None)
+    return remove(tx, source, [item.index for item in items])
+
+
+def queues(tx: Transaction) -> list[QueueName]:
+    """See `Store.queues`."""
+    rows = tx.db.execute("SELECT name FROM queue ORDER BY name")
+    return [QueueName.parse(row[0]) for row in rows]

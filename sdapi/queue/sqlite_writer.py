@@ -1,0 +1,179 @@
+"""One thread that owns a SQLite connection and commits many operations at once (group commit).
+
+A commit with `synchronous=FULL` waits for the disk. While it waits, operations of other callers
+gather, and the next commit takes all of them; each caller hears of success only after it. An
+operation that fails is undone alone, by its savepoint.
+"""
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sdapi.errors import StorageFailed
+from sdapi.queue.store import Event, Listener, StoreUnavailable
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: operations in one transaction
+_BATCH = 256
+#: how long another process, such as the operator's commands, may hold the database
+_BUSY_S = 10.0
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What an operation works with; its events are told when it has been committed."""
+
+    db: sqlite3.Connection
+    events: list[Event] = field(default_factory=list[Event])
+
+    @property
+    def now_ms(self) -> int:
+        """The clock of all waits; it has no date and cannot jump."""
+        return time.monotonic_ns() // 1_000_000
+
+
+Operation = Callable[[Transaction], Any]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    operation: Operation
+    future: "asyncio.Future[Any]"
+    result: Any = None
+    error: BaseException | None = None
+
+
+class SqliteWriter:
+    """Runs operations in the order they come, each in a savepoint, many in a transaction."""
+
+    def __init__(self, path: Path, schema: str) -> None:
+        self._path = path
+        self._schema = schema
+        self._inbox: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listener: Listener = lambda event: None
+
+    async def open(self, listener: Listener) -> None:
+        """Start the thread; raises `StorageFailed` when the database cannot be used."""
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        opened = self._loop.create_future()
+        self._thread = threading.Thread(
+            target=self._run, args=(opened,), name="sdapi-queue-store", daemon=True
+        )
+        self._thread.start()
+        await opened
+
+    async def close(self) -> None:
+        """Finish what was submitted, then end the thread."""
+        if self._thread is not None:
+            self._inbox.put(None)
+            thread, self._thread = self._thread, None
+            await asyncio.to_thread(thread.join)
+
+    async def run(self, operation: Callable[[Transaction], T]) -> T:
+        """Do it and return its result once it is on disk."""
+        if self._thread is None:
+            raise StoreUnavailable("this server's queue is not open")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._inbox.put(_Waiting(operation, future))
+        return await future
+
+    # --- in the thread ---
+
+    def _run(self, opened: "asyncio.Future[None]") -> None:
+        try:
+            db = self._connect()
+        except sqlite3.Error as error:
+            failure = StorageFailed(f"cannot use the queue's database {self._path}: {error}")
+            self._in_loop(lambda: opened.set_exception(failure))
+            return
+        self._in_loop(lambda: opened.set_result(None))
+        while (first := self._inbox.get()) is not None:
+            batch = [first, *self._gathered()]
+            events = self._commit(db, batch)
+            self._in_loop(lambda b=batch, e=events: self._tell(b, e))
+        db.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, isolation_level=None, timeout=_BUSY_S)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA temp_store=MEMORY")
+        db.executescript(self._schema)
+        return db
+
+    def _gathered(self) -> list[_Waiting]:
+        found: list[_Waiting] = []
+        while len(found) < _BATCH - 1:
+            try:
+                waiting = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            if waiting is None:
+                self._inbox.put(None)  # the end comes after what was submitted before it
+                break
+            found.append(waiting)
+        return found
+
+    def _commit(self, db: sqlite3.Connection, batch: list[_Waiting]) -> list[Event]:
+        """Run a batch in one transaction; on a failure of it as a whole everybody hears so."""
+        transaction = Transaction(db)
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for waiting in batch:
+                _run_in_savepoint(transaction, waiting)
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            log.error("the queue's database refuses: %s", error)
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            for waiting in batch:
+                waiting.error = StorageFailed(f"the queue cannot be written: {error}")
+            return []
+        return transaction.events
+
+    def _tell(self, batch: list[_Waiting], events: list[Event]) -> None:
+        for waiting in batch:
+            if waiting.future.cancelled():
+                continue
+            if waiting.error is not None:
+                waiting.future.set_exception(waiting.error)
+            else:
+                waiting.future.set_result(waiting.result)
+        for event in events:
+            self._listener(event)
+
+    def _in_loop(self, call: Callable[[], None]) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(call)
+        except RuntimeError:  # the loop has ended, nobody waits any more
+            log.debug("nobody waits for the queue's store any more")
+
+
+def _run_in_savepoint(transaction: Transaction, waiting: _Waiting) -> None:
+    """Run one operation; a full disk ends the whole transaction and is raised."""
+    db, told = transaction.db, len(transaction.events)
+    db.execute("SAVEPOINT operation")
+    try:
+        waiting.result = waiting.operation(transaction)
+    except Exception as error:
+        if not db.in_transaction:
+            raise
+        db.execute("ROLLBACK TO operation")
+        del transaction.events[told:]
+        waiting.error = error
+        if isinstance(error, sqlite3.Error):
+            waiting.error = StorageFailed(f"the queue cannot be written: {error}")
+    db.execute("RELEASE operation")

@@ -1,0 +1,138 @@
+"""Synchronous services below /api/predict/<name>/…: requests and answers go on as they are."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from sdapi.queue.authorization import authorize_signed, is_signed
+from sdapi.queue.inference import INTERNAL
+from sdapi.queue.server import QueueServer
+from sdapi.queue.spec import Program, ServiceSpec
+from sdapi.security import Credentials
+
+#: of one connection, not of the message; the client library writes its own
+_HOP_BY_HOP = frozenset(
+    [
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
+        *("transfer-encoding", "upgrade", "host", "content-length"),
+    ]
+)
+
+
+async def proxy(
+    request: Request, queues: QueueServer, spec: ServiceSpec, path: str, credentials: Credentials
+) -> Response:
+    """Call the service's program; 408 when it takes longer than the service allows."""
+    if is_signed(request.headers):
+        body = await request.body()
+        authorize_signed(credentials, spec.name, request.headers, request.url.path, body)
+    if spec.container.program is Program.OTHER:
+        return await _over_http(request, spec, path)
+    if not await queues.inferences[spec.name].is_ready():
+        return PlainTextResponse("the inference program is not ready", 503)
+    return _InProcess(request.app, spec, path, request)
+
+
+class _InProcess(Response):
+    """The same application answers, under the rest of the path."""
+
+    def __init__(self, app: Any, spec: ServiceSpec, path: str, request: Request) -> None:
+        super().__init__()
+        self._app = app
+        self._spec = spec
+        self._path = path
+        self._request = request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("root_path", "") + self._path
+        # A scope of its own: what this application noted in the outer one does not hold for it.
+        kept = {k: v for k, v in scope.items() if k not in ("state", "path_params", "route")}
+        inner = kept | {"path": path, "raw_path": path.encode(), INTERNAL: True}
+        is_late = asyncio.Event()
+        has_begun = False
+
+        async def received() -> Message:
+            return await _unless(is_late, self._request.receive())
+
+        async def sent(message: Message) -> None:
+            nonlocal has_begun
+            if not is_late.is_set():
+                has_begun = True
+                await send(_without_retry_after(message))
+
+        answering = asyncio.ensure_future(self._app(inner, received, sent))
+        try:
+            await asyncio.wait({answering}, timeout=self._spec.keepalive_s)
+            if not answering.done() and not has_begun:
+                is_late.set()
+                await _too_late(self._spec)(scope, receive, send)
+            await answering
+        finally:
+            answering.cancel()
+
+
+def _without_retry_after(message: Message) -> Message:
+    """The queue clients' HTTP layer would sleep on it and repeat by itself (contract 6.4)."""
+    if message["type"] != "http.response.start":
+        return message
+    headers = [(k, v) for k, v in message["headers"] if k.lower() != b"retry-after"]
+    return {**message, "headers": headers}
+
+
+async def _unless(is_late: asyncio.Event, coming: Awaitable[Message]) -> Message:
+    """What comes, or the end of the connection: an application stops its work then."""
+    message = asyncio.ensure_future(coming)
+    late = asyncio.ensure_future(is_late.wait())
+    try:
+        await asyncio.wait({message, late}, return_when=asyncio.FIRST_COMPLETED)
+        return {"type": "http.disconnect"} if is_late.is_set() else await message
+    finally:
+        message.cancel()
+        late.cancel()
+
+
+def _too_late(spec: ServiceSpec) -> Response:
+    return PlainTextResponse(f"not done within {spec.keepalive_s:g} s", 408)
+
+
+async def _over_http(request: Request, spec: ServiceSpec, path: str) -> Response:
+    url = f"http://127.0.0.1:{spec.container.port}{path}"
+    if request.url.query:
+        url += f"?{request.url.query}"
+    headers = {k: v for k, v in request.headers.items() if k not in _HOP_BY_HOP}
+    client = httpx.AsyncClient(timeout=None, trust_env=False)
+    outgoing = client.build_request(
+        request.method, url, headers=headers, content=await request.body()
+    )
+    try:
+        async with asyncio.timeout(spec.keepalive_s):
+            answer = await client.send(outgoing, stream=True)
+    except BaseException as error:
+        await client.aclose()
+        return _failure(error, spec)
+    kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP_BY_HOP}
+    return StreamingResponse(_parts(answer, client), answer.status_code, kept)
+
+
+def _failure(error: BaseException, spec: ServiceSpec) -> Response:
+    if isinstance(error, httpx.ConnectError):
+        return PlainTextResponse("the inference program is not ready", 503)
+    if isinstance(error, TimeoutError):
+        return _too_late(spec)
+    if isinstance(error, httpx.TransportError):
+        return PlainTextResponse("the inference program went away", 502)
+    raise error
+
+
+async def _parts(answer: httpx.Response, client: httpx.AsyncClient) -> AsyncIterator[bytes]:
+    try:
+        async for part in answer.aiter_raw():
+            yield part
+    finally:
+        await answer.aclose()
+        await client.aclose()
