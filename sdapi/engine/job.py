@@ -108,6 +108,7 @@ class SamplingOptions:
     use_old_scheduling: bool = False
     clip_skip: int = 1
     emphasis: str = "Original"
+    prompt_attention: str = "webui"
     comma_backtrack: int = 20
     sdxl_clip_l_skip: bool = False
     #: (top, left)

@@ -163,10 +163,7 @@ class JobRun:
             self._image_cond = image_conditioning(
                 model.components, self.job, self.job.batch_size, self.models.device
             )
-        sampling = self._pass(self.job, model, batch, start, self._image_cond)
-        if _shows_emphasis(self.job):
-            self.extra["Emphasis"] = self.job.options.emphasis
-        return sampling
+        return self._pass(self.job, model, batch, start, self._image_cond)
 
     def _pass(
         self,
@@ -199,6 +196,7 @@ class JobRun:
             sdxl_clip_l_skip=options.sdxl_clip_l_skip,
             size=(job.height, job.width),
             crop=options.sdxl_crop,
+            attention=options.prompt_attention,
         )
         timeline = Timeline(
             denoiser_calls(job, job.steps), use_old_scheduling=options.use_old_scheduling
@@ -206,12 +204,14 @@ class JobRun:
         prompts = [extract_tags(prompt)[0] for prompt in job.prompts[batch.rows]]
         negatives = job.negative_prompts[batch.rows]
         cond = model.conditioner.batch(prompts, negatives, timeline, text_options)
-        if options.pad_cond_uncond:
+        if options.pad_cond_uncond and options.prompt_attention == "webui":
             cond = replace(cond, empty=model.conditioner.empty(text_options))
         for note in cond.notes:
             self.warnings |= dict.fromkeys(note.refused)
         if hashes := ti_hashes(cond.notes):
             self.extra.setdefault("TI hashes", hashes)  # a second pass does not tell its own
+        if _shows_emphasis(self.job):
+            self.extra["Emphasis"] = options.emphasis
         return cond
 
     def _noise(self, job: Job, model: Model, batch: Batch) -> ImageNoise:

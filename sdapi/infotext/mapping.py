@@ -55,6 +55,7 @@ _OPTIONS: tuple[tuple[str, str], ...] = (
     ("ENSD", "eta_noise_seed_delta"),
     ("Emphasis", "emphasis"),
     ("Tiling", "tiling"),
+    ("Prompt attention", "prompt_attention"),
     ("Eta", "eta_ancestral"),
     ("Eta DDIM", "eta_ddim"),
     ("Sigma churn", "s_churn"),

@@ -11,7 +11,7 @@ from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.embedding_file import Embedding
-from sdapi.engine.text import chunks
+from sdapi.engine.text import chunks, compel_encoding
 from sdapi.engine.text.composition import split_and
 from sdapi.engine.text.embeddings import EmbeddingIndex
 from sdapi.engine.text.notes import TextNotes
@@ -39,6 +39,8 @@ class TextOptions:
     #: SDXL's size conditioning, pixels: (height, width) and (top, left)
     size: tuple[int, int] = (512, 512)
     crop: tuple[int, int] = (0, 0)
+    #: option `prompt_attention`: webui, or compel
+    attention: str = "webui"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class Conditioner:
         options: TextOptions,
     ) -> BatchCond:
         """Encode a batch; prompts come without extra-network tags."""
+        if options.attention == "compel":
+            return self._compel_batch(prompts, negative_prompts, options)
         positive = tuple(
             tuple(
                 WeightedCond(self._schedule(part.text, timeline, options), part.weight)
@@ -150,6 +154,25 @@ class Conditioner:
             for prompt in negative_prompts
         )
         return BatchCond(positive, negative)
+
+    def _compel_batch(
+        self, prompts: Sequence[str], negative_prompts: Sequence[str], options: TextOptions
+    ) -> BatchCond:
+        """All texts of a batch in compel's way, as long as its longest."""
+        texts = tuple(dict.fromkeys((*prompts, *negative_prompts)))
+        key = (texts, options, self._weights)
+        if (found := self._cache.get(key)) is None:
+            conds = _encode_compel(self._components, texts, options)
+            # Texts instead of steps: entry `i` is that of text `i`.
+            made = CondSchedule(tuple(enumerate(conds)))
+            self._remember(key, made, sum(cond.size_bytes for cond in conds))
+            found = self._cache[key]
+        by_text = {
+            text: CondSchedule(((0, cond),))
+            for text, (_, cond) in zip(texts, found[0].entries, strict=True)
+        }
+        positive = tuple((WeightedCond(by_text[prompt], 1.0),) for prompt in prompts)
+        return BatchCond(positive, tuple(by_text[prompt] for prompt in negative_prompts))
 
     def empty(self, options: TextOptions) -> Cond:
         """The encoding of the empty prompt."""
@@ -236,6 +259,28 @@ class _Encoded:
 
     cross: Tensor
     pooled: Tensor | None = None
+
+
+def _encode_compel(
+    components: Components, texts: Sequence[str], options: TextOptions
+) -> list[Cond]:
+    layers = _compel_layers(components.family, options)
+    encoded = compel_encoding.encode(texts, components.text_encoders, shared_tokenizer(), layers)
+    sizes = torch.tensor([*options.size, *options.crop, *options.size])
+    return [
+        Cond(each.cross, each.pooled, None if each.pooled is None else sizes.to(each.pooled))
+        for each in encoded
+    ]
+
+
+def _compel_layers(family: Family, options: TextOptions) -> tuple[compel_encoding.ChooseLayer, ...]:
+    """The states that the functions below choose, for each text encoder."""
+    if family is Family.SD1:
+        return (lambda encoder, s: encoder.final_norm(_from_end(s, options.clip_skip)),)
+    if family is Family.SD2:
+        return (lambda encoder, s: encoder.final_norm(s.hidden[-2]),)
+    skip = options.clip_skip if options.sdxl_clip_l_skip else 2
+    return (lambda _, s: _from_end(s, skip), lambda _, s: s.hidden[-2])
 
 
 def _encode_sd1(components: Components, row: _Column, options: TextOptions) -> _Encoded:

@@ -72,11 +72,21 @@ class TextEncoder:
         norm = self.model.final_layer_norm
         return norm(states)
 
-    def encode(self, tokens: Tensor, replaced: Sequence[Replaced] = ()) -> TextStates:
-        """Run the text model over `tokens` [B, 77], some of them replaced by vectors."""
+    def encode(
+        self,
+        tokens: Tensor,
+        replaced: Sequence[Replaced] = (),
+        attention_mask: Tensor | None = None,
+    ) -> TextStates:
+        """Run the text model over `tokens` [B, 77], some of them replaced by vectors.
+
+        What `attention_mask` has as 0 is not seen.
+        """
         tokens = tokens.to(self.model.device)
         with _replacing(self.model.embeddings.token_embedding, replaced):
-            output = self.model(input_ids=tokens, output_hidden_states=True)
+            output = self.model(
+                input_ids=tokens, attention_mask=attention_mask, output_hidden_states=True
+            )
         pooled = None
         if self.projection is not None:
             normed = self.final_norm(output.hidden_states[-1])

@@ -31,6 +31,10 @@ class Tokenizer:
         """Token ids without start and end, any length."""
         return list(self._tokenizer(clean(text), add_special_tokens=False, verbose=False).input_ids)
 
+    def words(self, ids: list[int]) -> list[str]:
+        """The vocabulary's words of token ids; the last of a word ends with `</w>`."""
+        return cast("list[str]", self._tokenizer.convert_ids_to_tokens(ids))
+
 
 @cache
 def shared_tokenizer() -> Tokenizer:

@@ -73,6 +73,7 @@ class GenerationInfo:
             ("ENSD", job.options.eta_noise_seed_delta if shows_ensd else None),
             ("Token merging ratio", job.token_merging_ratio or None),
             ("RNG", job.options.randn_source if job.options.randn_source != "GPU" else None),
+            ("Prompt attention", _unless(job.options.prompt_attention, "webui")),
             ("Tiling", True if job.tiling else None),
         ]
         # An extra of the same name replaces the value where it stands.
@@ -133,3 +134,7 @@ class GenerationInfo:
             "version": VERSION,
         }
         return json.dumps(content)
+
+
+def _unless(value: str, usual: str) -> str | None:
+    return None if value == usual else value

@@ -10,7 +10,8 @@ from PIL import Image, ImageColor
 
 from sdapi.engine.job import InitImages, Job, ModelFile
 from sdapi.engine.sampling.sampler_names import resolve
-from sdapi.engine.text.composition import strip_comments
+from sdapi.engine.text import compel_prompts
+from sdapi.engine.text.composition import extract_tags, strip_comments
 from sdapi.errors import BadRequest, ModelUnusable, NotBuilt, near_names
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
@@ -58,7 +59,6 @@ _TO_COME_OPTIONS: dict[str, tuple[object, ...]] = {
     "use_old_emphasis_implementation": (False,),
     "sd_vae_encode_method": ("Full",),
     "sd_vae_decode_method": ("Full",),
-    "prompt_attention": ("webui",),
 }
 
 
@@ -192,6 +192,9 @@ class JobBuilder:
             prompt, negative = strip_comments(prompt), strip_comments(negative)
         if not request.disable_extra_networks:
             prompt = with_default_networks(prompt, self.networks, options)
+        if options.text("prompt_attention") == "compel":
+            for text in (prompt, negative):
+                compel_prompts.parse(extract_tags(text)[0])
         return prompt, negative
 
 

@@ -15,6 +15,7 @@ _RANDN_SOURCES = ("GPU", "CPU", "NV")
 _UNIPC_VARIANTS = ("bh1", "bh2", "vary_coeff")
 _UNIPC_SKIP_TYPES = ("time_uniform", "time_quadratic", "logSNR")
 _NOISE_SCHEDULES = ("Default", "Zero Terminal SNR")
+_PROMPT_ATTENTIONS = ("webui", "compel")
 _EMPHASIS_MODES = ("Original", "No norm", "Ignore", "None")
 #: layers of the largest text encoder that clip skip acts on
 _MAX_CLIP_SKIP = 12
@@ -56,6 +57,7 @@ def sampling_options(options: Options) -> SamplingOptions:
         use_old_scheduling=options.flag("use_old_scheduling"),
         clip_skip=_within(options, "CLIP_stop_at_last_layers", _MAX_CLIP_SKIP),
         emphasis=_choice(options, "emphasis", _EMPHASIS_MODES),
+        prompt_attention=_choice(options, "prompt_attention", _PROMPT_ATTENTIONS),
         comma_backtrack=options.integer("comma_padding_backtrack"),
         sdxl_clip_l_skip=options.flag("sdxl_clip_l_skip"),
         sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
