@@ -1,0 +1,115 @@
+"""Which scripts there are, and which of them a request names (contract: webui-api 6.3)."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from sdapi.errors import BadRequest
+from sdapi.services.scripts.arguments import read_arguments
+from sdapi.services.scripts.script import Kind, Listing, Script, SelectableScript
+
+if TYPE_CHECKING:
+    from sdapi.services.container import Services
+
+log = logging.getLogger(__name__)
+_KINDS: tuple[Kind, ...] = ("txt2img", "img2img")
+
+
+class UnknownScript(BadRequest):
+    code = "script_not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class CalledScript:
+    """An always-on script with its arguments for one request."""
+
+    script: Script
+    args: BaseModel
+    #: the request names it, so a failure is the request's
+    is_named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CalledScripts:
+    """The scripts of one request."""
+
+    always_on: tuple[CalledScript, ...]
+    selected: tuple[SelectableScript, BaseModel] | None
+
+
+class Scripts:
+    """All scripts of this server, in the order they run and are listed."""
+
+    def __init__(self, scripts: Iterable[Script | SelectableScript]) -> None:
+        self._selectable: dict[Kind, dict[str, SelectableScript]] = {kind: {} for kind in _KINDS}
+        self._always_on: dict[Kind, dict[str, Script]] = {kind: {} for kind in _KINDS}
+        for script in scripts:
+            self._add(script)
+
+    def _add(self, script: Script | SelectableScript) -> None:
+        key = script.name.lower()
+        for kind in script.kinds:
+            if key in self._selectable[kind] or key in self._always_on[kind]:
+                log.warning("script %r is there already; the second one is left out", script.name)
+            elif isinstance(script, Script):
+                self._always_on[kind][key] = script
+            else:
+                self._selectable[kind][key] = script
+
+    def find(
+        self, kind: Kind, name: str | None, args: list[Any] | Any, always_on: Mapping[str, Any]
+    ) -> CalledScripts:
+        """The scripts that a request names, and those that always run, with their arguments.
+
+        Raises `UnknownScript` for a name, `BadRequest` for arguments.
+        """
+        selected = self._find_selected(kind, name, args) if name else None
+        named: dict[str, tuple[str, Any]] = {}
+        for given, entry in always_on.items():
+            key = given.lower()
+            if key in self._selectable[kind]:
+                raise UnknownScript(
+                    "Cannot have a selectable script in the always on scripts params"
+                )
+            if key not in self._always_on[kind]:
+                raise UnknownScript(f"Script '{given}' not found")
+            named[key] = (given, entry.get("args"))
+        called: list[CalledScript] = []
+        for key, script in self._always_on[kind].items():
+            spelled, given = named.get(key, (script.name, None))
+            args = read_arguments(script.args, given, f"alwayson_scripts.{spelled}.args")
+            called.append(CalledScript(script, args, key in named))
+        return CalledScripts(tuple(called), selected)
+
+    def _find_selected(
+        self, kind: Kind, name: str, args: Any
+    ) -> tuple[SelectableScript, BaseModel]:
+        script = self._selectable[kind].get(name.lower())
+        if script is None:
+            raise UnknownScript(f"Script '{name}' not found")
+        return script, read_arguments(script.args, args, "script_args")
+
+    def _listed(self, kind: Kind) -> list[Script | SelectableScript]:
+        return [*self._selectable[kind].values(), *self._always_on[kind].values()]
+
+    def names(self, kind: Kind) -> list[str]:
+        """As `GET /scripts` lists them."""
+        shown = [s for s in self._listed(kind) if s.listing is not Listing.NOWHERE]
+        return [s.name if s.listing is Listing.NAME else s.name.lower() for s in shown]
+
+    def info(self, services: "Services") -> list[dict[str, Any]]:
+        """As `GET /script-info` lists them: those of txt2img, then those of img2img."""
+        return [
+            {
+                "name": script.name.lower(),
+                "is_alwayson": isinstance(script, Script),
+                "is_img2img": kind == "img2img",
+                "args": script.describe(kind, services),
+            }
+            for kind in _KINDS
+            for script in self._listed(kind)
+            if script.listing is Listing.FULL
+        ]

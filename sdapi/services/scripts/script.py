@@ -1,0 +1,193 @@
+"""What a script is: one that runs with every generation, or one that a request chooses.
+
+Both are objects made once; everything that belongs to one request is handed to their methods.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from PIL.Image import Image
+from pydantic import BaseModel
+
+from sdapi.engine.job import Job, Result
+from sdapi.engine.stages import Stages
+from sdapi.options import Options
+from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
+from sdapi.services.scripts.arguments import NoArgs, describe_arguments
+
+if TYPE_CHECKING:
+    from sdapi.services.container import Services
+    from sdapi.services.generation.generation_info import GenerationInfo
+
+Kind = Literal["txt2img", "img2img"]
+GenerationRequest = Txt2ImgRequest | Img2ImgRequest
+BOTH: frozenset[Kind] = frozenset({"txt2img", "img2img"})
+IMG2IMG_ONLY: frozenset[Kind] = frozenset({"img2img"})
+
+
+class Listing(Enum):
+    """Where a script's name is shown."""
+
+    #: in `/scripts` in lower case, and in `/script-info`
+    FULL = "full"
+    #: in `/scripts` as it is spelled
+    NAME = "name"
+    #: nowhere, though requests may name it
+    NOWHERE = "nowhere"
+
+
+class _Described:
+    """What both kinds of scripts say about themselves."""
+
+    name: ClassVar[str]
+    kinds: ClassVar[frozenset[Kind]] = BOTH
+    args: ClassVar[type[BaseModel]] = NoArgs
+    listing: ClassVar[Listing] = Listing.FULL
+
+    def describe(self, kind: Kind, services: "Services") -> list[dict[str, Any]]:
+        """The arguments for `script-info`."""
+        return describe_arguments(self.args, services)
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """A request on its way to a job, as an always-on script sees it."""
+
+    kind: Kind
+    request: GenerationRequest
+    options: Options
+    services: "Services"
+    #: infotext keys known before drawing, in order; a script adds its own
+    keys: dict[str, Any]
+    #: sentences for the answer's `warnings`
+    warnings: list[str]
+    #: a picture from base64, a data URI or a URL; blocks, raises `BadImage` or `BadUrl`.
+    #: The second argument names the place in the request
+    load_image: Callable[[str, str], Image]
+
+
+class Script(_Described):
+    """A script that runs with every generation of its kinds, in a thread where it may compute.
+
+    A method that does not apply is left out. `SDAPIError`s go to the client. Any other exception
+    fails the request when that named the script, else it is logged and told as a warning.
+    """
+
+    def overrides(self, args: Any, options: Options, kind: Kind) -> Mapping[str, Any]:
+        """Options for this request, which its `override_settings` may override."""
+        return {}
+
+    def prepare(self, job: Job, args: Any, preparation: Preparation) -> Job:
+        """The job as it should be; a new one, for a job cannot be changed."""
+        return job
+
+    def stages(self, job: Job, args: Any) -> Stages | None:
+        """What to do while the job is drawn."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What one inner generation made; no pictures when the task was interrupted before it."""
+
+    result: Result
+    info: "GenerationInfo"
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(each.image for each in self.result.images)
+
+    def infotext(self, number: int = 0) -> str:
+        """The infotext of the picture at a place of `images`."""
+        images = self.result.images
+        return self.info.infotext(images[number].index if images else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptPicture:
+    """A picture for the answer; one without infotext carries none."""
+
+    image: Image
+    infotext: str | None = None
+    seed: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptFile:
+    """A picture to write, beside what inner generations write themselves."""
+
+    image: Image
+    infotext: str
+    is_grid: bool = False
+    #: begins the file's name, as in `xyz_grid-0001-…`
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptResult:
+    """What a selectable script answers with."""
+
+    pictures: Sequence[ScriptPicture]
+    #: as `info` lists them, composites among them
+    infotexts: Sequence[str | None]
+    #: the inner generation whose `info` the answer shows; None when there was none
+    info: "GenerationInfo | None"
+    #: entries of `info` that differ from it
+    changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    index_of_first_image: int = 0
+    files: Sequence[ScriptFile] = ()
+
+
+class ScriptRun(Protocol):
+    """A request that chose a script, and what the script can do with it.
+
+    Inner generations wait in the queue like any other, under the request's task: one id, one
+    progress, one cancellation. Always-on scripts run inside each of them.
+    """
+
+    kind: Kind
+    #: `infotext` is applied; a seed of -1 is still -1. A script copies it (`model_copy`), and may
+    #: put PIL pictures where a request has texts
+    request: GenerationRequest
+    options: Options
+    services: "Services"
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether to stop with what there is."""
+        ...
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether to go on with the next batch."""
+        ...
+
+    def plan(self, passes: int) -> None:
+        """How many passes (batches, doubled by hires fix) progress is a share of."""
+        ...
+
+    async def load_image(self, source: Any, field: str) -> Image:
+        """A picture of the request; raises `BadImage` or `BadUrl`."""
+        ...
+
+    async def generate(
+        self, request: GenerationRequest, *, change: Callable[[Job], Job] | None = None
+    ) -> Generated:
+        """Draw a request; `change` may alter its job, such as the prompts of single pictures.
+
+        Raises `SDAPIError`, `TaskCancelled` when the task was cancelled before it began.
+        """
+        ...
+
+
+class SelectableScript(_Described):
+    """A script that a request chooses with `script_name`; it draws through `run.generate`."""
+
+    async def run(self, run: ScriptRun, args: Any) -> ScriptResult:
+        """Draw what the request asks for. Heavy work belongs in `anyio.to_thread.run_sync`.
+
+        Raises `SDAPIError` for the client's mistakes.
+        """
+        raise NotImplementedError
