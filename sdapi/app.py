@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
 from sdapi import __version__
+from sdapi.extensions.loader import Extensions
 from sdapi.middleware import BodyLimit, Gate, RequestLog
 from sdapi.problems import install_handlers
 from sdapi.queue.inference import InProcess
@@ -31,8 +32,10 @@ from sdapi.routes import (
     server,
     system,
 )
+from sdapi.routes import scripts as scripts_route
 from sdapi.services.container import Services
 from sdapi.services.jobs.worker import EngineMaker, TorchEngines
+from sdapi.services.scripts.registry import Scripts
 from sdapi.settings import Settings
 
 _DOCS_ASSETS = "/docs-assets"
@@ -44,7 +47,11 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
 
     `engines` replaces what draws, for tests.
     """
-    services = Services.build(settings, engines or TorchEngines())
+    extensions = Extensions.load(
+        settings.data_dir / "extensions", wants_others=not settings.disable_extensions
+    )
+    scripts = Scripts(extensions.scripts())
+    services = Services.build(settings, engines or TorchEngines(), scripts)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -84,8 +91,9 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     app.state.is_busy = lambda: services.tasks.running is not None
     app.state.interrupt = interrupt
 
-    for router in _routers(settings):
+    for router in (*_routers(settings), *extensions.routers(services)):
         app.include_router(router)
+    services.extensions = tuple(extensions.loaded)
     _add_docs(app)
     install_handlers(app)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
@@ -110,6 +118,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
         catalog.router,
         options.router,
         progress.router,
+        scripts_route.router,
         server.router,
         system.router,
         queue.router,

@@ -215,8 +215,8 @@ WEBUI_FLAGS = (
     _acts("--add-stop-route", _S, False, "old name of --api-server-stop"),
     _acts("--api-server-stop", _S, False, "the API may stop and restart the server"),
     _acts("--timeout-keep-alive", _I, 30, "seconds an idle connection is kept"),
-    _acts("--disable-all-extensions", _S, False, "accepted: there are built-in extensions only"),
-    _acts("--disable-extra-extensions", _S, False, "accepted: there are built-in extensions only"),
+    _acts("--disable-all-extensions", _S, False, "load built-in extensions only"),
+    _acts("--disable-extra-extensions", _S, False, "load built-in extensions only"),
     _acts("--skip-load-model-at-start", _S, False, "load the checkpoint with the first request"),
     _later(
         "--unix-filenames-sanitization", _S, False, "replace only what Unix forbids in file names"
@@ -290,7 +290,7 @@ OWN_FLAGS = (
     _acts("--devices", _T, None, "devices to run jobs on: cuda:0,cuda:1 or cpu (automatic)"),
     _later("--optimize", _T, "exact", "near: faster, not bit-identical kernels", ("exact", "near")),
     _later("--download-sd-model", _S, False, "fetch the SD 1.5 checkpoint when there is none"),
-    _acts("--disable-extensions", _S, False, "accepted: there are built-in extensions only"),
+    _acts("--disable-extensions", _S, False, "load built-in extensions only"),
     _acts(
         "--log-format",
         _T,

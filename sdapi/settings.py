@@ -127,6 +127,8 @@ class Settings:
 
     webui: bool = True
     api_server_stop: bool = False
+    #: load only the extensions that are part of the server
+    disable_extensions: bool = False
     hide_ui_dir_config: bool = False
     freeze_settings: bool = False
     freeze_settings_in_sections: tuple[str, ...] = ()
@@ -344,6 +346,14 @@ def _behaviour(flags: ParsedFlags) -> dict[str, Any]:
         "log_level": _log_level(flags["loglevel"]),
         "webui": not flags["nowebui"],
         "api_server_stop": flags["api_server_stop"] or flags["add_stop_route"],
+        "disable_extensions": any(
+            flags[name]
+            for name in (
+                "disable_extensions",
+                "disable_extra_extensions",
+                "disable_all_extensions",
+            )
+        ),
         "freeze_settings_in_sections": _list(flags["freeze_settings_in_sections"]),
         "freeze_specific_settings": _list(flags["freeze_specific_settings"]),
     }

@@ -8,6 +8,7 @@ from PIL.Image import Image
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.selection import NetworkFiles
 from sdapi.engine.sampling.sampler_names import SamplerInfo
+from sdapi.engine.stages import Stages
 
 __all__ = [
     "GeneratedImage",
@@ -156,6 +157,8 @@ class Job:
     init: InitImages | None = None
     options: SamplingOptions = field(default_factory=SamplingOptions)
     networks: NetworkFiles = field(default_factory=NetworkFiles)
+    #: what scripts do while it is drawn, in order
+    stages: tuple[Stages, ...] = ()
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -182,6 +185,8 @@ class Result:
     warnings: tuple[str, ...] = ()
     is_inpainting_model: bool = False
     interrupted: bool = False
+    #: what scripts add to the end of the answer, without infotexts
+    extra_images: tuple[Image, ...] = ()
     load_s: float = 0.0
     sample_s: float = 0.0
     decode_s: float = 0.0

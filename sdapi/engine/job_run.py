@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -82,8 +82,21 @@ class JobRun:
 
     def run(self) -> Result:
         """Draw all batches; fewer pictures when the monitor says stop."""
+        self.monitor.on_step = self._on_step
+        try:
+            return self._run()
+        finally:
+            self.monitor.on_step = None
+            for stages in self.job.stages:
+                stages.close()
+
+    def _on_step(self, index: int) -> None:
+        for stages in self.job.stages:
+            stages.on_step(index, self.monitor.latent)
+
+    def _run(self) -> Result:
         started = time.perf_counter()
-        self.monitor.job_count = self.job.n_iter
+        self.monitor.begin_job(self.job.n_iter)
         images: list[GeneratedImage] = []
         is_inpainting = False
         for number in range(self.job.n_iter):
@@ -100,6 +113,7 @@ class JobRun:
             load_s=self._load_s,
             sample_s=total - self._load_s - self._decode_s,
             decode_s=self._decode_s,
+            extra_images=tuple(each for s in self.job.stages for each in s.extra_images),
         )
 
     @contextmanager
@@ -131,7 +145,9 @@ class JobRun:
         latent = self._sample(self._first_pass(model, batch))
         if latent is None:
             return []
-        images = self._decode(model, latent)
+        images: Sequence[Image] = self._decode(model, latent)
+        for stages in self.job.stages:
+            images = stages.after_decode(images)
         self.monitor.end_pass()
         return [GeneratedImage(batch.rows.start + i, image) for i, image in enumerate(images)]
 
@@ -179,7 +195,9 @@ class JobRun:
         return SamplingPass(
             job=job,
             components=replace(model.components, alphas_cumprod=alphas),
-            predict=UNetPredictor(model.components, image_cond),
+            predict=UNetPredictor(
+                model.components, image_cond, [s.before_denoise for s in self.job.stages]
+            ),
             guide=Guide(cond, _guidance(job, start), self.monitor, self.extra),
             noise=self._noise(job, model, batch),
             monitor=self.monitor,

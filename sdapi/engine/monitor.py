@@ -1,5 +1,6 @@
 """What a running job reports, and how it is told to stop; read by other threads while it runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING
@@ -19,10 +20,29 @@ class Monitor:
     sampling_step: int = 0
     #: the latest predicted picture, latent [B, C, H/8, W/8]
     latent: "Tensor | None" = None
+    #: a script has said how many passes there are, over all its generations
+    is_planned: bool = False
+    #: called after every step with its number
+    on_step: Callable[[int], None] | None = None
     #: stop the whole job at the next denoiser call, keeping what there is
     interrupted: Event = field(default_factory=Event)
     #: stop the current batch only
     skipped: Event = field(default_factory=Event)
+
+    def begin_job(self, passes: int) -> None:
+        """A job starts; it may be one of several of the same task."""
+        if not self.is_planned:
+            self.job_count = passes
+
+    def plan(self, passes: int) -> None:
+        """The passes of all generations to come."""
+        self.is_planned, self.job_count = True, passes
+
+    def step_done(self, index: int) -> None:
+        """Step `index` of the running sampler is done."""
+        self.sampling_step = index + 1
+        if self.on_step is not None:
+            self.on_step(index)
 
     def begin_sampling(self, steps: int) -> None:
         """A sampler starts; a skip meant for the batch before is forgotten."""

@@ -111,7 +111,7 @@ def _of_package(entry: EntryPoint) -> LoadedExtension:
         return LoadedExtension(entry.name)
     metadata = entry.dist.metadata
     urls = [url.partition(",")[2].strip() for url in metadata.get_all("Project-URL") or []]
-    remote = next(iter(urls), "") or str(metadata.get("Home-page") or "")
+    remote = next(iter([*urls, *(metadata.get_all("Home-page") or [])]), "")
     return LoadedExtension(entry.name, remote=remote, version=entry.dist.version)
 
 

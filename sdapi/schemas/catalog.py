@@ -158,6 +158,7 @@ class ExtensionItem(_Item):
     version: str
     commit_date: str
     enabled: bool
+    error: str | None = Field(None, description="Why it is not in use")
 
 
 class MemoryResponse(_Item):

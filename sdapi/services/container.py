@@ -24,6 +24,8 @@ from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import TaskRegistry
 from sdapi.services.jobs.worker import EngineMaker, Worker
 from sdapi.services.option_changes import OptionChanges
+from sdapi.services.scripts.loaded import LoadedExtension
+from sdapi.services.scripts.registry import Scripts
 from sdapi.services.server_options import ServerOptions
 from sdapi.services.startup import Startup
 from sdapi.settings import Settings
@@ -50,18 +52,23 @@ class Services:
     engines: EngineMaker
     workers: list[Worker] = field(default_factory=list[Worker])
     option_changes: OptionChanges = field(init=False)
+    #: found at the start, whether they could be loaded or not
+    extensions: tuple[LoadedExtension, ...] = ()
     startup: Startup = field(default_factory=Startup)
     #: another one after each start, for pages that notice
     app_id: int = field(default_factory=lambda: secrets.randbits(63))
     _starter: threading.Thread | None = None
 
     def __post_init__(self) -> None:
+        self.generation.services = self
         self.option_changes = OptionChanges(
             self.settings, self.options, self.catalog, self.hashes, self.preload
         )
 
     @classmethod
-    def build(cls, settings: Settings, engines: EngineMaker) -> "Services":
+    def build(
+        cls, settings: Settings, engines: EngineMaker, scripts: Scripts | None = None
+    ) -> "Services":
         """Read what is on disk and wire everything together; no thread runs yet."""
         hashes = HashCache(settings.data_dir)
         catalog = Catalog(settings, hashes)
@@ -71,7 +78,15 @@ class Services:
         tasks, scheduler = TaskRegistry(), Scheduler(settings.queue_limit)
         images = ImageLoader(Fetcher(settings))
         generation = GenerationService(
-            settings, options, catalog, networks, hashes, tasks, scheduler, images
+            settings,
+            options,
+            catalog,
+            networks,
+            hashes,
+            tasks,
+            scheduler,
+            images,
+            scripts or Scripts(()),
         )
         return cls(
             settings=settings,

@@ -3,7 +3,7 @@
 Contract: webui-generation 5.3 and 5.6.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.sampling.guidance import Guide, Row
 from sdapi.engine.sampling.samplers import Prediction
 from sdapi.engine.sampling.schedules import ModelSigmas
+from sdapi.engine.stages import UNetCall
 from sdapi.engine.text.conditioning import Cond
 from sdapi.errors import NanProduced
 
@@ -22,14 +23,25 @@ _LCM_TIME_SCALE, _LCM_SIGMA_DATA = 10.0, 0.5
 class UNetPredictor:
     """Calls the UNet in its own number type; latents stay float32."""
 
-    def __init__(self, components: Components, image_cond: Tensor | None) -> None:
+    def __init__(
+        self,
+        components: Components,
+        image_cond: Tensor | None,
+        before: Sequence[Callable[[UNetCall], None]] = (),
+    ) -> None:
         self._unet = components.unet
+        #: what scripts do before each call
+        self._before = before
         #: further input channels of inpainting and pix2pix models [B, K, h, w]
         self._image_cond = image_cond
 
     def __call__(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
         """The UNet's output for latents `x` [N, C, h, w] at time steps `t` [N], float32."""
         dtype = self._unet.dtype
+        call = UNetCall(x, t, rows)
+        for stage in self._before:
+            stage(call)
+        x = call.x
         if self._image_cond is not None:
             images = [row.image for row in rows]
             x = torch.cat([x, self._image_cond[images].to(x.dtype)], dim=1)
@@ -40,6 +52,7 @@ class UNetPredictor:
             encoder_hidden_states=cross.to(x.device, dtype),
             added_cond_kwargs=_sdxl_inputs([row.cond for row in rows], x.device, dtype),
             return_dict=False,
+            **call.arguments,
         )
         return output[0].float()
 

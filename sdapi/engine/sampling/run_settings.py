@@ -27,7 +27,7 @@ class RunSources:
     monitor: Monitor
 
     def on_step(self, index: int) -> None:
-        self.monitor.sampling_step = index + 1
+        self.monitor.step_done(index)
 
 
 def sigma_settings(

@@ -76,8 +76,6 @@ class ExtraOptions(Script):
             if key in specs
         ]
 
-    def overrides(
-        self, args: ExtraOptionsArgs, options: Options, kind: Kind
-    ) -> Mapping[str, Any]:
+    def overrides(self, args: ExtraOptionsArgs, options: Options, kind: Kind) -> Mapping[str, Any]:
         keys = options.names(f"extra_options_{kind}")
         return dict(zip(keys, args.root, strict=False))

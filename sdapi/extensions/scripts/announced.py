@@ -65,9 +65,7 @@ class LoopbackArgs(BaseModel):
     ] = "Linear"
     interrogate: Annotated[
         Any,
-        Arg(
-            "Append interrogated prompt at each iteration", choices=["None", "CLIP", "DeepBooru"]
-        ),
+        Arg("Append interrogated prompt at each iteration", choices=["None", "CLIP", "DeepBooru"]),
     ] = "None"
 
 
@@ -78,9 +76,7 @@ class OutpaintingArgs(BaseModel):
     pixels: Annotated[Any, Arg("Pixels to expand", 8, 256, 8)] = 128
     mask_blur: Annotated[Any, Arg("Mask blur", 0, 64, 1)] = 8
     direction: Annotated[Any, Arg("Outpainting direction", choices=_SIDES)] = _SIDES
-    exponent: Annotated[
-        Any, Arg("Fall-off exponent (lower=higher detail)", 0.0, 4.0, 0.01)
-    ] = 1.0
+    exponent: Annotated[Any, Arg("Fall-off exponent (lower=higher detail)", 0.0, 4.0, 0.01)] = 1.0
     colour_variation: Annotated[Any, Arg("Color variation", 0.0, 1.0, 0.01)] = 0.05
 
 
@@ -120,7 +116,7 @@ class PromptsFromTextArgs(BaseModel):
 
 
 def _upscaler_names(services: "Services") -> list[str]:
-    return services.upscaler_names()
+    return ["None", "Lanczos", "Nearest"]
 
 
 class SDUpscaleArgs(BaseModel):

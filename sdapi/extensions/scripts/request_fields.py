@@ -39,9 +39,9 @@ class SamplerArgs(BaseModel):
     """Without effect in the API; `steps`, `sampler_name` and `scheduler` act."""
 
     steps: Annotated[Any, Arg("Sampling steps", 1, 150, 1)] = 20
-    sampler: Annotated[Any, Arg("Sampling method", choices=[s.name for s in SAMPLERS])] = (
-        SAMPLERS[0].name
-    )
+    sampler: Annotated[Any, Arg("Sampling method", choices=[s.name for s in SAMPLERS])] = SAMPLERS[
+        0
+    ].name
     scheduler: Annotated[Any, Arg("Schedule type", choices=[s.label for s in SCHEDULERS])] = (
         "Automatic"
     )

@@ -15,6 +15,7 @@ from sdapi.services.generation import url_mode
 from sdapi.services.generation.filenames import NameContext, decoration, output_directory
 from sdapi.services.generation.generation_info import GenerationInfo
 from sdapi.services.generation.image_files import FileName, ImageFiles
+from sdapi.services.scripts.script import ScriptFile
 from sdapi.settings import Settings
 
 
@@ -77,6 +78,16 @@ class OutputFolders:
             name = FileName(decoration(context, options, is_grid=True), prefix="grid")
             written.append(self._write(pictures.grid, directory, name, "grid_format", info, 0))
         return written
+
+    def save_script_file(self, kind: str, file: ScriptFile, info: GenerationInfo) -> Path:
+        """Write a picture that a script made; as `save` otherwise."""
+        options, context = info.options, name_context(info, 0)
+        folder = self._folder(options, f"outdir_{kind}_{'grids' if file.is_grid else 'samples'}")
+        directory = output_directory(folder, context, options, is_grid=file.is_grid)
+        named = decoration(context, options, is_grid=file.is_grid)
+        name = FileName(named, prefix=file.prefix) if file.prefix else FileName(named)
+        fmt = options.text("grid_format" if file.is_grid else "samples_format")
+        return self.files.save(file.image, directory, name, fmt, file.infotext, options)
 
     def _folder(self, options: Options, key: str) -> Path:
         return resolve_save_dir(options.text(key), self.settings, field=key)

@@ -4,6 +4,7 @@ Contract: webui-generation 15, webui-api 7.3.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,8 +97,13 @@ class GenerationInfo:
     def _vae_name(self) -> str | None:
         return self.vae.name if self.vae else None
 
-    def to_json(self, infotexts: list[str], index_of_first_image: int) -> str:
-        """The `info` of an answer: JSON in a string."""
+    def to_json(
+        self,
+        infotexts: Sequence[str | None],
+        index_of_first_image: int,
+        changes: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The `info` of an answer: JSON in a string; a script says what differs for it."""
         job = self.job
         content = {
             "prompt": job.prompts[0],
@@ -126,14 +132,14 @@ class GenerationInfo:
             "denoising_strength": job.init.denoising_strength if job.init else None,
             "extra_generation_params": self.extra,
             "index_of_first_image": index_of_first_image,
-            "infotexts": infotexts,
+            "infotexts": list(infotexts),
             "styles": list(self.styles),
             "job_timestamp": self.job_timestamp,
             "clip_skip": job.options.clip_skip,
             "is_using_inpainting_conditioning": self.is_inpainting_model,
             "version": VERSION,
         }
-        return json.dumps(content)
+        return json.dumps(content | dict(changes or {}))
 
 
 def _unless(value: str, usual: str) -> str | None:

@@ -21,11 +21,14 @@ class ImageLoader:
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
 
-    async def load(self, text: str, options: Options, *, field: str) -> Image.Image:
+    async def load(self, text: str | Image.Image, options: Options, *, field: str) -> Image.Image:
         """The picture in a base64 text or data URI, or behind an http(s) URL.
 
-        Raises `BadImage` or `BadUrl`; `field` names the place in the request for what a URL holds.
+        A script may put a picture itself where requests have texts. Raises `BadImage` or `BadUrl`;
+        `field` names the place in the request for what a URL holds.
         """
+        if isinstance(text, Image.Image):
+            return text
         if not _is_http(text):
             return await anyio.to_thread.run_sync(decode_image, text)
         if not options.flag("api_enable_requests"):
@@ -60,12 +63,18 @@ class ImageLoader:
         if request.resize_mode not in _RESIZE_MODES:
             raise BadRequest(f"resize_mode: {request.resize_mode} is unknown; there are 0, 1, 2, 3")
         images = [
-            await self.load(str(text), options, field="image_link" if image_link else "init_images")
+            await self.load(
+                _source(text), options, field="image_link" if image_link else "init_images"
+            )
             for text in texts
         ]
         return tuple(
             [await anyio.to_thread.run_sync(_prepare, i, request, options) for i in images]
         )
+
+
+def _source(value: object) -> str | Image.Image:
+    return value if isinstance(value, Image.Image) else str(value)
 
 
 def _is_http(text: str) -> bool:

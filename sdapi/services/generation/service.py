@@ -4,19 +4,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio.from_thread
 import anyio.to_thread
+from PIL import Image
 
 from sdapi import infotext
 from sdapi.engine.job import Result
 from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.errors import BadRequest, TaskCancelled
 from sdapi.options import Options
-from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
+from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.catalog.catalog import Catalog
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
@@ -28,27 +31,30 @@ from sdapi.services.generation.image_files import ImageFiles, replace_file
 from sdapi.services.generation.init_images import ImageLoader
 from sdapi.services.generation.job_builder import Draft, JobBuilder, check_formats
 from sdapi.services.generation.network_files import told_hashes, with_local_names
-from sdapi.services.generation.script_names import check_scripts
+from sdapi.services.generation.order import Caller, Order
+from sdapi.services.generation.script_answer import (
+    InnerRuns,
+    run_script,
+    script_answer,
+    script_urls,
+)
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
+from sdapi.services.scripts.always_on import prepare_job, script_options
+from sdapi.services.scripts.registry import Scripts
+from sdapi.services.scripts.script import GenerationRequest, Kind, Preparation
 from sdapi.services.server_options import ServerOptions
 from sdapi.settings import Settings
 
+if TYPE_CHECKING:
+    from sdapi.services.container import Services
+
 log = logging.getLogger(__name__)
 
-Kind = Literal["txt2img", "img2img"]
-Request = Txt2ImgRequest | Img2ImgRequest
+Request = GenerationRequest
+_Made = TypeVar("_Made")
 #: How long a finished picture waits for its checkpoint's hash.
 _HASH_WAIT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, and whether they are still there."""
-
-    user: str | None = None
-    #: returns when the client has gone away; None for callers that cannot
-    wait_disconnected: Callable[[], Any] | None = None
 
 
 @dataclass(slots=True)
@@ -63,7 +69,10 @@ class GenerationService:
     tasks: TaskRegistry
     scheduler: Scheduler
     images: ImageLoader
+    scripts: Scripts
     files: ImageFiles = field(default_factory=ImageFiles)
+    #: what scripts may use; set once there are all of them
+    services: "Services" = field(init=False)
 
     async def answer(self, kind: Kind, request: Request, caller: Caller) -> dict[str, Any]:
         """The answer to a request, as the webui or, with a `save_dir`, as URL mode gives it.
@@ -80,46 +89,126 @@ class GenerationService:
         styles = await anyio.to_thread.run_sync(Styles.load, *self.settings.styles_files)
         server_options = self.options.current
         request, options = self._with_infotext(kind, request, server_options, styles)
-        check_scripts(kind, request.script_name, scripts)
+        called = self.scripts.find(kind, request.script_name, request.script_args, scripts)
+        own = script_options(called.always_on, options, kind)
+        options = options.overlay(own).overlay(request.override_settings or {})
         if request.save_images and save_dir is None:
             check_formats(options)
             await anyio.to_thread.run_sync(self._folders.check, kind, options)
 
         task = self.tasks.create(kind, eas.id_task or request.force_task_id, eas.uid)
+        order = Order(kind, request, options, eas, scripts, called, styles, caller, task)
+        if called.selected is not None:
+            return await self._script_answer(order, server_options.overlay(own), save_dir, started)
         try:
-            draft = await self._draft(task, request, options, eas, styles)
+            draft = await self.draft(order)
             if request.override_settings and not request.override_settings_restore_afterwards:
                 task.on_done = self._keep_options(dict(request.override_settings))
             task.job = draft.job
-            assert task.future is not None
-            future = asyncio.wrap_future(task.future)
-            self.scheduler.put(task)
         except BaseException:
             self.tasks.cancel(task)
             raise
-        result = await self._wait(task, future, caller, keeps_running=bool(eas.id_task))
-        info = await self._info(draft, request, result, options, caller, task)
-        parameters = {"id_task": eas.id_task} if eas.id_task is not None else {}
+        drawn = asyncio.ensure_future(self.drawn(task))
+        result = await self._wait(order, drawn)
+        info = await self.info(order, draft, result)
         if save_dir is not None:
             return await self._url_answer(kind, save_dir, result, info, eas, started)
-        return await self._webui_answer(kind, request, result, info, draft, parameters)
+        return await self._webui_answer(order, result, info, draft)
 
-    async def _draft(
-        self, task: Task, request: Request, options: Options, eas: EASFields, styles: Styles
-    ) -> Draft:
+    async def draft(self, order: Order) -> Draft:
+        """The job of an order, with what its answer needs; raises `SDAPIError` for bad input."""
+        request, options, eas = order.request, order.options, order.eas
         init_images = ()
         if isinstance(request, Img2ImgRequest):
             init_images = await self.images.init_images(request, eas.image_link, options)
-        builder = JobBuilder(self.catalog, styles, self.networks)
-        draft = await anyio.to_thread.run_sync(
-            builder.build, task.id, request, options, eas, init_images
-        )
+        builder = JobBuilder(self.catalog, order.styles, self.networks)
+
+        def build() -> Draft:
+            made = builder.build(order.task.id, request, options, eas, init_images)
+            return self._with_scripts(order, made)
+
+        draft = await anyio.to_thread.run_sync(build)
         if not self.settings.no_hashing and draft.checkpoint.path.is_file():
             self.hashes.compute(draft.checkpoint.path)
         for lora in () if self.settings.no_hashing else draft.loras.values():
             if self.networks.shorthash(lora) is None:
                 self.networks.hashes.compute(lora.path)
         return draft
+
+    def _with_scripts(self, order: Order, draft: Draft) -> Draft:
+        """Let the always-on scripts prepare a job. In a worker thread of anyio's."""
+
+        def load_image(text: str, field: str) -> Image.Image:
+            load = partial(self.images.load, text, order.options, field=field)
+            return anyio.from_thread.run(load)
+
+        warnings = list(draft.warnings)
+        preparation = Preparation(
+            order.kind,
+            order.request,
+            order.options,
+            self.services,
+            keys=draft.keys,
+            warnings=warnings,
+            load_image=load_image,
+        )
+        job = prepare_job(draft.job, order.scripts.always_on, preparation)
+        return replace(draft, job=job, warnings=tuple(warnings))
+
+    async def drawn(self, task: Task) -> Result:
+        """Queue a task that has its job, and wait for the result.
+
+        Raises `QueueFull`, `TaskCancelled` when it was cancelled before it began, or what the
+        engine raised.
+        """
+        if task.future is None:
+            raise TaskCancelled(f"task '{task.id}' was cancelled")
+        future = asyncio.wrap_future(task.future)
+        try:
+            self.scheduler.put(task)
+        except BaseException:
+            self.tasks.cancel(task)
+            raise
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if future.cancelled():
+                raise TaskCancelled(f"task '{task.id}' was cancelled") from None
+            raise
+
+    async def _script_answer(
+        self,
+        order: Order,
+        server_options: Options,
+        save_dir: url_mode.SaveDir | None,
+        started: float,
+    ) -> dict[str, Any]:
+        request, keep = order.request, None
+        try:
+            if request.override_settings and not request.override_settings_restore_afterwards:
+                keep = self._keep_options(dict(request.override_settings))
+            runs = InnerRuns(self, order, server_options)
+        except BaseException:
+            self.tasks.cancel(order.task)
+            raise
+        result = await self._wait(order, asyncio.ensure_future(run_script(runs)))
+        if keep is not None:
+            keep()
+        if save_dir is not None:
+            paths, seeds = await anyio.to_thread.run_sync(script_urls, order, result, save_dir)
+            return url_mode.answer(
+                id_task=order.eas.id_task,
+                paths=paths,
+                seeds=seeds,
+                total_time_s=time.perf_counter() - started,
+            )
+        body = await anyio.to_thread.run_sync(
+            script_answer, order, result, self._folders, self.options.current
+        )
+        body["parameters"] = _parameters(order)
+        if runs.warnings:
+            body["warnings"] = list(runs.warnings)
+        return body
 
     def _with_infotext(
         self, kind: Kind, request: Request, options: Options, styles: Styles
@@ -145,42 +234,33 @@ class GenerationService:
         check_formats(self.options.current.overlay(overrides))
         return lambda: self.options.change(overrides)
 
-    async def _wait(
-        self, task: Task, future: "asyncio.Future[Result]", caller: Caller, *, keeps_running: bool
-    ) -> Result:
-        """The task's result; a client that goes away cancels it, unless it gave the task an id."""
+    async def _wait(self, order: Order, work: "asyncio.Future[_Made]") -> _Made:
+        """The outcome; a client that goes away cancels the task, unless it gave it an id."""
+        caller, task = order.caller, order.task
+        keeps_running = bool(order.eas.id_task)
         if caller.wait_disconnected is None or keeps_running:
-            return await self._shielded(future, task, cancels=not keeps_running)
+            return await self._shielded(work, task, cancels=not keeps_running)
         gone = asyncio.ensure_future(caller.wait_disconnected())
         try:
-            await asyncio.wait({future, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not future.done():
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
                 self.tasks.cancel(task)
-            return await self._shielded(future, task, cancels=True)
+            return await self._shielded(work, task, cancels=True)
         finally:
             gone.cancel()
 
-    async def _shielded(
-        self, future: "asyncio.Future[Result]", task: Task, *, cancels: bool
-    ) -> Result:
+    async def _shielded(self, work: "asyncio.Future[_Made]", task: Task, *, cancels: bool) -> _Made:
         try:
-            return await asyncio.shield(future)
+            return await asyncio.shield(work)
         except asyncio.CancelledError:
-            if future.cancelled():
-                raise TaskCancelled(f"task '{task.id}' was cancelled") from None
             if cancels:
                 self.tasks.cancel(task)
+            work.add_done_callback(_forget)
             raise
 
-    async def _info(
-        self,
-        draft: Draft,
-        request: Request,
-        result: Result,
-        options: Options,
-        caller: Caller,
-        task: Task,
-    ) -> GenerationInfo:
+    async def info(self, order: Order, draft: Draft, result: Result) -> GenerationInfo:
+        """What the answer to an order tells, with the hashes that are known soon enough."""
+        request, options, task = order.request, order.options, order.task
         checkpoint, vae_hash = draft.checkpoint, None
         if not self.settings.no_hashing:
             if checkpoint.sha256 is None and checkpoint.path.is_file():
@@ -212,18 +292,14 @@ class GenerationService:
             seed_resize_from_h=-1
             if request.seed_resize_from_h is None
             else request.seed_resize_from_h,
-            user=caller.user,
+            user=order.caller.user,
         )
 
     async def _webui_answer(
-        self,
-        kind: Kind,
-        request: Request,
-        result: Result,
-        info: GenerationInfo,
-        draft: Draft,
-        parameters: dict[str, Any],
+        self, order: Order, result: Result, info: GenerationInfo, draft: Draft
     ) -> dict[str, Any]:
+        kind, request = order.kind, order.request
+
         def work() -> tuple[list[str], list[str], bool]:
             grid = delivery.wants_grid(len(result.images), info.options, saves=request.save_images)
             pictures = delivery.with_grid(result, info.options, draft.job.batch_size, wanted=grid)
@@ -243,7 +319,7 @@ class GenerationService:
         images, texts, has_grid = await anyio.to_thread.run_sync(work)
         body: dict[str, Any] = {
             "images": images,
-            "parameters": echo(request) | parameters,
+            "parameters": _parameters(order),
             "info": info.to_json(texts, 1 if has_grid else 0),
         }
         if warnings := [*draft.warnings, *result.warnings]:
@@ -295,6 +371,18 @@ def echo(request: Request) -> dict[str, Any]:
     if isinstance(request, Img2ImgRequest) and not request.include_init_images:
         content |= {"init_images": None, "mask": None}
     return content
+
+
+def _parameters(order: Order) -> dict[str, Any]:
+    """The echo, with the task id of an EAS client."""
+    id_task = order.eas.id_task
+    return echo(order.request) | ({} if id_task is None else {"id_task": id_task})
+
+
+def _forget(work: "asyncio.Future[Any]") -> None:
+    """Nobody waits for it any more; asyncio would complain of an error that nobody saw."""
+    if not work.cancelled():
+        work.exception()
 
 
 def _resolve_names(sampler: str, scheduler: str) -> tuple[str, str]:

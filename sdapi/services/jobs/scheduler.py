@@ -37,7 +37,9 @@ class Scheduler:
             if self._refusal is not None:
                 raise type(self._refusal)(self._refusal.detail)
             self._drop_cancelled()
-            if len(self._waiting) >= self._limit:
+            # A task that has begun is not stopped half-way: its place was given to it at first.
+            has_begun = task.parent is not None and task.parent.state is State.RUNNING
+            if len(self._waiting) >= self._limit and not has_begun:
                 raise QueueFull(
                     f"{len(self._waiting)} jobs are waiting already, which is the limit; try later"
                 )
@@ -60,7 +62,7 @@ class Scheduler:
     def position(self, task: Task) -> int | None:
         """How many tasks stand before one, None when it does not wait."""
         with self._changed:
-            tasks = [w.task for w in self._waiting if w.task.state is State.QUEUED]
+            tasks = [w.task.parent or w.task for w in self._waiting if w.task.state is State.QUEUED]
         return tasks.index(task) if task in tasks else None
 
     @property

@@ -32,7 +32,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Task:
     """One generation. `state` changes under the registry's lock; the rest is read by anyone."""
 
@@ -52,6 +52,10 @@ class Task:
     finished: float | None = None
     #: rises with every task, so that order needs no clock
     number: int = 0
+    #: of an inner generation: the task it belongs to, whose monitor it shares
+    parent: "Task | None" = None
+    #: the inner generation that waits or runs
+    inner: "Task | None" = None
 
     @property
     def is_open(self) -> bool:
@@ -84,6 +88,28 @@ class TaskRegistry:
             self._tasks[task_id] = task
             self._forget_old()
             return task
+
+    def create_inner(self, parent: Task) -> Task:
+        """A queued task for one of several generations of a task; only its parent has an id.
+
+        The parent begins with its first inner one, and ends with `end`.
+        """
+        inner = Task(parent.id, parent.kind, parent.uid, monitor=parent.monitor, parent=parent)
+        with self._lock:
+            if parent.state is State.CANCELLED:
+                self._cancel_queued(inner)
+            else:
+                parent.inner = inner
+        return inner
+
+    def end(self, task: Task, error: BaseException | None) -> None:
+        """End a task whose inner generations are over; an open one is failed by an error."""
+        with self._lock:
+            if not task.is_open:
+                return
+            task.state = State.DONE if error is None else State.FAILED
+            self._leave(task)
+            task.future = None
 
     def get(self, task_id: str) -> Task | None:
         with self._lock:
@@ -126,8 +152,12 @@ class TaskRegistry:
                 return False
             task.state = State.RUNNING
             task.started = time.time()
-            self._running.append(task)
-            self._latest = task
+            shown = task.parent or task
+            if shown.state is State.QUEUED or shown is task:
+                shown.state = State.RUNNING
+                shown.started = task.started
+                self._running.append(shown)
+                self._latest = shown
             return True
 
     def finish(self, task: Task, result: Result | BaseException) -> None:
@@ -135,11 +165,7 @@ class TaskRegistry:
         with self._lock:
             failed = isinstance(result, BaseException)
             task.state = State.FAILED if failed else State.DONE
-            task.finished = time.time()
-            task.monitor.latent = None
-            task.job = None
-            self._running.remove(task)
-            self._durations.append(task.finished - (task.started or task.finished))
+            self._leave(task)
             future, task.future, task.on_done = task.future, None, None
         if future is None:
             return
@@ -152,20 +178,36 @@ class TaskRegistry:
         """A queued task ends at once, a running one within a step; the rest stays as it is."""
         with self._lock:
             if task.state is State.QUEUED:
-                task.state = State.CANCELLED
-                task.finished = time.time()
-                task.job = None
-                future, task.future = task.future, None
-                if future is not None:
-                    future.cancel()
+                self._cancel_queued(task)
             elif task.state is State.RUNNING:
                 task.monitor.interrupted.set()
+            if task.inner is not None and task.inner.state is State.QUEUED:
+                self._cancel_queued(task.inner)
 
     def interrupt_running(self) -> None:
         """Let every running task stop within a step."""
         with self._lock:
-            for task in self._running:
-                task.monitor.interrupted.set()
+            running = list(self._running)
+        for task in running:
+            self.cancel(task)
+
+    @staticmethod
+    def _cancel_queued(task: Task) -> None:
+        task.state = State.CANCELLED
+        task.finished = time.time()
+        task.job = None
+        future, task.future = task.future, None
+        if future is not None:
+            future.cancel()
+
+    def _leave(self, task: Task) -> None:
+        """What every end of a task has in common; the lock is held."""
+        task.finished = time.time()
+        task.monitor.latent = None
+        task.job = task.inner = None
+        if task in self._running:
+            self._running.remove(task)
+            self._durations.append(task.finished - (task.started or task.finished))
 
     def reject(self, task: Task, error: SDAPIError) -> None:
         """End a task that has not begun with an error for whoever waits for it."""

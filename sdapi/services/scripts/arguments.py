@@ -69,7 +69,9 @@ def _by_name(model: type[BaseModel], given: dict[str, Any], where: str) -> dict[
     known = model.model_fields
     for key in given:
         if key not in known:
-            raise BadRequest(f"{where}: there is no argument {key!r}; near {near_names(key, known)}")
+            raise BadRequest(
+                f"{where}: there is no argument {key!r}; near {near_names(key, known)}"
+            )
     return given
 
 

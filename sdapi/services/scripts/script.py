@@ -147,12 +147,24 @@ class ScriptRun(Protocol):
     progress, one cancellation. Always-on scripts run inside each of them.
     """
 
-    kind: Kind
-    #: `infotext` is applied; a seed of -1 is still -1. A script copies it (`model_copy`), and may
-    #: put PIL pictures where a request has texts
-    request: GenerationRequest
-    options: Options
-    services: "Services"
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def request(self) -> GenerationRequest:
+        """As sent, with its `infotext` applied; a seed of -1 is still -1.
+
+        A script copies it (`model_copy`), and may put PIL pictures where a request has texts.
+        """
+        ...
+
+    @property
+    def options(self) -> Options:
+        """The server's when the request came, with the request's over them."""
+        ...
+
+    @property
+    def services(self) -> "Services": ...
 
     @property
     def is_interrupted(self) -> bool:

@@ -1,0 +1,38 @@
+"""A request on its way through the generation service, with what belongs to it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sdapi.options import Options
+from sdapi.services.catalog.styles import Styles
+from sdapi.services.generation.eas import EASFields
+from sdapi.services.jobs.tasks import Task
+from sdapi.services.scripts.registry import CalledScripts
+from sdapi.services.scripts.script import GenerationRequest, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and whether they are still there."""
+
+    user: str | None = None
+    #: returns when the client has gone away; None for callers that cannot
+    wait_disconnected: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked for. `request` and `options` hold what `infotext` and overrides said."""
+
+    kind: Kind
+    request: GenerationRequest
+    #: the server's when the request came, with the request's over them
+    options: Options
+    eas: EASFields
+    #: `alwayson_scripts` without the EAS keys, as sent
+    sent_scripts: dict[str, Any]
+    scripts: CalledScripts
+    styles: Styles
+    caller: Caller
+    task: Task
