@@ -117,7 +117,7 @@ WEBUI_FLAGS = (
     _acts("--no-half-vae", _S, False, "run the VAE in float32"),
     _ignored("--no-progressbar-hiding", _S, False, _NO_GRADIO),
     _ignored("--max-batch-count", _I, 16, _NO_GRADIO),
-    _later("--embeddings-dir", _P, "embeddings", "folder of textual inversion embeddings"),
+    _acts("--embeddings-dir", _P, "embeddings", "folder of textual inversion embeddings"),
     _ignored(
         "--textual-inversion-templates-dir",
         _P,

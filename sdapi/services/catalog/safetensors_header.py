@@ -37,5 +37,7 @@ def sha256_of_tensors(path: Path) -> str:
     """
     with path.open("rb") as file:
         if path.suffix.lower() == ".safetensors":
-            file.seek(_LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little"))
+            start = _LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            # A broken file may claim any length.
+            file.seek(start if start <= path.stat().st_size else 0)
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,7 @@ def lokr(parts: Parts, weight: Tensor, dyn: int | None) -> Change:
     if second.ndim > first.ndim:
         first = first.reshape(*first.shape, *[1] * (second.ndim - first.ndim))
     ranks = [parts[name].shape[0] for name in ("lokr_w1_b", "lokr_w2_b") if name in parts]
-    return Change(torch.kron(first, second), rank=ranks[-1] if ranks else None)
+    return Change(torch.kron(first, second.contiguous()), rank=ranks[-1] if ranks else None)
 
 
 def _factor(parts: Parts, number: int) -> Tensor:
