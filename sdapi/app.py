@@ -21,11 +21,13 @@ from sdapi.queue.server import QueueServer
 from sdapi.queue.service_config import load_services
 from sdapi.queue.spec import Program
 from sdapi.routes import (
+    cards,
     catalog,
     extras,
     generation,
     gradio,
     internal,
+    networks,
     options,
     progress,
     queue,
@@ -106,7 +108,7 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
         allow_headers=["*"],
         allow_credentials=True,
     )
-    app.add_middleware(RequestLog, prints=settings.api_log)
+    app.add_middleware(RequestLog, prints=settings.api_log, metrics=services.metrics)
     return app
 
 
@@ -116,6 +118,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
         generation.router,
         extras.router,
         catalog.router,
+        networks.router,
         options.router,
         progress.router,
         scripts_route.router,
@@ -126,7 +129,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
     if settings.api_server_stop:
         routers.append(server.stop_router)
     if settings.webui:
-        routers += [system.page, internal.router, gradio.router]
+        routers += [system.page, internal.router, gradio.router, cards.router]
     return routers
 
 

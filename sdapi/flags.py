@@ -247,7 +247,7 @@ PAI_FLAGS = (
         False,
         "accepted: several checkpoints are always kept, see --model-cache-gb",
     ),
-    _later("--time-log", _S, False, "log the phases of each request"),
+    _acts("--time-log", _S, False, "log the phases of each request"),
 )
 
 OWN_FLAGS = (

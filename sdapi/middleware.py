@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sdapi.errors import BadRequest, SDAPIError, ShuttingDown, Unauthorized
 from sdapi.logs import log_fields
+from sdapi.metrics import Metrics
 from sdapi.problems import error_response, json_response, unexpected_body
 from sdapi.queue.inference import INTERNAL
 from sdapi.security import Credentials
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 #: Open to everyone: a load balancer asks them, and they tell nothing.
 _HEALTH = ("/healthz", "/readyz")
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 #: where credentials come from
 _LOGIN = "/login"
 #: They check credentials themselves: a service's own token, or a signature of the body. Finding out
@@ -41,9 +43,10 @@ class BodyTooLarge(BadRequest):
 class RequestLog:
     """Gives a request its id and time, and turns what nobody caught into a 500."""
 
-    def __init__(self, app: ASGIApp, *, prints: bool) -> None:
+    def __init__(self, app: ASGIApp, *, prints: bool, metrics: Metrics) -> None:
         self.app = app
         self.prints = prints
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,6 +73,7 @@ class RequestLog:
                 response = json_response(unexpected_body(error, request_id), 500)
                 await response(scope, receive, timed)
         finally:
+            self._count(scope, status, time.perf_counter() - started)
             if self.prints and scope["path"].startswith("/sdapi"):
                 self._print(scope, status, time.perf_counter() - started)
 
@@ -79,6 +83,13 @@ class RequestLog:
         except Exception:
             log.exception("request failed: %s %s", scope["method"], scope["path"])
             raise
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        """By the route's template: paths that callers make up must not become figures."""
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self.metrics.requests.labels(method, route, str(status)).inc()
+        self.metrics.request_seconds.labels(route).observe(seconds)
 
     @staticmethod
     def _print(scope: Scope, status: int, seconds: float) -> None:

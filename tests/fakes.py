@@ -76,6 +76,10 @@ class FakeEngine:
     def has_loaded(self, checkpoint: ModelFile) -> bool:
         return checkpoint in self.loaded
 
+    @property
+    def cache_figures(self) -> dict[str, float]:
+        return {"hits": 0, "misses": len(self.loaded), "bytes": 0}
+
     def clear(self) -> None:
         self.clears += 1
         self.loaded.clear()

@@ -28,6 +28,12 @@ class Engine:
         """Whether a job with this checkpoint would start without reading its file."""
         return checkpoint in self.models.cache
 
+    @property
+    def cache_figures(self) -> dict[str, float]:
+        """Hits, misses and bytes of the models in memory."""
+        cache = self.models.cache
+        return {"hits": cache.hits, "misses": cache.misses, "bytes": cache.size_bytes}
+
     def clear(self) -> None:
         """Drop every cached model."""
         self.models.cache.clear()

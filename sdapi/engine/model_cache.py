@@ -49,6 +49,9 @@ class ModelCache(Generic[M]):
         self._ram_bytes = ram_bytes
         self._device_bytes = device_bytes if device.type != "cpu" else ram_bytes
         self._entries: OrderedDict[Hashable, _Entry[M]] = OrderedDict()
+        #: uses that found their model in memory, and those that did not
+        self.hits = 0
+        self.misses = 0
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._entries
@@ -65,7 +68,10 @@ class ModelCache(Generic[M]):
         """
         entry = self._entries.get(key)
         if entry is None:
+            self.misses += 1
             entry = self._entries[key] = _Entry(load())
+        else:
+            self.hits += 1
         self._entries.move_to_end(key)
         entry.pins += 1
         try:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import anyio.to_thread
 from fastapi import APIRouter
 from starlette.responses import FileResponse, Response
 
 from sdapi import __version__
+from sdapi.metrics import CONTENT_TYPE
 from sdapi.problems import json_response
 from sdapi.routes import ServicesDep
 
@@ -30,6 +32,13 @@ async def readyz(services: ServicesDep) -> Response:
     }
     body = {"status": "ready" if services.is_ready else "starting", "workers": workers}
     return json_response(body, 200 if services.is_ready else 503)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(services: ServicesDep) -> Response:
+    """Figures in Prometheus' text format: requests, queue, phases, cache, memory, failures."""
+    text = await anyio.to_thread.run_sync(services.metrics.text)
+    return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
 @page.get("/", include_in_schema=False)

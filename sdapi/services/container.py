@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sdapi.engine.job import ModelFile
 from sdapi.errors import NoDevice, SDAPIError, ShuttingDown
+from sdapi.metrics import Metrics
 from sdapi.options import Options
 from sdapi.security import Credentials
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog, Checkpoint
@@ -19,6 +20,7 @@ from sdapi.services.catalog.safetensors_header import sha256_of_tensors
 from sdapi.services.fetch import Fetcher
 from sdapi.services.generation.init_images import ImageLoader
 from sdapi.services.generation.service import GenerationService
+from sdapi.services.jobs.job_metrics import JobMetrics
 from sdapi.services.jobs.previews import Previews
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import TaskRegistry
@@ -26,6 +28,7 @@ from sdapi.services.jobs.worker import EngineMaker, Worker
 from sdapi.services.option_changes import OptionChanges
 from sdapi.services.scripts.loaded import LoadedExtension
 from sdapi.services.scripts.registry import Scripts
+from sdapi.services.server_gauges import server_gauges
 from sdapi.services.server_options import ServerOptions
 from sdapi.services.startup import Startup
 from sdapi.settings import Settings
@@ -47,6 +50,7 @@ class Services:
     generation: GenerationService
     images: ImageLoader
     previews: Previews
+    metrics: Metrics
     credentials: Credentials
     #: makes the engines; tests give a fake
     engines: EngineMaker
@@ -61,6 +65,7 @@ class Services:
 
     def __post_init__(self) -> None:
         self.generation.services = self
+        self.metrics.add_gauges(server_gauges(self))
         self.option_changes = OptionChanges(
             self.settings, self.options, self.catalog, self.hashes, self.preload
         )
@@ -75,7 +80,9 @@ class Services:
         options = ServerOptions(_first_options(settings, catalog), settings.options_file)
         tensor_hashes = HashCache(settings.data_dir, "network_hashes", sha256_of_tensors)
         networks = NetworkCatalog(settings, tensor_hashes)
-        tasks, scheduler = TaskRegistry(), Scheduler(settings.queue_limit)
+        metrics = Metrics()
+        tasks = TaskRegistry(JobMetrics(metrics))
+        scheduler = Scheduler(settings.queue_limit)
         images = ImageLoader(Fetcher(settings))
         generation = GenerationService(
             settings,
@@ -87,6 +94,7 @@ class Services:
             scheduler,
             images,
             scripts or Scripts(()),
+            metrics,
         )
         return cls(
             settings=settings,
@@ -99,6 +107,7 @@ class Services:
             generation=generation,
             images=images,
             previews=Previews(),
+            metrics=metrics,
             credentials=Credentials(settings),
             engines=engines,
         )

@@ -18,6 +18,8 @@ from sdapi import infotext
 from sdapi.engine.job import Result
 from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.errors import BadRequest, TaskCancelled
+from sdapi.logs import log_fields
+from sdapi.metrics import Metrics
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.catalog.catalog import Catalog
@@ -70,6 +72,7 @@ class GenerationService:
     scheduler: Scheduler
     images: ImageLoader
     scripts: Scripts
+    metrics: Metrics
     files: ImageFiles = field(default_factory=ImageFiles)
     #: what scripts may use; set once there are all of them
     services: "Services" = field(init=False)
@@ -98,8 +101,16 @@ class GenerationService:
 
         task = self.tasks.create(kind, eas.id_task or request.force_task_id, eas.uid)
         order = Order(kind, request, options, eas, scripts, called, styles, caller, task)
-        if called.selected is not None:
-            return await self._script_answer(order, server_options.overlay(own), save_dir, started)
+        with log_fields(task_id=task.id, uid=task.uid):
+            if called.selected is not None:
+                plain = server_options.overlay(own)
+                return await self._script_answer(order, plain, save_dir, started)
+            return await self._plain_answer(order, save_dir, started)
+
+    async def _plain_answer(
+        self, order: Order, save_dir: url_mode.SaveDir | None, started: float
+    ) -> dict[str, Any]:
+        kind, request, task, eas = order.kind, order.request, order.task, order.eas
         try:
             draft = await self.draft(order)
             if request.override_settings and not request.override_settings_restore_afterwards:
@@ -111,9 +122,29 @@ class GenerationService:
         drawn = asyncio.ensure_future(self.drawn(task))
         result = await self._wait(order, drawn)
         info = await self.info(order, draft, result)
+        drawn_at = time.perf_counter()
         if save_dir is not None:
-            return await self._url_answer(kind, save_dir, result, info, eas, started)
-        return await self._webui_answer(order, result, info, draft)
+            answer = await self._url_answer(kind, save_dir, result, info, eas, started)
+        else:
+            answer = await self._webui_answer(order, result, info, draft)
+        self._tell_times(task, result, started, drawn_at)
+        return answer
+
+    def _tell_times(self, task: Task, result: Result, started: float, drawn_at: float) -> None:
+        """Count how long the answer took to make; with `--time-log` tell all phases."""
+        now = time.perf_counter()
+        self.metrics.phase_seconds.labels("deliver").observe(now - drawn_at)
+        if not self.settings.time_log:
+            return
+        phases = {
+            "queue_s": (task.started or task.created) - task.created,
+            "load_s": result.load_s,
+            "sample_s": result.sample_s,
+            "decode_s": result.decode_s,
+            "deliver_s": now - drawn_at,
+            "total_s": now - started,
+        }
+        log.info("request timed", extra={key: round(value, 4) for key, value in phases.items()})
 
     async def draft(self, order: Order) -> Draft:
         """The job of an order, with what its answer needs; raises `SDAPIError` for bad input."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from sdapi.engine.job import Job, Result
 from sdapi.engine.monitor import Monitor
@@ -52,6 +53,8 @@ class Task:
     finished: float | None = None
     #: rises with every task, so that order needs no clock
     number: int = 0
+    #: why it failed, in one sentence
+    error: str | None = None
     #: of an inner generation: the task it belongs to, whose monitor it shares
     parent: "Task | None" = None
     #: the inner generation that waits or runs
@@ -62,10 +65,19 @@ class Task:
         return self.state in (State.QUEUED, State.RUNNING)
 
 
+class TaskObserver(Protocol):
+    """Hears of every job; called under the registry's lock, so it must be quick."""
+
+    def began(self, task: Task) -> None: ...
+
+    def ended(self, task: Task, outcome: Result | BaseException | None) -> None: ...
+
+
 class TaskRegistry:
     """All tasks that wait or run, and the latest that ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, observer: TaskObserver | None = None) -> None:
+        self._observer = observer
         #: guards the tasks and their states
         self._lock = threading.Lock()
         self._tasks: OrderedDict[str, Task] = OrderedDict()
@@ -108,12 +120,19 @@ class TaskRegistry:
             if not task.is_open:
                 return
             task.state = State.DONE if error is None else State.FAILED
+            task.error = _sentence(error)
             self._leave(task)
             task.future = None
 
     def get(self, task_id: str) -> Task | None:
         with self._lock:
             return self._tasks.get(task_id)
+
+    @property
+    def queued(self) -> list[Task]:
+        """The tasks that wait, in the order they came."""
+        with self._lock:
+            return [task for task in self._tasks.values() if task.state is State.QUEUED]
 
     @property
     def running(self) -> Task | None:
@@ -158,6 +177,8 @@ class TaskRegistry:
                 shown.started = task.started
                 self._running.append(shown)
                 self._latest = shown
+            if self._observer is not None:
+                self._observer.began(task)
             return True
 
     def finish(self, task: Task, result: Result | BaseException) -> None:
@@ -165,7 +186,10 @@ class TaskRegistry:
         with self._lock:
             failed = isinstance(result, BaseException)
             task.state = State.FAILED if failed else State.DONE
+            task.error = _sentence(result) if isinstance(result, BaseException) else None
             self._leave(task)
+            if self._observer is not None:
+                self._observer.ended(task, result)
             future, task.future, task.on_done = task.future, None, None
         if future is None:
             return
@@ -191,9 +215,10 @@ class TaskRegistry:
         for task in running:
             self.cancel(task)
 
-    @staticmethod
-    def _cancel_queued(task: Task) -> None:
+    def _cancel_queued(self, task: Task) -> None:
         task.state = State.CANCELLED
+        if self._observer is not None:
+            self._observer.ended(task, None)
         task.finished = time.time()
         task.job = None
         future, task.future = task.future, None
@@ -215,9 +240,12 @@ class TaskRegistry:
             if task.state is not State.QUEUED:
                 return
             task.state = State.FAILED
+            task.error = error.detail
             task.finished = time.time()
             task.job = None
             future, task.future = task.future, None
+            if self._observer is not None:
+                self._observer.ended(task, error)
         if future is not None:
             future.set_exception(error)
 
@@ -231,3 +259,10 @@ class TaskRegistry:
             if ended is None:
                 return
             del self._tasks[ended]
+
+
+def _sentence(error: BaseException | None) -> str | None:
+    """What a client may hear of an error: an unexpected one only its class."""
+    if error is None:
+        return None
+    return error.detail if isinstance(error, SDAPIError) else type(error).__name__

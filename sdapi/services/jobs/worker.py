@@ -9,6 +9,7 @@ from typing import Protocol
 from sdapi.engine.job import Job, ModelFile, Result
 from sdapi.engine.monitor import Monitor
 from sdapi.errors import SDAPIError
+from sdapi.logs import log_fields
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
 from sdapi.settings import Settings
@@ -28,6 +29,9 @@ class JobRunner(Protocol):
     def has_loaded(self, checkpoint: ModelFile) -> bool: ...
 
     def clear(self) -> None: ...
+
+    @property
+    def cache_figures(self) -> dict[str, float]: ...
 
 
 class EngineMaker(Protocol):
@@ -79,6 +83,7 @@ class Worker:
         self.last_beat = 0.0
         self.is_busy = False
         self.failure: BaseException | None = None
+        self._engine: JobRunner | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -99,6 +104,11 @@ class Worker:
         self._wanted = checkpoint
 
     @property
+    def cache_figures(self) -> dict[str, float]:
+        """Of its engine's models; empty before there is one."""
+        return {} if self._engine is None else self._engine.cache_figures
+
+    @property
     def is_ready(self) -> bool:
         """Whether it can take jobs: the engine is there, and it beat lately or is drawing."""
         if self.last_beat == 0.0 or self.failure is not None:
@@ -107,7 +117,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            engine = self._make_engine()
+            engine = self._engine = self._make_engine()
             self._warm_up(engine)
         except Exception as error:
             self.failure = error
@@ -148,7 +158,8 @@ class Worker:
         self.is_busy = True
         outcome: Result | BaseException
         try:
-            outcome = engine.run(job, task.monitor)
+            with log_fields(task_id=task.id, uid=task.uid):
+                outcome = engine.run(job, task.monitor)
             if task.on_done is not None:
                 task.on_done()
         except SDAPIError as error:

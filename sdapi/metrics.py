@@ -1,0 +1,90 @@
+"""Figures for Prometheus: one set for each application, so that tests do not share them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+__all__ = ["CONTENT_TYPE", "Gauge", "Metrics"]
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+#: seconds; from a list route to a long job
+_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A figure that is read when somebody asks, by the value of one label or without."""
+
+    name: str
+    help: str
+    read: Callable[[], dict[str, float]]
+    label: str = ""
+
+
+class Metrics:
+    """What this server counts. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "sdapi_requests",
+            "Requests by route and status",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self.request_seconds = Histogram(
+            "sdapi_request_seconds",
+            "From a request's first byte to its answer's last",
+            ("route",),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self.jobs = Counter(
+            "sdapi_jobs", "Jobs by how they ended", ("state",), registry=self._registry
+        )
+        self.failures = Counter(
+            "sdapi_failures", "Failed jobs by the kind of error", ("kind",), registry=self._registry
+        )
+        self.queue_wait_seconds = Histogram(
+            "sdapi_queue_wait_seconds",
+            "From a job's acceptance to its start",
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self.phase_seconds = Histogram(
+            "sdapi_phase_seconds",
+            "Phases of a job: load, sample, decode, deliver",
+            ("phase",),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+
+    def add_gauges(self, gauges: Iterable[Gauge]) -> None:
+        """Figures that others know."""
+        self._registry.register(_Reader(tuple(gauges)))
+
+    def text(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Reader:
+    """Asks each gauge when Prometheus asks us."""
+
+    def __init__(self, gauges: tuple[Gauge, ...]) -> None:
+        self._gauges = gauges
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        for gauge in self._gauges:
+            family = GaugeMetricFamily(
+                gauge.name, gauge.help, labels=[gauge.label] if gauge.label else None
+            )
+            for value, figure in gauge.read().items():
+                family.add_metric([value] if gauge.label else [], figure)
+            yield family
