@@ -1,10 +1,12 @@
 """A generation job: everything the engine needs to draw, resolved and immutable."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL.Image import Image
 
+from sdapi.engine.init_images import InitImages
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.selection import NetworkFiles
 from sdapi.engine.sampling.sampler_names import SamplerInfo
@@ -19,17 +21,6 @@ __all__ = [
     "SamplingOptions",
     "UniPCOptions",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class InitImages:
-    """What img2img starts from: RGB pictures of the job's size, one or as many as a batch."""
-
-    images: tuple[Image, ...]
-    denoising_strength: float
-    #: pictures keep their own size and their latents are resized (resize mode 3)
-    latent_resize: bool = False
-    noise_multiplier: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +107,8 @@ class SamplingOptions:
     sdxl_crop: tuple[int, int] = (0, 0)
     auto_vae_precision: bool = True
     upcast_attn: bool = False
+    #: how much of the masked part inpainting checkpoints may not see, 1 is all of it
+    inpainting_mask_weight: float = 1.0
     unipc: UniPCOptions = field(default_factory=UniPCOptions)
 
 
@@ -172,6 +165,10 @@ class GeneratedImage:
 
     index: int
     image: Image
+    #: what soft inpainting covers of the init picture: grey, a pixel for each latent cell
+    cover: Image | None = None
+    #: other states of the picture by their file suffix, such as "before-color-correction"
+    variants: Mapping[str, Image] = field(default_factory=dict[str, Image])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL.Image import Image
 from torch import Tensor
@@ -15,12 +14,14 @@ from torch import Tensor
 from sdapi.engine.adaptations.circular import circular_padding
 from sdapi.engine.adaptations.sampling_run import adapted_unet, adapted_vae
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.job import GeneratedImage, InitImages, Job, ModelFile, Result
+from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.image_cond import image_conditioning
+from sdapi.engine.latents.init_latent import InitLatent, encode_init, seeded_generator
 from sdapi.engine.models import LoadedCheckpoint, Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.networks.selection import select
+from sdapi.engine.sampling.blend import Blend
 from sdapi.engine.sampling.denoise import UNetPredictor
 from sdapi.engine.sampling.guidance import Economy, Guidance, Guide, Padding, Stopped
 from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
@@ -33,6 +34,7 @@ from sdapi.engine.sampling.sampling_pass import (
     planned_calls,
     run_sampler,
 )
+from sdapi.engine.sampling.soft_inpainting import SoftBlend, composite_masks
 from sdapi.engine.text.composition import extract_tags
 from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
 from sdapi.engine.text.notes import ti_hashes
@@ -70,8 +72,9 @@ class JobRun:
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     #: what could not be used, each said once
     warnings: dict[str, None] = field(default_factory=dict[str, None])
-    _init_latent: Tensor | None = None
+    _init: InitLatent | None = None
     _image_cond: Tensor | None = None
+    _is_encoded: bool = False
     #: Hypertile's choices
     _tile_choice: random.Random = field(init=False)
     _load_s: float = 0.0
@@ -142,14 +145,18 @@ class JobRun:
             return []
         self.monitor.skipped.clear()
         self._activate(model, self.job.prompts[batch.rows.start])
-        latent = self._sample(self._first_pass(model, batch))
+        sampling = self._first_pass(model, batch)
+        latent = self._sample(sampling)
         if latent is None:
             return []
+        covers = _covers(sampling.blend, latent)
         images: Sequence[Image] = self._decode(model, latent)
         for stages in self.job.stages:
             images = stages.after_decode(images)
         self.monitor.end_pass()
-        return [GeneratedImage(batch.rows.start + i, image) for i, image in enumerate(images)]
+        return [
+            GeneratedImage(batch.rows.start + i, image, covers[i]) for i, image in enumerate(images)
+        ]
 
     def _activate(self, model: Model, prompt: str) -> None:
         """Give a model the networks that a prompt's tags name; those it had before leave it.
@@ -169,17 +176,18 @@ class JobRun:
         """The latent of a pass; of one that was stopped what it predicted last, if anything."""
         try:
             with adapted_unet(sampling.components, sampling.job, self._tile_choice):
-                return run_sampler(sampling, self.extra)
+                latent = run_sampler(sampling, self.extra)
         except Stopped as stop:
-            return stop.latent
+            latent = stop.latent
+        if latent is None or sampling.blend is None:
+            return latent
+        return sampling.blend.after(latent)
 
     def _first_pass(self, model: Model, batch: Batch) -> SamplingPass:
-        start = None if self.job.init is None else self._start(model, self.job.init, batch)
-        if self._image_cond is None:
-            self._image_cond = image_conditioning(
-                model.components, self.job, self.job.batch_size, self.models.device
-            )
-        return self._pass(self.job, model, batch, start, self._image_cond)
+        if not self._is_encoded:
+            self._encode(model)
+        sampling = self._pass(self.job, model, batch, self._start(), self._image_cond)
+        return replace(sampling, blend=self._init.blend) if self._init else sampling
 
     def _pass(
         self,
@@ -244,32 +252,26 @@ class JobRun:
         shape = (model.components.latent_channels, *job.latent_size)
         return ImageNoise(NoiseSource(options.randn_source, self.models.device), shape, seeds)
 
-    def _start(self, model: Model, init: InitImages, batch: Batch) -> Start:
-        if self._init_latent is None:
-            self._init_latent = self._encode(model, init.images, latent_resize=init.latent_resize)
-        latent = self._init_latent
-        if len(latent) < batch.count:
-            latent = latent.expand(batch.count, -1, -1, -1)
+    def _encode(self, model: Model) -> None:
+        """Encode the job's pictures, once for all batches."""
+        job, device = self.job, self.models.device
+        generator = seeded_generator(job)
+        if job.init is not None:
+            source = NoiseSource(job.options.randn_source, device)
+            self._init = encode_init(model.components, job, job.init, source, generator)
+        self._image_cond = image_conditioning(model.components, job, device, generator)
+        self._is_encoded = True
+
+    def _start(self) -> Start | None:
+        if self.job.init is None or self._init is None:
+            return None
         return Start(
-            latent[: batch.count],
-            init.denoising_strength,
-            init.noise_multiplier,
+            self._init.latent,
+            self.job.init.denoising_strength,
+            self.job.init.noise_multiplier,
             self.job.options.img2img_extra_noise,
             self.job.options.img2img_fix_steps,
         )
-
-    def _encode(self, model: Model, images: tuple[Image, ...], *, latent_resize: bool) -> Tensor:
-        # The reference's posterior noise is left over from its previous job; ours follows the seed.
-        generator = torch.Generator().manual_seed(self.job.seeds[0] & 0x7FFFFFFFFFFFFFFF)
-        components = model.components
-        latent = vae.encode(
-            components.vae, vae.to_tensor(images), components.scale_factor, generator
-        )
-        if latent_resize:
-            latent = torch.nn.functional.interpolate(
-                latent, size=self.job.latent_size, mode="bilinear"
-            )
-        return latent
 
     def _decode(self, model: Model, latent: Tensor) -> list[Image]:
         started = time.perf_counter()
@@ -283,6 +285,13 @@ class JobRun:
             )
         self._decode_s += time.perf_counter() - started
         return images
+
+
+def _covers(blend: Blend | None, latent: Tensor) -> Sequence[Image | None]:
+    """What soft inpainting covers of each init picture; without it all is left to the mask."""
+    if isinstance(blend, SoftBlend):
+        return composite_masks(blend, latent)
+    return [None] * len(latent)
 
 
 def _shows_emphasis(job: Job) -> bool:

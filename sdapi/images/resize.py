@@ -71,16 +71,8 @@ def resize_image(
     if mode == STRETCH:
         return _resample(image, size, upscale)
     width, height = size
-    by_width = (width, image.height * width // image.width)
-    by_height = (image.width * height // image.height, height)
-    wider = width / height > image.width / image.height
-    scaled = by_width if wider == (mode == COVER) else by_height
-    if scaled[0] * scaled[1] > _LARGEST_STEP:
-        raise BadImage(
-            f"resize_mode {mode}: a picture of {image.width}x{image.height} would first grow to "
-            f"{scaled[0]}x{scaled[1]}"
-        )
-    picture = _resample(image, (max(scaled[0], 1), max(scaled[1], 1)), upscale)
+    scaled = _scaled_size(image.size, mode, size)
+    picture = _resample(image, scaled, upscale)
     x, y = width // 2 - picture.width // 2, height // 2 - picture.height // 2
     canvas = Image.new("RGB", size)
     canvas.paste(picture, (x, y))
@@ -89,9 +81,37 @@ def resize_image(
     return canvas
 
 
+def _scaled_size(image: tuple[int, int], mode: int, size: tuple[int, int]) -> tuple[int, int]:
+    """The size that keeps a picture's ratio while it covers, or is contained in, another.
+
+    Raises `BadImage` where that is out of proportion.
+    """
+    width, height = size
+    by_width = (width, image[1] * width // image[0])
+    by_height = (image[0] * height // image[1], height)
+    wider = width / height > image[0] / image[1]
+    scaled = by_width if wider == (mode == COVER) else by_height
+    if scaled[0] * scaled[1] > _LARGEST_STEP:
+        raise BadImage(
+            f"a picture of {image[0]}x{image[1]} would grow to {scaled[0]}x{scaled[1]} on its way "
+            f"to {width}x{height}"
+        )
+    return max(scaled[0], 1), max(scaled[1], 1)
+
+
+def check_cover(image: tuple[int, int], size: tuple[int, int]) -> None:
+    """Raise `BadImage` where a picture of a size could not be brought to another by mode 1."""
+    _scaled_size(image, COVER, size)
+
+
 def _resample(image: Image.Image, size: tuple[int, int], upscale: Upscale | None) -> Image.Image:
     scale = max(size[0] / image.width, size[1] / image.height)
     if upscale is not None and image.mode != "L" and scale > 1:
+        if image.width * image.height * scale**2 > _LARGEST_STEP:
+            raise BadImage(
+                f"upscaler_for_img2img: a picture of {image.width}x{image.height} would grow "
+                f"{scale:.0f} times on its way to {size[0]}x{size[1]}"
+            )
         image = upscale(image, scale)
         if image.size == size:
             return image

@@ -20,7 +20,8 @@ _NAN_TEXT = (
 def to_tensor(images: Sequence[Image.Image]) -> Tensor:
     """RGB pictures of one size -> [B, 3, H, W] in [-1, 1]."""
     arrays = [np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0 for image in images]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) * 2.0 - 1.0
+    # Contiguous: in another memory layout convolutions round otherwise.
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous() * 2.0 - 1.0
 
 
 def encode(
@@ -37,6 +38,15 @@ def encode(
         noise = torch.randn(mean.shape, generator=generator)
         latents.append((mean + std * noise.to(mean.device)) * scale_factor)
     return torch.cat(latents)
+
+
+def encode_mode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """The most likely latents of pictures [B, 3, H, W] in [-1, 1], float32, not scaled."""
+    pictures = [
+        vae.encode(picture.to(vae.device, vae.dtype), return_dict=False)[0].mode().float()
+        for picture in pixels.split(1)
+    ]
+    return torch.cat(pictures)
 
 
 def decode(

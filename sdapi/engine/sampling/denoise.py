@@ -4,12 +4,12 @@ Contract: webui-generation 5.3 and 5.6.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
+from sdapi.engine.sampling.blend import Blend
 from sdapi.engine.sampling.guidance import Guide, Row
 from sdapi.engine.sampling.samplers import Prediction
 from sdapi.engine.sampling.schedules import ModelSigmas
@@ -70,18 +70,6 @@ def _sdxl_inputs(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """Inpainting in latent space: what is kept of the init latent at every call."""
-
-    init: Tensor
-    #: 1 where the picture is repainted, [h, w] or [B, 1, h, w]
-    repaint: Tensor
-
-    def __call__(self, latent: Tensor) -> Tensor:
-        return latent * self.repaint + self.init * (1 - self.repaint)
-
-
 class SigmaDenoiser:
     """Predicts the clean latent from one at noise level sigma: what sigma-space samplers call."""
 
@@ -113,7 +101,7 @@ class SigmaDenoiser:
 
         denoised = self._guide(x, float(sigma), inner)
         if self._blend is not None:
-            denoised = self._blend(denoised)
+            denoised = self._blend.during(denoised, float(sigma))
         self._guide.remember(denoised)
         return denoised
 
@@ -157,7 +145,7 @@ class NoiseDenoiser:
     def __call__(self, x: Tensor, timestep: float) -> Prediction:
         """The noise in `x` [B, C, h, w] at a time step; inpainting blends before the call."""
         if self._blend is not None:
-            x = self._blend(x)
+            x = self._blend.during(x, timestep)
         alpha = float(self._alphas[int(timestep)])
         signal, noise = alpha**0.5, (1 - alpha) ** 0.5
 

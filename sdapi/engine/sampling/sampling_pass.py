@@ -13,8 +13,8 @@ from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.job import Job
 from sdapi.engine.monitor import Monitor
+from sdapi.engine.sampling.blend import Blend
 from sdapi.engine.sampling.denoise import (
-    Blend,
     LCMDenoiser,
     NoiseDenoiser,
     SigmaDenoiser,

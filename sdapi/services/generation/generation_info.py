@@ -69,7 +69,10 @@ class GenerationInfo:
             ("Variation seed strength", job.subseed_strength if varies else None),
             ("Seed resize from", f"{resize[0]}x{resize[1]}" if resize else None),
             ("Denoising strength", job.init.denoising_strength if job.init else None),
-            ("Conditional mask weight", 1.0 if self.is_inpainting_model else None),
+            (
+                "Conditional mask weight",
+                job.options.inpainting_mask_weight if self.is_inpainting_model else None,
+            ),
             ("Clip skip", clip_skip if clip_skip > 1 else None),
             ("ENSD", job.options.eta_noise_seed_delta if shows_ensd else None),
             ("Token merging ratio", job.token_merging_ratio or None),

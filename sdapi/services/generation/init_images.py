@@ -1,18 +1,20 @@
-"""img2img's input pictures: from base64, data URIs and URLs to RGB at the size of the job."""
+"""img2img's input pictures: from base64, data URIs and URLs."""
 
 import anyio.to_thread
-from PIL import Image, ImageColor
+from PIL import Image
 
 from sdapi.errors import BadImage, BadRequest, BadUrl, Missing
-from sdapi.images import decode_bytes, decode_image, resize_image
+from sdapi.images import decode_bytes, decode_image
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.fetch import Fetcher
-from sdapi.services.generation.job_builder import LATENT_RESIZE
+from sdapi.services.generation.img2img import InitInputs
 
 _FETCH_TIMEOUT_S = 30.0
 _FETCH_MAX_BYTES = 64 << 20
-_RESIZE_MODES = (0, 1, 2, LATENT_RESIZE)
+_RESIZE_MODES = (0, 1, 2, 3)
+#: of all init images of a request
+_MAX_PIXELS = 400_000_000
 
 
 class ImageLoader:
@@ -44,10 +46,10 @@ class ImageLoader:
         except BadImage as error:
             raise BadImage(f"Invalid image url: {field} holds no picture ({error})") from error
 
-    async def init_images(
+    async def inputs(
         self, request: Img2ImgRequest, image_link: str | None, options: Options
-    ) -> tuple[Image.Image, ...]:
-        """The init images of a request, RGB, at its size; `image_link` stands for the first.
+    ) -> InitInputs:
+        """The pictures of a request, decoded; `image_link` stands for the first init image.
 
         Raises `Missing` (404 `Init image not found`) without any.
         """
@@ -62,15 +64,24 @@ class ImageLoader:
             raise BadRequest("init_images: the list is empty; it needs at least one picture")
         if request.resize_mode not in _RESIZE_MODES:
             raise BadRequest(f"resize_mode: {request.resize_mode} is unknown; there are 0, 1, 2, 3")
-        images = [
-            await self.load(
-                _source(text), options, field="image_link" if image_link else "init_images"
-            )
-            for text in texts
-        ]
-        return tuple(
-            [await anyio.to_thread.run_sync(_prepare, i, request, options) for i in images]
-        )
+        check_init_count(len(texts), request)
+        mask = await self.load(request.mask, options, field="mask") if request.mask else None
+        images: list[Image.Image] = []
+        for text in texts:
+            field = "image_link" if image_link else "init_images"
+            images.append(await self.load(_source(text), options, field=field))
+            if sum(image.width * image.height for image in images) > _MAX_PIXELS:
+                raise BadRequest(
+                    f"init_images: more than {_MAX_PIXELS // 1_000_000} megapixels in all"
+                )
+        return InitInputs(tuple(images), mask)
+
+
+def check_init_count(count: int, request: Img2ImgRequest) -> None:
+    """Raise `BadRequest` for more init images than a batch has."""
+    batch_size = 1 if request.batch_size is None else request.batch_size
+    if count > batch_size:
+        raise BadRequest(f"bad number of images passed: {count}; expecting {batch_size} or less")
 
 
 def _source(value: object) -> str | Image.Image:
@@ -79,27 +90,3 @@ def _source(value: object) -> str | Image.Image:
 
 def _is_http(text: str) -> bool:
     return text[:8].lower().startswith(("http://", "https://"))
-
-
-def _prepare(image: Image.Image, request: Img2ImgRequest, options: Options) -> Image.Image:
-    image = _flatten(image, options.text("img2img_background_color"))
-    if request.resize_mode == LATENT_RESIZE:
-        # Its latents are resized instead; the VAE takes multiples of 8.
-        width, height = (max(side // 8 * 8, 8) for side in image.size)
-        return image.crop((0, 0, width, height))
-    size = (max((request.width or 0) // 8 * 8, 8), max((request.height or 0) // 8 * 8, 8))
-    asked = (request.width or size[0], request.height or size[1])
-    resized = resize_image(image, int(request.resize_mode or 0), asked)
-    return resized if resized.size == size else resized.crop((0, 0, *size))
-
-
-def _flatten(image: Image.Image, background: str) -> Image.Image:
-    """RGB; transparency shows the background colour."""
-    if image.mode == "RGB":
-        return image
-    rgba = image.convert("RGBA")
-    try:
-        colour = ImageColor.getcolor(background, "RGBA")
-    except ValueError:
-        raise BadRequest(f"img2img_background_color: {background!r} is no colour") from None
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, colour), rgba).convert("RGB")

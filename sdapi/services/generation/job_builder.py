@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
-from sdapi.engine.job import InitImages, Job, ModelFile
+from sdapi.engine.job import Job, ModelFile
 from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.engine.text import compel_prompts
 from sdapi.engine.text.composition import extract_tags, strip_comments
@@ -19,6 +19,7 @@ from sdapi.services.catalog.catalog import AUTOMATIC, NONE, Catalog, Checkpoint,
 from sdapi.services.catalog.networks import Lora, NetworkCatalog
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.generation.eas import EASFields
+from sdapi.services.generation.img2img import InitInputs, PreparedInit, prepare_init
 from sdapi.services.generation.network_files import resolve_networks, with_default_networks
 from sdapi.services.generation.sampling_options import (
     GenerationRequest,
@@ -36,7 +37,6 @@ _SEED_LIMIT = 1 << 64
 #: No device there is can draw a larger picture; a bound for what a caller may ask.
 _MAX_PIXELS = 64_000_000
 _MAX_IMAGES = 1000
-_MAX_INIT_PIXELS = 16_000_000
 _MAX_PROMPT = 30_000
 _FILE_FORMATS = ("png", "jpg", "jpeg", "webp", "avif")
 _MAX_STEPS = 10_000
@@ -45,6 +45,7 @@ _FRACTIONS = (
     "cfg_scale",
     "denoising_strength",
     "eta",
+    "image_cfg_scale",
     "initial_noise_multiplier",
     "s_churn",
     "s_min_uncond",
@@ -52,7 +53,6 @@ _FRACTIONS = (
     "s_tmin",
     "subseed_strength",
 )
-LATENT_RESIZE = 3
 #: Options whose feature is still to come, and the values under which they change nothing.
 _TO_COME_OPTIONS: dict[str, tuple[object, ...]] = {
     "face_restoration": (False,),
@@ -77,6 +77,8 @@ class Draft:
     keys: dict[str, Any]
     #: the files of the LoRAs that prompts name, by the names they have there
     loras: Mapping[str, Lora] = field(default_factory=dict[str, Lora])
+    #: img2img's beginning and end
+    prepared: PreparedInit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +95,17 @@ class JobBuilder:
         request: GenerationRequest,
         options: Options,
         eas: EASFields,
-        init_images: tuple[Image.Image, ...] = (),
+        inputs: InitInputs | None = None,
     ) -> Draft:
-        """Make a job of a request; `init_images` are RGB and of the request's size already.
+        """Make a job of a request; `inputs` are img2img's pictures.
 
         Raises `BadRequest` and its kin for what cannot work, `NotBuilt` for what is still to come.
         """
         refuse_what_is_to_come(request, options)
         _check_numbers(request)
-        _check_pictures(options, init_images)
+        _check_pictures(options)
         size = _size(request)
-        batch_size, n_iter = _counts(request, len(init_images))
+        batch_size, n_iter = _counts(request, len(inputs.images) if inputs else 0)
         sampler, scheduler = resolve(
             request.sampler_name or request.sampler_index, request.scheduler
         )
@@ -115,6 +117,7 @@ class JobBuilder:
         )
         count = batch_size * n_iter
         seeds, subseeds = _seeds(request, count)
+        prepared = _prepared(inputs, request, options, size, count)
         job = Job(
             id=task_id,
             prompts=(prompt,) * count,
@@ -140,7 +143,7 @@ class JobBuilder:
             token_merging_ratio=token_merging_ratio(options, request),
             token_merging_ratio_hr=token_merging_ratio_hr(options),
             hypertile=hypertile(options),
-            init=_init(request, options, init_images),
+            init=prepared.init if prepared else None,
             options=sampling_options(options),
             networks=networks.files,
         )
@@ -151,8 +154,9 @@ class JobBuilder:
             tuple(request.styles or ()),
             tuple(self.styles[name].prompt for name in request.styles or ()),
             networks.warnings,
-            _keys(job),
+            hypertile_keys(job.hypertile) | (prepared.keys if prepared else {}),
             networks.loras,
+            prepared,
         )
 
     def _checkpoint(
@@ -206,8 +210,6 @@ def refuse_what_is_to_come(request: GenerationRequest, options: Options) -> None
     }
     if isinstance(request, Txt2ImgRequest):
         wanted["enable_hr"] = request.enable_hr
-    else:
-        wanted["mask"] = request.mask
     for name, value in wanted.items():
         if value:
             raise NotBuilt(f"{name}: this field is not available yet")
@@ -236,25 +238,12 @@ def check_formats(options: Options) -> None:
         raise BadRequest("target_side_length: it must be at least 1")
 
 
-def _check_pictures(options: Options, init_images: tuple[Image.Image, ...]) -> None:
+def _check_pictures(options: Options) -> None:
     colour = options.text("grid_background_color")
     try:
         ImageColor.getrgb(colour)
     except ValueError:
         raise BadRequest(f"grid_background_color: {colour!r} is no colour") from None
-    sizes = {image.size for image in init_images}
-    if len(sizes) > 1:
-        raise BadRequest("init_images: with resize_mode 3 all must have the same size")
-    if any(width * height > _MAX_INIT_PIXELS for width, height in sizes):
-        raise BadRequest(
-            f"init_images: a picture has more than {_MAX_INIT_PIXELS // 1_000_000} megapixels; "
-            "resize_mode 3 encodes it at its own size"
-        )
-
-
-def _keys(job: Job) -> dict[str, Any]:
-    keys: dict[str, Any] = hypertile_keys(job.hypertile)
-    return keys | ({"Denoising strength": job.init.denoising_strength} if job.init else {})
 
 
 def _file(path: Path, sidecar: Path | None = None) -> ModelFile:
@@ -294,10 +283,6 @@ def _counts(request: GenerationRequest, init_images: int) -> tuple[int, int]:
             f"batch_size, n_iter: {batch_size * n_iter} pictures in one request; "
             f"at most {_MAX_IMAGES}"
         )
-    if init_images > batch_size:
-        raise BadRequest(
-            f"bad number of images passed: {init_images}; expecting {batch_size} or less"
-        )
     return (init_images if init_images > 1 else batch_size), n_iter
 
 
@@ -336,17 +321,13 @@ def _seed_resize(request: GenerationRequest) -> tuple[int, int] | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _init(
-    request: GenerationRequest, options: Options, images: tuple[Image.Image, ...]
-) -> InitImages | None:
-    if not isinstance(request, Img2ImgRequest):
+def _prepared(
+    inputs: InitInputs | None,
+    request: GenerationRequest,
+    options: Options,
+    size: tuple[int, int],
+    count: int,
+) -> PreparedInit | None:
+    if inputs is None or not isinstance(request, Img2ImgRequest):
         return None
-    multiplier = request.initial_noise_multiplier
-    if multiplier is None:
-        multiplier = options.number("initial_noise_multiplier")
-    return InitImages(
-        images,
-        request.denoising_strength,
-        latent_resize=request.resize_mode == LATENT_RESIZE,
-        noise_multiplier=multiplier,
-    )
+    return prepare_init(inputs, request, options, size, count)

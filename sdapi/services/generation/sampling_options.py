@@ -63,6 +63,7 @@ def sampling_options(options: Options) -> SamplingOptions:
         sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
         auto_vae_precision=options.flag("auto_vae_precision"),
         upcast_attn=options.flag("upcast_attn"),
+        inpainting_mask_weight=_share(options, "inpainting_mask_weight"),
         unipc=UniPCOptions(
             variant=_choice(options, "uni_pc_variant", _UNIPC_VARIANTS),
             skip_type=_choice(options, "uni_pc_skip_type", _UNIPC_SKIP_TYPES),

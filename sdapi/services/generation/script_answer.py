@@ -93,6 +93,7 @@ class InnerRuns:
             service.tasks.cancel(inner)
             raise
         self.warnings.update(dict.fromkeys(result.warnings))
+        result = await service.finished(order, draft, result)
         return Generated(result, await service.info(order, draft, result))
 
 

@@ -28,6 +28,7 @@ from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.generation import delivery, url_mode
 from sdapi.services.generation.eas import EASFields, take_eas_fields
+from sdapi.services.generation.finish import finish_result
 from sdapi.services.generation.generation_info import GenerationInfo
 from sdapi.services.generation.image_files import ImageFiles, replace_file
 from sdapi.services.generation.init_images import ImageLoader
@@ -40,6 +41,7 @@ from sdapi.services.generation.script_answer import (
     script_answer,
     script_urls,
 )
+from sdapi.services.generation.soft_inpainting import soft_inpainting
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
 from sdapi.services.scripts.always_on import prepare_job, script_options
@@ -120,7 +122,7 @@ class GenerationService:
             self.tasks.cancel(task)
             raise
         drawn = asyncio.ensure_future(self.drawn(task))
-        result = await self._wait(order, drawn)
+        result = await self.finished(order, draft, await self._wait(order, drawn))
         info = await self.info(order, draft, result)
         drawn_at = time.perf_counter()
         if save_dir is not None:
@@ -149,13 +151,14 @@ class GenerationService:
     async def draft(self, order: Order) -> Draft:
         """The job of an order, with what its answer needs; raises `SDAPIError` for bad input."""
         request, options, eas = order.request, order.options, order.eas
-        init_images = ()
+        inputs = None
         if isinstance(request, Img2ImgRequest):
-            init_images = await self.images.init_images(request, eas.image_link, options)
+            inputs = await self.images.inputs(request, eas.image_link, options)
+            inputs = replace(inputs, soft=soft_inpainting(order.scripts))
         builder = JobBuilder(self.catalog, order.styles, self.networks)
 
         def build() -> Draft:
-            made = builder.build(order.task.id, request, options, eas, init_images)
+            made = builder.build(order.task.id, request, options, eas, inputs)
             return self._with_scripts(order, made)
 
         draft = await anyio.to_thread.run_sync(build)
@@ -206,6 +209,15 @@ class GenerationService:
             if future.cancelled():
                 raise TaskCancelled(f"task '{task.id}' was cancelled") from None
             raise
+
+    async def finished(self, order: Order, draft: Draft, result: Result) -> Result:
+        """A result with what is done to its pictures off the device."""
+        if draft.prepared is None:
+            return result
+        plan, batch_size = draft.prepared.finish, draft.job.batch_size
+        return await anyio.to_thread.run_sync(
+            finish_result, result, plan, batch_size, order.options
+        )
 
     async def _script_answer(
         self,

@@ -12,7 +12,9 @@ from PIL import Image
 
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import InitImages, Job, ModelFile, Result, SamplingOptions
+from sdapi.engine.init_images import InitImages, InpaintMask, SoftInpainting
+from sdapi.engine.job import Job, ModelFile, Result, SamplingOptions
+from sdapi.engine.latents import vae
 from sdapi.engine.latents.preview import approximate
 from sdapi.engine.model_cache import ModelCache
 from sdapi.engine.models import Models
@@ -248,3 +250,62 @@ def test_emphasis_is_told_only_where_brackets_could_feel_it(engine: Engine, tiny
     assert engine.run(bracketed, Monitor()).extra["Emphasis"] == "No norm"
     usual = replace(tiny, prompts=("a (cat)",))
     assert "Emphasis" not in engine.run(usual, Monitor()).extra
+
+
+def masked(job: Job, mask: InpaintMask, **changes: Any) -> Job:
+    """A job over a striped picture, strongly noised."""
+    stripes = Image.new("RGB", (64, 64), (200, 40, 40))
+    stripes.paste((20, 30, 220), (0, 0, 64, 32))
+    return replace(job, steps=4, init=InitImages((stripes,), 0.9, mask=mask), **changes)
+
+
+def right_half() -> Image.Image:
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (32, 0, 64, 64))
+    return mask
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The latents that are decoded: pixels of the decoder depend on the whole latent."""
+    latents: list[torch.Tensor] = []
+    decode = vae.decode
+
+    def spy(module: Any, latent: torch.Tensor, *rest: Any, **options: Any) -> list[Image.Image]:
+        latents.append(latent)
+        return decode(module, latent, *rest, **options)
+
+    monkeypatch.setattr(vae, "decode", spy)
+    return latents
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M", "DDIM", "UniPC"])
+def test_inpainting_keeps_what_is_not_masked(
+    engine: Engine, tiny: Job, sampler: str, decoded: list[torch.Tensor]
+):
+    tiny = replace(tiny, sampler=find_sampler(sampler))
+    for mask in (Image.new("L", (64, 64)), right_half()):
+        engine.run(masked(tiny, InpaintMask(mask)), Monitor())
+    kept, drawn = decoded
+    assert torch.equal(kept[..., :4], drawn[..., :4])
+    assert (kept - drawn)[..., 4:].abs().min() > 0
+
+
+def test_interrupted_inpainting_keeps_what_is_not_masked(
+    engine: Engine, tiny: Job, decoded: list[torch.Tensor]
+):
+    engine.run(masked(tiny, InpaintMask(Image.new("L", (64, 64)))), Monitor())
+    job = replace(masked(tiny, InpaintMask(right_half())), steps=500)
+    assert engine.run(job, StopAfter(steps=2)).interrupted
+    kept, drawn = decoded
+    assert torch.equal(kept[..., :4], drawn[..., :4])
+
+
+def test_soft_inpainting_tells_what_it_covers_of_each_picture(engine: Engine, tiny: Job):
+    mask = InpaintMask(right_half(), rounds=False, soft=SoftInpainting())
+    job = batch(masked(tiny, mask), (7, 8), 2)
+    covers = [each.cover for each in engine.run(job, Monitor()).images]
+    assert [cover.size for cover in covers if cover is not None] == [(8, 8), (8, 8)]
+    assert covers[0].tobytes() != covers[1].tobytes()
+    plain = engine.run(masked(tiny, InpaintMask(right_half())), Monitor())
+    assert plain.images[0].cover is None
