@@ -42,16 +42,21 @@ def decode_image(text: str, *, pixel_limit: int = PIXEL_LIMIT) -> Image.Image:
     return decode_bytes(data, pixel_limit=pixel_limit)
 
 
-def decode_bytes(data: bytes, *, pixel_limit: int = PIXEL_LIMIT) -> Image.Image:
+def decode_bytes(
+    data: bytes, *, pixel_limit: int = PIXEL_LIMIT, enough_side: int | None = None
+) -> Image.Image:
     """The picture in a file's bytes: decoded to the end, turned upright, transparency as alpha.
 
     The size is looked at before the pixels are, so that a small file cannot ask for a lot of
-    memory.
+    memory. Where a picture with sides of `enough_side` will do, a larger JPEG is decoded at an
+    eighth, a quarter or half of its size, which costs a fraction of the time.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = image.size
         if width * height <= pixel_limit:
+            if enough_side is not None:
+                image.draft("RGB", (enough_side, enough_side))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -1,0 +1,128 @@
+"""Face analysis in processes of its own.
+
+dlib's embedding and CNN hold Python's interpreter lock, for 80 ms and for seconds: in this process
+the server would stand still meanwhile. A process also keeps what hostile files do to a decoder
+away from the server, and can be ended when a picture takes too long. About 200 MB each.
+"""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+
+import sdapi
+from sdapi.portrait.faces.providers import Choices, Providers
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TIMEOUT_S: Final = 60.0
+_STOP_TIMEOUT_S: Final = 5.0
+logger = logging.getLogger(__name__)
+
+
+class FaceTaskFailed(Exception):
+    """A task raised, took too long, or its process died."""
+
+
+class FaceProcesses:
+    """Runs tasks on the providers of a few processes, which start when first needed."""
+
+    def __init__(self, choices: Choices, count: int, timeout_s: float = TIMEOUT_S) -> None:
+        self._choices = choices
+        self._timeout_s = timeout_s
+        self._limiter = anyio.CapacityLimiter(count)
+        #: guards the two below; processes in use are in `_all` only
+        self._lock = threading.Lock()
+        self._free: deque[_Process] = deque()
+        self._all: set[_Process] = set()
+        self._is_closed = False
+
+    async def run(
+        self, task: Callable[Concatenate[Providers, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The result of `task(providers, *args)`, which must be a function at a module's top.
+
+        Raises FaceTaskFailed; a process that died or hung is replaced for the next task.
+        """
+        assert not kwargs, "tasks take positional arguments"
+        return await anyio.to_thread.run_sync(self._run, task, args, limiter=self._limiter)
+
+    def close(self) -> None:
+        """End every process; later tasks fail."""
+        with self._lock:
+            self._is_closed = True
+            processes = list(self._all)
+        for process in processes:
+            process.end()
+
+    def _run(self, task: Any, arguments: tuple[Any, ...]) -> Any:
+        process = self._take()
+        try:
+            kind, answer = process.ask((task, arguments), self._timeout_s)
+        except (EOFError, OSError, TimeoutError) as error:
+            self._drop(process)
+            what = "took too long" if isinstance(error, TimeoutError) else "ended its process"
+            logger.warning("a face task %s; the next one gets a new process", what)
+            raise FaceTaskFailed(f"the task {what}") from error
+        with self._lock:
+            self._free.append(process)
+        if kind == "failed":
+            raise FaceTaskFailed(answer)
+        return answer
+
+    def _take(self) -> "_Process":
+        with self._lock:
+            if self._is_closed:
+                raise FaceTaskFailed("the server is shutting down")
+            if self._free:
+                return self._free.pop()
+            process = _Process(self._choices)
+            self._all.add(process)
+            return process
+
+    def _drop(self, process: "_Process") -> None:
+        process.end()
+        with self._lock:
+            self._all.discard(process)
+
+
+class _Process:
+    """One child and the pipe to it; used by one thread at a time."""
+
+    def __init__(self, choices: Choices) -> None:
+        ours, theirs = socket.socketpair()
+        package_folder = str(Path(sdapi.__file__).resolve().parents[1])
+        path = os.pathsep.join(filter(None, [package_folder, os.environ.get("PYTHONPATH")]))
+        with theirs:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "sdapi.portrait.faces.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        self._connection = Connection(ours.detach())
+        self._connection.send(choices)
+
+    def ask(self, message: Any, timeout_s: float) -> tuple[str, Any]:
+        """Send a task and wait for its answer; raises TimeoutError, EOFError, OSError."""
+        self._connection.send(message)
+        if not self._connection.poll(timeout_s):
+            raise TimeoutError
+        return self._connection.recv()
+
+    def end(self) -> None:
+        """Kill the child and wait for it."""
+        self._child.kill()
+        self._child.wait(_STOP_TIMEOUT_S)
+        self._connection.close()

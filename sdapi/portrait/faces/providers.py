@@ -1,0 +1,203 @@
+"""Which provider does what: by the files that are there, or as the operator says.
+
+Choosing looks at files alone, so that a status page costs nothing; loading happens at first use,
+in whichever process asks. Providers are not re-entrant: one lock each.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sdapi.portrait.faces.files import FOLDER, MESH, SELFIE
+from sdapi.settings import SettingsError
+
+if TYPE_CHECKING:
+    from sdapi.portrait.faces.face import Detector, Embedder, Landmarks, Matting, Parser
+
+Role = Literal["detector", "landmarks", "embedder", "matting", "parser"]
+ROLES: Final[tuple[Role, ...]] = ("detector", "landmarks", "embedder", "matting", "parser")
+AUTO: Final = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A provider that could take a role."""
+
+    role: Role
+    name: str
+    #: patterns below the models folder, the first file that matches is taken; none when built in
+    patterns: tuple[str, ...]
+    package: str
+    licence: str
+
+
+_DLIB: Final = "face_recognition_models"
+#: in the order of preference
+CANDIDATES: Final = (
+    Candidate("detector", "scrfd", ("insightface/scrfd_*.onnx", "insightface/det_*.onnx"), "cv2",
+              "non-commercial research (InsightFace)"),
+    Candidate("detector", "yunet", ("face/face_detection_yunet_*.onnx",), "cv2", "MIT"),
+    Candidate("detector", "dlib", (), _DLIB, "BSL-1.0; models CC0"),
+    Candidate("landmarks", "mesh", (f"{FOLDER}/{MESH}",), "cv2", "Apache-2.0"),
+    Candidate("landmarks", "dlib68", (), _DLIB,
+              "public domain; trained on 300-W, which excludes commercial use"),
+    Candidate("embedder", "arcface", ("insightface/glintr*.onnx", "insightface/w600k_*.onnx"),
+              "cv2", "non-commercial research (InsightFace)"),
+    Candidate("embedder", "sface", ("face/face_recognition_sface_*.onnx",), "cv2", "Apache-2.0"),
+    Candidate("embedder", "dlib-resnet", (), _DLIB, "CC0"),
+    Candidate("matting", "selfie", (f"{FOLDER}/{SELFIE}",), "cv2", "Apache-2.0"),
+    Candidate("matting", "grabcut", (), "cv2", "Apache-2.0"),
+    Candidate("parser", "bisenet", ("parsing/*.onnx",), "cv2",
+              "the file's own; CelebAMask-HQ is non-commercial"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A provider and the file that it will load."""
+
+    candidate: Candidate
+    path: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What does each role; a role that nobody can take is left out."""
+
+    by_role: Mapping[Role, Choice]
+
+    @classmethod
+    def make(cls, models_dir: Path, wanted: Mapping[str, str]) -> "Choices":
+        """The first usable candidate of each role, or the one wanted.
+
+        Raises SettingsError for a name that is unknown or whose file is missing.
+        """
+        if unknown := set(wanted) - set(ROLES):
+            raise SettingsError(
+                f"--portrait-provider: {min(unknown)!r} is no role; there are {', '.join(ROLES)}"
+            )
+        by_role: dict[Role, Choice] = {}
+        for role in ROLES:
+            choice = _choose(role, wanted.get(role, AUTO), models_dir)
+            if choice is not None:
+                by_role[role] = choice
+        return cls(by_role)
+
+    def status(self) -> list[dict[str, Any]]:
+        """Every candidate, which are there and which are in use, with licences."""
+        return [self._row(candidate) for candidate in CANDIDATES]
+
+    def _row(self, candidate: Candidate) -> dict[str, Any]:
+        choice = self.by_role.get(candidate.role)
+        active = choice if choice is not None and choice.candidate is candidate else None
+        return {
+            "role": candidate.role,
+            "name": candidate.name,
+            "active": active is not None,
+            "file": active.path.name if active is not None and active.path else None,
+            "looks_for": [f"models/{pattern}" for pattern in candidate.patterns],
+            "licence": candidate.licence,
+        }
+
+
+class Providers:
+    """The chosen providers, each loaded when it is first asked for."""
+
+    def __init__(self, choices: Choices) -> None:
+        self._choices = choices
+        self._loaded: dict[Role, Any] = {}
+        #: guards `_loaded`; a provider itself is used under `lock`
+        self._loading = threading.Lock()
+        self._locks: dict[Role, threading.Lock] = {role: threading.Lock() for role in ROLES}
+
+    def lock(self, role: Role) -> threading.Lock:
+        """Hold it while calling the role's provider, where several threads may."""
+        return self._locks[role]
+
+    @property
+    def detector(self) -> "Detector":
+        return self._get("detector")
+
+    @property
+    def landmarks(self) -> "Landmarks":
+        return self._get("landmarks")
+
+    @property
+    def embedder(self) -> "Embedder":
+        return self._get("embedder")
+
+    @property
+    def matting(self) -> "Matting":
+        return self._get("matting")
+
+    @property
+    def parser(self) -> "Parser | None":
+        """None without a parsing network: regions then come from landmarks."""
+        return self._get("parser") if "parser" in self._choices.by_role else None
+
+    def _get(self, role: Role) -> Any:
+        with self._loading:
+            if role not in self._loaded:
+                choice = self._choices.by_role.get(role)
+                if choice is None:
+                    raise RuntimeError(f"no provider for {role}: face_recognition_models is absent")
+                self._loaded[role] = _LOADERS[choice.candidate.name](choice.path)
+            return self._loaded[role]
+
+
+def _choose(role: Role, name: str, models_dir: Path) -> Choice | None:
+    candidates = [candidate for candidate in CANDIDATES if candidate.role == role]
+    if name == AUTO:
+        usable = (_usable(candidate, models_dir) for candidate in candidates)
+        return next((choice for choice in usable if choice is not None), None)
+    named = next((candidate for candidate in candidates if candidate.name == name), None)
+    if named is None:
+        valid = ", ".join([AUTO, *(candidate.name for candidate in candidates)])
+        raise SettingsError(f"--portrait-provider: {name!r} is no {role}; there are {valid}")
+    choice = _usable(named, models_dir)
+    if choice is None:
+        looked = " or ".join(str(models_dir / pattern) for pattern in named.patterns)
+        missing = f"no file {looked}" if looked else f"the package {named.package} is not installed"
+        raise SettingsError(f"--portrait-provider: {role}={name} cannot be used: {missing}")
+    return choice
+
+
+def _usable(candidate: Candidate, models_dir: Path) -> Choice | None:
+    if find_spec(candidate.package) is None:
+        return None
+    if not candidate.patterns:
+        return Choice(candidate, None)
+    for pattern in candidate.patterns:
+        if files := sorted(models_dir.glob(pattern)):
+            return Choice(candidate, files[0])
+    return None
+
+
+def _loader(module: str, name: str, takes_path: bool) -> Callable[[Path | None], Any]:
+    """Import late: these modules load dlib and OpenCV."""
+
+    def load(path: Path | None) -> Any:
+        from importlib import import_module
+
+        made = getattr(import_module(f"sdapi.portrait.faces.{module}"), name)
+        return getattr(made, "load", made)(path) if takes_path else made()
+
+    return load
+
+
+_LOADERS: Final[Mapping[str, Callable[[Path | None], Any]]] = {
+    "scrfd": _loader("insightface", "ScrfdDetector", takes_path=True),
+    "yunet": _loader("opencv_zoo", "YuNetDetector", takes_path=True),
+    "dlib": _loader("dlib_faces", "DlibDetector", takes_path=False),
+    "mesh": _loader("mediapipe_faces", "MeshLandmarks", takes_path=True),
+    "dlib68": _loader("dlib_faces", "DlibLandmarks", takes_path=False),
+    "arcface": _loader("insightface", "ArcFaceEmbedder", takes_path=True),
+    "sface": _loader("opencv_zoo", "SFaceEmbedder", takes_path=True),
+    "dlib-resnet": _loader("dlib_faces", "DlibEmbedder", takes_path=False),
+    "selfie": _loader("mediapipe_faces", "SelfieMatting", takes_path=True),
+    "grabcut": _loader("grabcut", "GrabCutMatting", takes_path=False),
+    "bisenet": _loader("bisenet", "BiSeNetParser", takes_path=True),
+}

@@ -1,0 +1,43 @@
+"""What runs in a face process: `python -m sdapi.portrait.faces.worker <descriptor>`.
+
+Tasks are functions of this project with their arguments; the first argument they get are the
+process's providers. The answer is ("done", result) or ("failed", sentence).
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+from sdapi.portrait.faces.providers import Choices, Providers
+
+#: below the server, which has requests to answer while faces are looked at
+_NICENESS = 5
+
+
+def main() -> None:
+    """Serve until the parent closes its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+    with Connection(int(sys.argv[1])) as connection, contextlib.suppress(EOFError, OSError):
+        choices: Choices = connection.recv()
+        providers = Providers(choices)
+        while True:
+            task, arguments = connection.recv()
+            connection.send(_answer(providers, task, arguments))
+
+
+def _answer(providers: Providers, task: Any, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+    try:
+        return "done", task(providers, *arguments)
+    except Exception as error:
+        logging.getLogger(__name__).exception("a face task failed")
+        return "failed", f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    main()
