@@ -3,6 +3,7 @@
 
     python launch.py [flags]               serve
     python launch.py --test [for pytest]   run the tests
+    python launch.py portrait-account …    add and list accounts of the portrait API
 
 Only the standard library is used until the environment is there. It is `venv/` beside this file,
 unless this Python already runs in a virtual environment. What was installed is recorded in it, so
@@ -23,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,13 @@ RECORD = "sdapi-installed.json"
 ENTERED = "SDAPI_LAUNCH_ENTERED"
 NEEDED_MODULES = ("fastapi", "uvicorn", "torch", "diffusers")
 SPACE_BYTES = 8 << 30
+ACCOUNT_COMMAND = "portrait-account"
+FACE_FILES = "face-files"
+#: the wheel is unpacked, never installed: its requirements contradict ours
+FACE_WHEEL = (
+    *("--no-deps", "--only-binary=:all:", "--python-version", "3.11"),
+    *("--platform", "manylinux_2_28_x86_64", "--retries", "1", "--timeout", "15"),
+)
 
 
 class LaunchError(Exception):
@@ -57,6 +66,8 @@ def main(argv: list[str]) -> int:
 
     is_test = "--test" in argv
     cut = argv.index("--test") if is_test else len(argv)
+    if argv[:1] == [ACCOUNT_COMMAND]:
+        cut = 0  # its words are its own
     try:
         flags = parse(argv[:cut], os.environ)
     except FlagError as error:
@@ -66,6 +77,8 @@ def main(argv: list[str]) -> int:
         return 0
     try:
         prepare(argv, flags, is_test)
+        if argv[:1] != [ACCOUNT_COMMAND]:
+            fetch_face_files(flags)
     except LaunchError as error:
         return complain(str(error), 1)
     except KeyboardInterrupt:
@@ -275,6 +288,36 @@ def is_installed(requirement: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return not version or found == version or found.startswith(f"{version}+")
+
+
+# --- the face files --------------------------------------------------------------------------
+
+
+def fetch_face_files(flags: ParsedFlags) -> None:
+    """Get face mesh and matting into `models/face/`, once; without them lesser ones serve."""
+    if flags["no_portrait"] or flags["skip_install"] or flags["skip_prepare_environment"]:
+        return
+    from sdapi.portrait.faces import files
+    from sdapi.settings import Settings, SettingsError
+
+    try:
+        folder = Settings.from_flags(flags, ROOT).models_dir / files.FOLDER
+    except SettingsError:
+        return  # told by what comes next
+    has_failed = read_record().get(FACE_FILES) == str(folder)
+    if files.are_complete(folder) or (has_failed and not flags["exit"]):
+        return
+    say(f"fetching two face models into {folder} (36 MB, of which 1.5 MB are kept)")
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            wheel = f"mediapipe=={files.MEDIAPIPE_VERSION}"
+            pip("download", "--quiet", "--dest", place, *FACE_WHEEL, wheel)
+            files.take_from_wheel(next(Path(place).glob("*.whl")), folder)
+    except (LaunchError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        write_record({**read_record(), FACE_FILES: str(folder)})
+        reason = "pip failed" if isinstance(error, LaunchError) else str(error)
+        again = "`launch.py --exit` tries again"
+        complain(f"warning: no face mesh ({reason}): 68 landmarks serve instead; {again}", 0)
 
 
 # --- the record of what is installed ---------------------------------------------------------
