@@ -15,10 +15,12 @@ from starlette.middleware.cors import CORSMiddleware
 from sdapi import __version__
 from sdapi.extensions.loader import Extensions
 from sdapi.middleware import BodyLimit, Gate, RequestLog
+from sdapi.portrait.portrait import Portrait
+from sdapi.portrait.routes import portrait_router
 from sdapi.problems import install_handlers
 from sdapi.queue.inference import InProcess
 from sdapi.queue.server import QueueServer
-from sdapi.queue.service_config import load_services
+from sdapi.queue.service_config import PORTRAIT_SERVICES, load_services
 from sdapi.queue.spec import Program
 from sdapi.routes import (
     cards,
@@ -54,13 +56,18 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     )
     scripts = Scripts(extensions.scripts())
     services = Services.build(settings, engines or TorchEngines(), scripts)
+    portrait = Portrait.build(settings) if settings.portrait else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         services.start()
+        if portrait is not None:
+            await portrait.start()
         await queues.open()
         yield
         await queues.close()
+        if portrait is not None:
+            await portrait.close()
         services.close()
 
     app = FastAPI(
@@ -71,8 +78,10 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
         redoc_url=None,
         lifespan=lifespan,
     )
-    webui = InProcess(app, lambda: services.is_ready)
-    queues = QueueServer(settings, load_services(settings), {Program.WEBUI: webui})
+    programs = {Program.WEBUI: InProcess(app, lambda: services.is_ready)}
+    if portrait is not None:
+        programs |= _portrait_programs(portrait)
+    queues = QueueServer(settings, load_services(settings), programs)
     app.state.services = services
     app.state.queues = queues
     app.state.is_stopping = False
@@ -95,6 +104,8 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
 
     for router in (*_routers(settings), *extensions.routers(services)):
         app.include_router(router)
+    if portrait is not None:
+        app.include_router(portrait_router(portrait))
     services.extensions = tuple(extensions.loaded)
     _add_docs(app)
     install_handlers(app)
@@ -110,6 +121,13 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     )
     app.add_middleware(RequestLog, prints=settings.api_log, metrics=services.metrics)
     return app
+
+
+def _portrait_programs(portrait: Portrait) -> dict[Program, InProcess]:
+    """What the queue calls for its portrait services."""
+    apps = portrait.queue_services.apps()
+    by_service = PORTRAIT_SERVICES.items()
+    return {program: InProcess(apps[name], lambda: True) for name, program in by_service}
 
 
 def _routers(settings: Settings) -> list[APIRouter]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 OK, START_FAILED, USAGE = 0, 1, 2
+ACCOUNT_COMMAND = "portrait-account"
 #: a tenth of Python's own: the event loop shall not wait long for the threads that draw
 GIL_SWITCH_S = 0.0005
 
@@ -35,7 +36,9 @@ logger = logging.getLogger("sdapi")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until told to stop; returns the exit code."""
+    """Serve until told to stop, or run a command; returns the exit code."""
+    if list(argv[:1]) == [ACCOUNT_COMMAND]:
+        return _account(argv[1:])
     try:
         flags = parse(argv, os.environ)
         if flags["version"]:
@@ -51,6 +54,12 @@ def main(argv: Sequence[str]) -> int:
 def run() -> Never:
     """The console script."""
     sys.exit(main(sys.argv[1:]))
+
+
+def _account(argv: Sequence[str]) -> int:
+    from sdapi.portrait import commands
+
+    return commands.main(argv, base_dir())
 
 
 def base_dir() -> Path:

@@ -102,6 +102,14 @@ class Settings:
     allow_private_urls: bool = False
     allow_url_hosts: tuple[str, ...] = (OBJECT_STORE_HOSTS,)
 
+    portrait: bool = True
+    #: role -> name of the face provider to use; see `portrait.faces.providers`
+    portrait_providers: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: 0 lets the number of cores decide
+    portrait_processes: int = 0
+    portrait_keep_uploads_days: float = 30.0
+    portrait_wording: str = "original"
+
     no_hashing: bool = False
     no_half: bool = False
     no_half_vae: bool = False
@@ -173,6 +181,16 @@ class Settings:
         return self.data_dir / "outputs"
 
     @property
+    def state_file(self) -> Path:
+        """The database: the queue's items, and the portraits' accounts, jobs and models."""
+        return self.data_dir / "sdapi.db"
+
+    @property
+    def portrait_dir(self) -> Path:
+        """Where the files of trained portrait models lie."""
+        return self.data_dir / "portrait"
+
+    @property
     def allowed_roots(self) -> tuple[Path, ...]:
         """Folders below which a request may name a path to write to."""
         mounts = tuple(mount.path for mount in self.mounts)
@@ -210,6 +228,7 @@ class Settings:
             **_folders(flags),
             **_network(flags),
             **_access(flags, base_dir),
+            **_portrait(flags),
             **_model_use(flags),
             **_queue(flags),
             **_behaviour(flags),
@@ -312,6 +331,16 @@ def _queue(flags: ParsedFlags) -> dict[str, Any]:
         "role": role,
         "queue_url": url,
         "queue_hold_s": _at_least(0, flags, "queue_hold_ms") / 1000,
+    }
+
+
+def _portrait(flags: ParsedFlags) -> dict[str, Any]:
+    return {
+        "portrait": not flags["no_portrait"],
+        "portrait_providers": dict(_provider(entry) for entry in flags["portrait_provider"]),
+        "portrait_processes": _at_least(0, flags, "portrait_processes"),
+        "portrait_keep_uploads_days": _at_least(0, flags, "portrait_keep_uploads_days"),
+        "portrait_wording": flags["portrait_wording"],
     }
 
 
@@ -428,6 +457,13 @@ def _service_token(entry: str) -> tuple[str, str]:
     if not (name and equals and token):
         raise SettingsError("--service-token takes NAME=TOKEN")
     return name, token
+
+
+def _provider(entry: str) -> tuple[str, str]:
+    role, equals, name = entry.partition("=")
+    if not (role and equals and name):
+        raise SettingsError("--portrait-provider takes ROLE=NAME, as in detector=yunet")
+    return role, name
 
 
 def _mount(entry: str, base_dir: Path) -> Mount:

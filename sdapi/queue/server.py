@@ -34,7 +34,7 @@ def make_store(settings: Settings, *, is_server: bool = True) -> Store:
     """Redis where `--queue-url` says so, else SQLite in the data directory."""
     if settings.queue_url is not None:
         raise NotBuilt("--queue-url: the queue on Redis is not built yet")
-    return SqliteStore(settings.data_dir / "sdapi.db", is_server=is_server)
+    return SqliteStore(settings.state_file, is_server=is_server)
 
 
 class QueueServer:

@@ -21,6 +21,12 @@ from sdapi.queue.wire import parse_duration
 from sdapi.settings import Settings
 
 DEFAULT_SERVICE = "sd_async"
+#: the names that the documents give the portrait services, and what they run
+PORTRAIT_SERVICES = {
+    "photog_check": Program.PORTRAIT_CHECK,
+    "photog_train_pmml": Program.PORTRAIT_TRAIN,
+    "photog_pre_pmml": Program.PORTRAIT_INFER,
+}
 _SYNC_KEEPALIVE_MS, _ASYNC_KEEPALIVE_MS = 5000, 600_000
 
 #: the images we stand for, by the last part of their names
@@ -58,21 +64,27 @@ class ServiceFile:
 
 
 def load_services(settings: Settings) -> list[ServiceSpec]:
-    """The services of the files and flags; without any, one asynchronous service `sd_async`."""
+    """The services of the files and flags; without any, `sd_async` and those of portraits."""
     specs = [read_service_file(path).spec for path in settings.service_files]
     specs += [_from_flag(text) for text in settings.services]
     names = [spec.name for spec in specs]
     for name in names:
         if names.count(name) > 1:
             raise ServiceFileError(f"there are several services of the name {name!r}")
-    return specs or [ServiceSpec(DEFAULT_SERVICE)]
+    return specs or _default_services(settings)
+
+
+def _default_services(settings: Settings) -> list[ServiceSpec]:
+    names = [DEFAULT_SERVICE, *(PORTRAIT_SERVICES if settings.portrait else ())]
+    return [_from_flag(name) for name in names]
 
 
 def _from_flag(text: str) -> ServiceSpec:
     name, _, kind = text.partition(":")
     if not NAME.fullmatch(name) or kind not in ("", "sync", "async"):
         raise ServiceFileError(f"--service {text!r}: it takes NAME, NAME:async or NAME:sync")
-    return ServiceSpec(name, is_async=kind != "sync")
+    program = PORTRAIT_SERVICES.get(name, Program.WEBUI)
+    return ServiceSpec(name, is_async=kind != "sync", containers=(Container(program),))
 
 
 def read_service_file(path: Path) -> ServiceFile:

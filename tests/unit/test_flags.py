@@ -195,6 +195,8 @@ VALID = {
     "--device-id": ["1"],
     "--log-format": ["json"],
     "--loglevel": ["DEBUG"],
+    "--portrait-provider": ["detector=dlib"],
+    "--portrait-wording": ["corrected"],
     "--precision": ["full"],
     "--queue-url": ["redis://host:6379/0"],
     "--role": ["api", "--queue-url", "redis://host:6379/0"],

@@ -1,0 +1,146 @@
+"""The queue surface: three inference programs that answer `POST /`.
+
+The queue's dispatcher calls them in process and puts their bodies into the sink, with the status
+as `lastCode` when it is not 2xx.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import anyio.to_thread
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sdapi.errors import SDAPIError
+from sdapi.images import encode_png, to_base64
+from sdapi.portrait import faults, requests
+from sdapi.portrait.checking import Checker
+from sdapi.portrait.faults import Fault, PortraitError
+from sdapi.portrait.handlers import Handlers, trained_models
+from sdapi.portrait.literal import MAX_BYTES, LiteralError, parse_body
+from sdapi.portrait.records import QUEUE_OWNER
+from sdapi.portrait.store import PortraitStore
+
+CHECK: Final = "photog_check"
+TRAIN: Final = "photog_train_pmml"
+CREATE: Final = "photog_pre_pmml"
+
+Body = Mapping[str, Any]
+Work = Callable[[Body], Awaitable[dict[str, Any]]]
+log = logging.getLogger(__name__)
+
+
+class QueueServices:
+    """What the three services do with a request's body."""
+
+    def __init__(
+        self,
+        store: PortraitStore,
+        checker: Checker,
+        handlers: Handlers,
+        *,
+        is_corrected: bool,
+    ) -> None:
+        self._store = store
+        self._checker = checker
+        self._handlers = handlers
+        self._is_corrected = is_corrected
+
+    def apps(self) -> dict[str, Starlette]:
+        """An ASGI application for each service, by its usual name."""
+        return {
+            CHECK: self._app(self._check, faults.INVALID_INPUT),
+            TRAIN: self._app(self._train, faults.INVALID_INPUT),
+            CREATE: self._app(self._create, faults.INVALID_CREATE),
+        }
+
+    async def _check(self, body: Body) -> dict[str, Any]:
+        same_person = requests.same_person_wanted(body)
+        urls = requests.image_urls(body)
+        checked = await self._checker.check(urls, same_person=same_person)
+        results = [photo.for_queue() for photo in checked.photos]
+        return {**body, "cost_time": checked.cost_time_s, "check_results": results}
+
+    async def _train(self, body: Body) -> dict[str, Any]:
+        started = time.perf_counter()
+        user_id, request = requests.queue_train(body)
+        trainer = self._handlers.trainer
+        if trainer is None or not trainer.can_train(request):
+            raise PortraitError(faults.MODEL_UNKNOWN)
+        trained = await trainer.train(QUEUE_OWNER, user_id, request)
+        await self._store.put_model(QUEUE_OWNER, user_id, trained.about)
+        return {"user_id": user_id, "cost_time": time.perf_counter() - started}
+
+    async def _create(self, body: Body) -> dict[str, Any]:
+        started = time.perf_counter()
+        request = requests.queue_create(body)
+        creator = self._handlers.creator
+        if creator is None or not creator.can_create(is_xl=False):
+            raise PortraitError(faults.MODEL_UNKNOWN)
+        models = await trained_models(self._store, QUEUE_OWNER, request)
+        created = await creator.create(models, request)
+        image = await anyio.to_thread.run_sync(_png_text, created.image)
+        cost_s = time.perf_counter() - started
+        data = {"user_id": ",".join(request.model_ids), "image": image, "cost_time": cost_s}
+        warnings = [*request.warnings, *created.warnings]
+        return {**data, "warnings": warnings} if warnings else data
+
+    def _app(self, work: Work, unreadable: Fault) -> Starlette:
+        async def serve(request: Request) -> Response:
+            return await self._answer(await _read(request), work, unreadable)
+
+        return Starlette(routes=[Route("/", serve, methods=["POST"])])
+
+    async def _answer(self, data: bytes, work: Work, unreadable: Fault) -> Response:
+        request_id = ""
+        try:
+            body = _parsed(data, unreadable)
+            request_id = requests.queue_request_id(body, unreadable)
+            result = await work(body)
+        except PortraitError as error:
+            message = error.fault.message(is_corrected=self._is_corrected)
+            return _response(error.fault.status, request_id, "error", message, {})
+        except SDAPIError as error:
+            return _response(error.status, request_id, "error", error.detail, {})
+        except Exception as error:
+            log.exception("a portrait service failed")
+            return _response(500, request_id, "error", type(error).__name__, {})
+        return _response(200, request_id, "OK", "success", result)
+
+
+async def _read(request: Request) -> bytes:
+    """The body; of one that is too large as much as tells so."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BYTES:
+            break
+    return bytes(data)
+
+
+def _parsed(data: bytes, unreadable: Fault) -> Body:
+    try:
+        return parse_body(data, is_tolerant=True)
+    except LiteralError as error:
+        raise PortraitError(unreadable) from error
+
+
+def _response(
+    status: int, request_id: str, code: str, message: str, data: dict[str, Any]
+) -> Response:
+    body = {"request_id": request_id, "code": code, "message": message, "data": data}
+    try:
+        content = json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell and UTF-8 cannot
+        content = json.dumps(body).encode()
+    return Response(content, status, media_type="application/json")
+
+
+def _png_text(image: Image.Image) -> str:
+    return to_base64(encode_png(image))

