@@ -115,6 +115,7 @@ class Settings:
     no_half_vae: bool = False
     no_half_controlnet: bool = False
     upcast_sampling: bool = False
+    opt_channelslast: bool = False
     precision: str = "autocast"
     medvram: bool = False
     medvram_sdxl: bool = False
@@ -354,8 +355,8 @@ def _model_use(flags: ParsedFlags) -> dict[str, Any]:
     return {
         **_as_given(
             flags,
-            "no_hashing no_half no_half_vae no_half_controlnet upcast_sampling precision medvram "
-            "medvram_sdxl lowvram disable_nan_check optimize download_sd_model "
+            "no_hashing no_half no_half_vae no_half_controlnet upcast_sampling opt_channelslast "
+            "precision medvram medvram_sdxl lowvram disable_nan_check optimize download_sd_model "
             "skip_load_model_at_start controlnet_preprocessor_cache_size",
         ),
         "use_cpu": tuple(part.lower() for part in flags["use_cpu"]),

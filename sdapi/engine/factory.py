@@ -6,7 +6,7 @@ import torch
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
 from sdapi.engine.model_cache import ModelCache, Movable
-from sdapi.engine.models import Models
+from sdapi.engine.models import Loading, Models
 from sdapi.settings import Settings
 
 #: Of main memory, and of a GPU's, what models may take when no flag says.
@@ -39,4 +39,12 @@ def make_engine(settings: Settings, name: str) -> Engine:
     if device.type == "cuda":
         gpu = int(torch.cuda.get_device_properties(device).total_memory * _GPU_SHARE)
     cache = ModelCache[Movable](device, ram, gpu)
-    return Engine(Models(device, precision, cache), checks_nan=not settings.disable_nan_check)
+    loading = Loading(
+        medvram=settings.medvram,
+        medvram_sdxl=settings.medvram_sdxl,
+        lowvram=settings.lowvram,
+        channels_last=settings.opt_channelslast,
+        compiles=settings.optimize == "near",
+    )
+    models = Models(device, precision, cache, loading)
+    return Engine(models, checks_nan=not settings.disable_nan_check)

@@ -106,6 +106,7 @@ class SamplingOptions:
     #: (top, left)
     sdxl_crop: tuple[int, int] = (0, 0)
     auto_vae_precision: bool = True
+    auto_vae_precision_bfloat16: bool = False
     upcast_attn: bool = False
     #: how much of the masked part inpainting checkpoints may not see, 1 is all of it
     inpainting_mask_weight: float = 1.0

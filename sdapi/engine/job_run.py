@@ -14,6 +14,7 @@ from torch import Tensor
 from sdapi.engine.adaptations.circular import circular_padding
 from sdapi.engine.adaptations.sampling_run import adapted_unet, adapted_vae
 from sdapi.engine.checkpoints.checkpoint import Components
+from sdapi.engine.checkpoints.precision import wider_vae_type
 from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.image_cond import image_conditioning
@@ -280,7 +281,10 @@ class JobRun:
                 model.components.vae,
                 latent,
                 model.components.scale_factor,
-                widen_on_nan=self.job.options.auto_vae_precision,
+                widen_to=wider_vae_type(
+                    prefers_bfloat16=self.job.options.auto_vae_precision_bfloat16,
+                    allowed=self.job.options.auto_vae_precision,
+                ),
                 checks_nan=self.checks_nan,
             )
         self._decode_s += time.perf_counter() - started

@@ -7,16 +7,20 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import nn
 
+from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint, load_vae
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.checkpoints.weights import read_state_dict
+from sdapi.engine.compilation import compile_unet
 from sdapi.engine.job import ModelFile
 from sdapi.engine.model_cache import ModelCache, Movable
 from sdapi.engine.networks.active import ActiveNetworks
 from sdapi.engine.networks.hypernetwork import LoadedHypernetwork, read_hypernetwork
 from sdapi.engine.networks.network_file import LoadedNetwork, read_network
 from sdapi.engine.networks.selection import HypernetUse, LoraUse, NetworkFiles, NetworkSet
+from sdapi.engine.offload import Offload, OffloadLevel, level_for, parts_of
 from sdapi.engine.text.conditioning import Conditioner
 from sdapi.errors import ModelUnusable
 
@@ -26,6 +30,9 @@ class LoadedCheckpoint:
     """A checkpoint in memory, with the texts it has encoded."""
 
     components: Components
+    #: how little of it is on a GPU at a time
+    offload_level: OffloadLevel = OffloadLevel.NONE
+    _offload: Offload | None = None
     conditioner: Conditioner = field(init=False)
     networks: ActiveNetworks = field(init=False)
 
@@ -43,12 +50,45 @@ class LoadedCheckpoint:
         Merged networks move along in the weights, originals stay in main memory.
         """
         self.networks.forget()
-        for module in self.components.modules:
-            module.to(device)
+        if self._offload is not None:
+            self._offload.detach()
+            self._offload = None
+        if device.type != "cpu" and self.offload_level is not OffloadLevel.NONE:
+            self._offload = Offload(device, parts_of(self.components, self.offload_level))
+        else:
+            for module in self.components.modules:
+                module.to(device)
         for encoder in self.components.text_encoders:
             if encoder.projection is not None:
                 encoder.projection = encoder.projection.to(device)
         self.conditioner.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What the flags ask to be done with a checkpoint that has been read."""
+
+    medvram: bool = False
+    medvram_sdxl: bool = False
+    lowvram: bool = False
+    #: `--opt-channelslast`
+    channels_last: bool = False
+    #: `--optimize near`
+    compiles: bool = False
+
+    def prepare(self, components: Components) -> OffloadLevel:
+        """Lay out and compile the UNet as asked; returns how the checkpoint is offloaded."""
+        if self.channels_last:
+            for module in (components.unet, components.vae):
+                nn.Module.to(module, memory_format=torch.channels_last)
+        if self.compiles:
+            compile_unet(components.unet)
+        return level_for(
+            medvram=self.medvram,
+            medvram_sdxl=self.medvram_sdxl,
+            lowvram=self.lowvram,
+            is_sdxl=components.family is Family.SDXL,
+        )
 
 
 @dataclass(slots=True)
@@ -72,6 +112,7 @@ class Models:
     device: torch.device
     precision: Precision
     cache: ModelCache[Movable]
+    loading: Loading = field(default_factory=Loading)
 
     @contextmanager
     def checkpoint(self, file: ModelFile) -> Generator[LoadedCheckpoint]:
@@ -137,7 +178,8 @@ class Models:
             yield found
 
     def _load_checkpoint(self, file: ModelFile) -> LoadedCheckpoint:
-        return LoadedCheckpoint(load_checkpoint(file.path, file.sidecar, self.precision))
+        components = load_checkpoint(file.path, file.sidecar, self.precision)
+        return LoadedCheckpoint(components, self.loading.prepare(components))
 
     def _load_vae(self, file: ModelFile, beside: Components) -> LoadedVAE:
         weights = read_state_dict(file.path)

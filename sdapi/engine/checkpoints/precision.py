@@ -18,3 +18,10 @@ class Precision:
         if device.type == "cpu" or no_half:
             return cls(torch.float32, torch.float32)
         return cls(torch.float16, torch.float32 if no_half_vae else torch.float16)
+
+
+def wider_vae_type(*, prefers_bfloat16: bool, allowed: bool) -> torch.dtype | None:
+    """What a half-precision VAE that makes NaNs is switched to, if to anything."""
+    if prefers_bfloat16:
+        return torch.bfloat16
+    return torch.float32 if allowed else None

@@ -54,31 +54,30 @@ def decode(
     latents: Tensor,
     scale_factor: float,
     *,
-    widen_on_nan: bool,
+    widen_to: torch.dtype | None,
     checks_nan: bool = True,
 ) -> list[Image.Image]:
     """Decode latents [B, C, h, w] to RGB pictures, one at a time.
 
-    A half-precision VAE that makes NaNs is switched to float32 for good when `widen_on_nan`; else,
-    or when it makes them there too, raises `NanProduced`. Without `checks_nan` they become black.
+    A float16 VAE that makes NaNs is switched to `widen_to` for good; without that, or when it makes
+    them there too, raises `NanProduced`. Without `checks_nan` they become black.
     """
     if not checks_nan:
         decoded = [_decode_unchecked(vae, each / scale_factor) for each in latents.split(1)]
         return [to_image(torch.nan_to_num(pixels, nan=-1.0)[0]) for pixels in decoded]
     return [
-        to_image(_decode_one(vae, latent / scale_factor, widen_on_nan))
-        for latent in latents.split(1)
+        to_image(_decode_one(vae, latent / scale_factor, widen_to)) for latent in latents.split(1)
     ]
 
 
-def _decode_one(vae: AutoencoderKL, latent: Tensor, widen_on_nan: bool) -> Tensor:
+def _decode_one(vae: AutoencoderKL, latent: Tensor, widen_to: torch.dtype | None) -> Tensor:
     pixels = _decode_unchecked(vae, latent)
     if not torch.isnan(pixels).any():
         return pixels[0]
-    if not widen_on_nan or vae.dtype == torch.float32:
+    if widen_to is None or vae.dtype != torch.float16:
         raise NanProduced(_NAN_TEXT)
-    vae.float()
-    return _decode_one(vae, latent, widen_on_nan)
+    torch.nn.Module.to(vae, widen_to)  # diffusers' wrapper of `to` hides its types
+    return _decode_one(vae, latent, widen_to)
 
 
 def _decode_unchecked(vae: AutoencoderKL, latent: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.text import compel_prompts
-from sdapi.engine.text.chunks import END, START
+from sdapi.engine.text.chunks import EMPTY, END, START
 from sdapi.engine.text.text_encoder import TextEncoder, TextStates
 from sdapi.engine.text.tokenizer import Tokenizer
 from sdapi.errors import BadRequest
@@ -46,6 +46,8 @@ def encode(
     crosses: list[Tensor] = []
     pooled: Tensor | None = None
     for encoder, layer in zip(encoders, choose, strict=True):
+        # An offloaded encoder comes to its device with a call, and compel asks where it is before.
+        encoder.encode(torch.tensor([EMPTY.tokens]))
         provider = Compel(
             # Both are asked for no more than what the adapters below have.
             tokenizer=_Tokens(tokenizer, encoder.pad_token),  # pyright: ignore[reportArgumentType]

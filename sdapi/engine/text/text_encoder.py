@@ -90,8 +90,11 @@ class TextEncoder:
         pooled = None
         if self.projection is not None:
             normed = self.final_norm(output.hidden_states[-1])
+            # An offloaded model has come to its device only with the call.
+            tokens = tokens.to(normed.device)
             end = (tokens == END).int().argmax(dim=-1)
-            pooled = normed[torch.arange(len(tokens), device=tokens.device), end] @ self.projection
+            rows = torch.arange(len(tokens), device=tokens.device)
+            pooled = normed[rows, end] @ self.projection.to(normed.device)
         return TextStates(tuple(output.hidden_states), pooled)
 
 

@@ -62,6 +62,7 @@ def sampling_options(options: Options) -> SamplingOptions:
         sdxl_clip_l_skip=options.flag("sdxl_clip_l_skip"),
         sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
         auto_vae_precision=options.flag("auto_vae_precision"),
+        auto_vae_precision_bfloat16=options.flag("auto_vae_precision_bfloat16"),
         upcast_attn=options.flag("upcast_attn"),
         inpainting_mask_weight=_share(options, "inpainting_mask_weight"),
         unipc=UniPCOptions(
