@@ -30,10 +30,10 @@ def client_python() -> Path:
 
 
 def _install(folder: Path) -> None:
-    python = str(folder / "bin" / "python")
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
     for command in (
-        [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [python, "-m", "pip", "install", "-q", "--no-input", "-r", str(_REQUIREMENTS)],
+        [sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)],
+        [*pip, "install", "-q", "--no-input", "--no-compile", "-r", str(_REQUIREMENTS)],
     ):
         made = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         if made.returncode != 0:

@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
-from sdapi.errors import NotBuilt, SDAPIError
+from sdapi.errors import SDAPIError
 from sdapi.queue.dispatcher import Dispatcher
 from sdapi.queue.inference import Answer, Call, Inference, OnPort
+from sdapi.queue.redis_store import RedisStore
 from sdapi.queue.service import QueueService
 from sdapi.queue.spec import Program, ServiceSpec
 from sdapi.queue.sqlite_store import DatabaseInUse, SqliteStore
@@ -33,7 +34,7 @@ class NotHere:
 def make_store(settings: Settings, *, is_server: bool = True) -> Store:
     """Redis where `--queue-url` says so, else SQLite in the data directory."""
     if settings.queue_url is not None:
-        raise NotBuilt("--queue-url: the queue on Redis is not built yet")
+        return RedisStore(settings.queue_url)
     return SqliteStore(settings.state_file, is_server=is_server)
 
 

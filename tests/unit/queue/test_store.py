@@ -1,13 +1,16 @@
 """The rules of every store, run over all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 
+from sdapi.queue.redis_store import RedisStore
 from sdapi.queue.sqlite_store import DatabaseInUse, SqliteStore
 from sdapi.queue.store import (
     Change,
@@ -23,6 +26,7 @@ from sdapi.queue.store import (
     Store,
     Taken,
 )
+from tests.queue_stores import redis_server, redis_servers
 
 pytestmark = pytest.mark.anyio
 SOURCE = QueueName("svc")
@@ -31,7 +35,8 @@ NODE = "node-a"
 NO_RULES = Rules()
 COUNTING = Rules("svc", max_delivery=2)
 
-KINDS = ["sqlite"]
+SERVERS = redis_servers()
+KINDS = ["sqlite", *SERVERS]
 
 
 @pytest.fixture(params=KINDS)
@@ -44,9 +49,28 @@ async def events() -> list[Event]:
     return []
 
 
+@pytest.fixture(scope="module")
+def redis_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A running server of each kind; without waits for the disk, which is not what is tested."""
+    with ExitStack() as running:
+        yield {
+            name: running.enter_context(
+                redis_server(program, tmp_path_factory.mktemp(name), "no")
+            ).url
+            for name, program in SERVERS.items()
+        }
+
+
 @pytest.fixture
-async def store(kind: str, tmp_path: Path, events: list[Event]) -> AsyncIterator[Store]:
-    opened = SqliteStore(tmp_path / "sdapi.db")
+async def store(
+    kind: str, tmp_path: Path, events: list[Event], redis_urls: dict[str, str]
+) -> AsyncIterator[Store]:
+    if kind == "sqlite":
+        opened: Store = SqliteStore(tmp_path / "sdapi.db")
+    else:
+        async with redis.asyncio.Redis.from_url(redis_urls[kind]) as client:
+            await client.flushall()
+        opened = RedisStore(redis_urls[kind])
     await opened.open(events.append)
     yield opened
     await opened.close()

@@ -1,0 +1,368 @@
+"""The store for several servers: Redis 6.2 or later, every operation one Lua script.
+
+Items lie in sorted sets rather than streams: a stream knows no priorities, no tag filters and no
+choice of the freest consumer.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import OutOfMemoryError, RedisError
+
+from sdapi.errors import StorageFailed
+from sdapi.queue.store import (
+    Change,
+    Consumer,
+    Delivery,
+    Event,
+    Group,
+    Item,
+    Listener,
+    Member,
+    NewItem,
+    Place,
+    Query,
+    QueueIsFull,
+    QueueName,
+    QueueStats,
+    RequestIdTaken,
+    Room,
+    Rules,
+    StoreUnavailable,
+    Taken,
+)
+
+log = logging.getLogger(__name__)
+
+_SCRIPT = Path(__file__).with_suffix(".lua")
+_CHANNEL = "sdapi:events"
+_OLDEST = (6, 2)
+_CONNECTIONS = 32
+_TIMEOUT_S = 10.0
+_RETRY_S = 0.5
+
+
+class RedisStore:
+    """`Store` on one Redis server (no cluster: a script touches several queues)."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._redis: Redis | None = None
+        self._listening: asyncio.Task[None] | None = None
+        #: of rounds whose answer was lost; asked again under the same token they answer the same
+        self._unanswered: dict[tuple[QueueName, str], str] = {}
+
+    async def open(self, listener: Listener) -> None:
+        pool = BlockingConnectionPool.from_url(
+            self._url,
+            max_connections=_CONNECTIONS,
+            timeout=_TIMEOUT_S,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+        )
+        self._redis = Redis(connection_pool=pool)
+        self._script = self._redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
+        try:
+            await self._check_server(self._redis)
+        except (RedisError, OSError) as error:
+            await self.close()
+            raise StoreUnavailable(f"--queue-url: Redis does not answer: {error}") from error
+        is_subscribed = asyncio.Event()
+        self._listening = asyncio.create_task(self._listen(self._redis, listener, is_subscribed))
+        await is_subscribed.wait()
+
+    async def close(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        if self._redis is not None:
+            await self._redis.aclose()
+            await self._redis.connection_pool.disconnect()
+            self._redis = None
+
+    @staticmethod
+    async def _check_server(redis: Redis) -> None:
+        info: dict[str, Any] = await redis.info()
+        version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+        if version < _OLDEST:
+            raise StorageFailed(f"Redis {info['redis_version']} is too old: 6.2 is needed")
+        if not info.get("aof_enabled"):
+            log.warning(
+                "this Redis keeps no append-only file: what it has acknowledged may be lost when "
+                "it stops (appendonly yes, appendfsync always)"
+            )
+        if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
+            log.warning(
+                "this Redis may drop items when its memory is full (maxmemory-policy noeviction)"
+            )
+
+    async def _listen(self, redis: Redis, listener: Listener, is_subscribed: asyncio.Event) -> None:
+        """Tell what other processes and this one did; after a gap assume that anything did."""
+        while True:
+            try:
+                async with redis.pubsub() as subscription:
+                    await subscription.subscribe(_CHANNEL)
+                    for queue in await self.queues():
+                        listener(Event(Change.PUT, queue))
+                        listener(Event(Change.FREED, queue))
+                    is_subscribed.set()
+                    while True:
+                        message = await subscription.get_message(
+                            ignore_subscribe_messages=True, timeout=_TIMEOUT_S / 2
+                        )
+                        if message is not None:
+                            listener(_event_of(message["data"]))
+            except (RedisError, OSError, StoreUnavailable) as error:
+                log.warning("no news from Redis: %s", error)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _call(self, operation: str, data: bytes = b"", **arguments: Any) -> list[bytes]:
+        """Run an operation of the script; redis-py sends it again on another connection if need be.
+
+        So each is written to do no harm when it runs twice.
+        """
+        if self._redis is None:
+            raise StoreUnavailable("this server's queue is not open")
+        try:
+            given = {name: value for name, value in arguments.items() if value is not None}
+            return await self._script(args=[operation, orjson.dumps(given), data])
+        except OutOfMemoryError as error:
+            raise StorageFailed("the queue's Redis has no memory left") from error
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the queue's Redis does not answer: {error}") from error
+
+    async def _ask(self, operation: str, data: bytes = b"", **arguments: Any) -> Any:
+        return orjson.loads((await self._call(operation, data, **arguments))[0])
+
+    # --- items ---
+
+    async def put(self, queue: QueueName, item: NewItem, room: Room | None = None) -> int:
+        answer = await self._ask(
+            "put",
+            item.data,
+            queue=str(queue),
+            item=_item_fields(item),
+            room=None if room is None else asdict(room),
+        )
+        if answer.get("error") == "request_id_taken":
+            raise RequestIdTaken(f"requestId {item.request_id} is in the queue with other data")
+        if answer.get("error") == "queue_full":
+            limit = room.bytes if room is not None else 0
+            raise QueueIsFull(f"the queue is full: it holds {answer['detail']} of {limit} bytes")
+        return int(answer["index"])
+
+    async def get(self, queue: QueueName, query: Query, claim: str = "") -> list[Item]:
+        fields = {"index": query.index, "length": query.length, "at_least": query.at_least}
+        meta, *data = await self._call(
+            "get", queue=str(queue), query=fields | {"tags": dict(query.tags)}, claim=claim
+        )
+        return [_item_of(each, d) for each, d in zip(orjson.loads(meta), data, strict=True)]
+
+    async def settle(self, queue: QueueName, claim: str, *, delete: bool) -> None:
+        await self._call("settle", queue=str(queue), claim=claim, delete=delete)
+
+    async def count(
+        self, queue: QueueName, tags: Mapping[str, str], priority: int | None = None
+    ) -> int:
+        answer = await self._ask("count", queue=str(queue), tags=dict(tags), priority=priority)
+        return answer["count"]
+
+    async def place(self, queue: QueueName, group: str, index: int) -> Place | None:
+        answer = await self._ask("place", queue=str(queue), group=group, index=index)
+        return Place(**answer) if answer else None
+
+    async def stats(self, queue: QueueName) -> QueueStats:
+        answer = await self._call("stats", queue=str(queue))
+        figures, consumers, groups = (orjson.loads(each) for each in answer)
+        return QueueStats(
+            first=int(figures["first"]),
+            last=int(figures["last"]),
+            length=figures["length"],
+            bytes=figures["bytes"],
+            oldest_age_s=max(figures["oldest_age_ms"], 0) / 1000,
+            consumers=[_consumer_of(c) for c in sorted(consumers, key=lambda c: c["number"])],
+            groups=[
+                Group(g["name"], g["last_index"], g["pending"], g["consumers"])
+                for g in sorted(groups, key=lambda g: g["number"])
+            ],
+        )
+
+    async def delete(self, queue: QueueName, indexes: Sequence[int]) -> None:
+        await self._call("delete", queue=str(queue), indexes=list(indexes))
+
+    async def truncate(self, queue: QueueName, below: int) -> int:
+        return (await self._ask("truncate", queue=str(queue), below=below))["removed"]
+
+    async def drop_undelivered(self, queue: QueueName) -> None:
+        await self._call("drop_undelivered", queue=str(queue))
+
+    async def queues(self) -> list[QueueName]:
+        return [QueueName.parse(name) for name in sorted(await self._ask("queues"))]
+
+    async def requeue(self, rear: QueueName, queue: QueueName) -> int:
+        answer = await self._ask("requeue", queue=str(queue), rear=str(rear), sink=str(queue.sink))
+        return answer["moved"]
+
+    # --- consumers ---
+
+    async def join(self, queue: QueueName, member: Member) -> None:
+        fields = asdict(member) | {"tags": dict(member.tags)}
+        await self._call("join", queue=str(queue), group=fields.pop("group"), member=fields)
+
+    async def leave(self, queue: QueueName, member: Member) -> None:
+        await self._call(
+            "leave", queue=str(queue), group=member.group, user=member.user, id=member.id
+        )
+
+    async def take(
+        self, queue: QueueName, group: str, node: str, rules: Rules, *, insists: bool
+    ) -> Taken:
+        is_counted = group == rules.counting_group
+        sink = rules.full_sink if is_counted else None
+        token = self._unanswered.setdefault((queue, group), secrets.token_hex(8))
+        meta, *data = await self._call(
+            "take",
+            queue=str(queue),
+            group=group,
+            node=node,
+            token=token,
+            is_counted=is_counted,
+            max_delivery=rules.max_delivery if is_counted else 0,
+            full_sink=None if sink is None else str(sink),
+            full_at=rules.full_at,
+            insists=insists,
+        )
+        self._unanswered.pop((queue, group), None)
+        answer, each_data = orjson.loads(meta), iter(data)
+        return Taken(
+            [
+                Delivery(d["member_id"], d["fence"], _item_of(d["item"], next(each_data)))
+                for d in answer["deliveries"]
+            ],
+            [_item_of(item, next(each_data)) for item in answer["exhausted"]],
+            answer["has_deferred"],
+        )
+
+    async def commit(self, queue: QueueName, group: str, indexes: Sequence[int]) -> None:
+        await self._call("commit", queue=str(queue), group=group, indexes=list(indexes))
+
+    async def reject(
+        self, queue: QueueName, group: str, user: str, indexes: Sequence[int], *, retire: bool
+    ) -> None:
+        await self._call(
+            "reject",
+            queue=str(queue),
+            group=group,
+            user=user,
+            indexes=list(indexes),
+            retire=retire,
+        )
+
+    async def release(
+        self, queue: QueueName, group: str, index: int, fence: str, *, counts: bool, code: int = 0
+    ) -> bool:
+        answer = await self._ask(
+            "release",
+            queue=str(queue),
+            group=group,
+            index=index,
+            fence=fence,
+            counts=counts,
+            code=code,
+        )
+        return answer["is_done"]
+
+    async def finish(
+        self,
+        queue: QueueName,
+        group: str,
+        index: int,
+        fence: str,
+        result: NewItem | None,
+        rear: QueueName | None = None,
+    ) -> bool:
+        answer = await self._ask(
+            "finish",
+            b"" if result is None else result.data,
+            queue=str(queue),
+            sink=str(queue.sink),
+            group=group,
+            index=index,
+            fence=fence,
+            result=None if result is None else _item_fields(result),
+            rear=None if rear is None else str(rear),
+        )
+        return answer["is_done"]
+
+    async def release_idle(self, queue: QueueName, idle_ms: int) -> None:
+        await self._call("release_idle", queue=str(queue), idle_ms=idle_ms)
+
+    # --- nodes ---
+
+    async def beat(self, node: str) -> bool:
+        return (await self._ask("beat", node=node))["is_known"]
+
+    async def beats(self) -> dict[str, int]:
+        return dict(await self._ask("beats"))
+
+    async def bury_node(self, node: str, beats: int) -> None:
+        await self._call("bury_node", node=node, beats=beats)
+
+
+def _item_fields(item: NewItem) -> dict[str, Any]:
+    """What the script stores; tags as text, which it keeps as it is."""
+    return {
+        "request_id": item.request_id,
+        "tags": orjson.dumps(dict(item.tags)).decode(),
+        "priority": item.priority,
+        "path": item.path,
+        "content_type": item.content_type,
+        "message": item.message,
+    }
+
+
+def _item_of(fields: dict[str, str], data: bytes) -> Item:
+    return Item(
+        request_id=fields["request_id"],
+        tags=orjson.loads(fields["tags"]),
+        data=data,
+        priority=int(fields["priority"]),
+        path=fields["path"],
+        content_type=fields["content_type"],
+        message=fields["message"],
+        index=int(fields["index"]),
+        deliveries=int(fields["deliveries"]),
+        last_code=int(fields["last_code"]),
+    )
+
+
+def _consumer_of(fields: dict[str, Any]) -> Consumer:
+    return Consumer(
+        group=fields["group"],
+        user=fields["user"],
+        last_index=int(fields["last_index"]),
+        pending=fields["pending"],
+        idle_ms=int(fields["idle_ms"]),
+        window=fields["window"],
+        auto_commit=fields["auto_commit"],
+        tags=dict(fields["tags"] or {}),
+        gone_ms=fields.get("gone_ms"),
+        left_pending=fields["left_pending"],
+    )
+
+
+def _event_of(message: Any) -> Event:
+    fields = orjson.loads(message)
+    return Event(
+        Change(fields["change"]),
+        QueueName.parse(fields["queue"]),
+        fields.get("tags"),
+        fields.get("member_id", ""),
+    )
