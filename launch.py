@@ -4,6 +4,7 @@
     python launch.py [flags]               serve
     python launch.py --test [for pytest]   run the tests
     python launch.py portrait-account …    add and list accounts of the portrait API
+    python launch.py queue list|show|…     look after the queues
 
 Only the standard library is used until the environment is there. It is `venv/` beside this file,
 unless this Python already runs in a virtual environment. What was installed is recorded in it, so
@@ -62,14 +63,14 @@ def main(argv: list[str]) -> int:
             f"Python {wanted} or newer is needed, this is {found} ({sys.executable})", 1
         )
     from sdapi import __version__
-    from sdapi.flags import FlagError, parse
+    from sdapi.flags import FlagError, parse, split_command
 
     is_test = "--test" in argv
     cut = argv.index("--test") if is_test else len(argv)
     if argv[:1] == [ACCOUNT_COMMAND]:
         cut = 0  # its words are its own
     try:
-        flags = parse(argv[:cut], os.environ)
+        flags = parse(split_command(argv[:cut])[1], os.environ)
     except FlagError as error:
         return complain(f"{error}\nlaunch.py --help lists every flag", 2)
     if flags["version"]:

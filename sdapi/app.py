@@ -142,8 +142,9 @@ def _routers(settings: Settings) -> list[APIRouter]:
         scripts_route.router,
         server.router,
         system.router,
-        queue.router,
     ]
+    if settings.role != "worker":
+        routers.append(queue.router)
     if settings.api_server_stop:
         routers.append(server.stop_router)
     if settings.webui:

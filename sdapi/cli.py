@@ -6,6 +6,7 @@ The port is bound before the application is imported, so that a taken port is to
 early client waits instead of being refused.
 """
 
+import asyncio
 import errno
 import ipaddress
 import logging
@@ -18,9 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 from sdapi import __version__
-from sdapi.flags import FlagError, ParsedFlags, parse
+from sdapi.errors import SDAPIError
+from sdapi.flags import FlagError, ParsedFlags, parse, split_command
 from sdapi.logs import configure_logging
 from sdapi.options import Options
+from sdapi.queue.service_config import ServiceFileError, load_services
+from sdapi.queue.service_files import Deployment
 from sdapi.security import Credentials
 from sdapi.settings import Settings, SettingsError
 
@@ -39,16 +43,46 @@ def main(argv: Sequence[str]) -> int:
     """Serve until told to stop, or run a command; returns the exit code."""
     if list(argv[:1]) == [ACCOUNT_COMMAND]:
         return _account(argv[1:])
+    command, arguments = split_command(argv)
     try:
-        flags = parse(argv, os.environ)
+        flags = parse(arguments, os.environ)
         if flags["version"]:
             print(f"sdapi {__version__}")
             return OK
-        settings = Settings.from_flags(flags, base_dir())
-    except (FlagError, SettingsError) as error:
+        flags, settings, warnings = _with_service_files(arguments, flags)
+    except (FlagError, SettingsError, ServiceFileError) as error:
         return _complain(f"{error}\nlaunch.py --help lists every flag", USAGE)
+    if command:
+        return _queue_command(settings, command[1:])
     configure_logging(settings.log_level, settings.log_format)
-    return _start(flags, settings)
+    for warning in (*flags.warnings(), *warnings):
+        logger.warning(warning)
+    return _start(settings)
+
+
+def _with_service_files(
+    arguments: Sequence[str], flags: ParsedFlags
+) -> tuple[ParsedFlags, Settings, list[str]]:
+    """The flags and settings with what service files add, and what has no meaning in them."""
+    settings = Settings.from_flags(flags, base_dir())
+    load_services(settings)
+    deployment = Deployment.read(settings.service_files)
+    script, warnings = deployment.arguments(settings.data_dir)
+    flags = parse(arguments, os.environ, script)
+    settings = deployment.add_storage(Settings.from_flags(flags, base_dir()))
+    return flags, settings, warnings
+
+
+def _queue_command(settings: Settings, words: Sequence[str]) -> int:
+    from sdapi.queue import commands  # imports the stores
+
+    try:
+        print(asyncio.run(commands.run(settings, words)))
+    except commands.UsageError as error:
+        return _complain(str(error), USAGE)
+    except SDAPIError as error:
+        return _complain(error.detail, START_FAILED)
+    return OK
 
 
 def run() -> Never:
@@ -73,9 +107,7 @@ def _complain(sentence: str, code: int) -> int:
     return code
 
 
-def _start(flags: ParsedFlags, settings: Settings) -> int:
-    for warning in flags.warnings():
-        logger.warning(warning)
+def _start(settings: Settings) -> int:
     try:
         (settings.models_dir / "Stable-diffusion").mkdir(parents=True, exist_ok=True)
         settings.data_dir.mkdir(parents=True, exist_ok=True)

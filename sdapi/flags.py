@@ -336,6 +336,8 @@ FLAGS = WEBUI_FLAGS + CONTROLNET_FLAGS + PAI_FLAGS + OWN_FLAGS
 BY_DEST: Mapping[str, Flag] = {flag.dest: flag for flag in FLAGS}
 #: they say what to do once, so the environment, which lasts, cannot hold them
 COMMANDS = frozenset({"f", "exit", "test", "version"})
+#: the word that begins an operator's command instead of a server
+QUEUE_COMMAND = "queue"
 #: never shown, not even to a caller who may read everything else
 SECRETS = frozenset({"api_auth", "gradio_auth", "ngrok", "queue_url", "service_token", "token"})
 
@@ -356,10 +358,24 @@ class ParsedFlags:
         return [f"{flag.name} has no effect: {flag.help}" for flag in idle]
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str]) -> ParsedFlags:
-    """Read the command line and the environment; raises FlagError with a sentence for the user."""
+def split_command(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of `queue …` at the beginning, and the flags after them; usually no words."""
+    count = 0
+    if argv[:1] == [QUEUE_COMMAND]:
+        count = next((n for n, word in enumerate(argv) if word.startswith("-")), len(argv))
+    return list(argv[:count]), list(argv[count:])
+
+
+def parse(
+    argv: Sequence[str], environ: Mapping[str, str], file_arguments: Sequence[str] = ()
+) -> ParsedFlags:
+    """Read the command line and the environment; raises FlagError with a sentence for the user.
+
+    `file_arguments` are those of service files, which count less than either.
+    """
+    from_files = _parse_command_line(list(file_arguments))
     typed = _parse_command_line([*_shared_arguments(environ), *argv])
-    given = _parse_environment(environ) | typed
+    given = from_files | _parse_environment(environ) | typed
     values: dict[str, Any] = {}
     for flag in FLAGS:
         values[flag.dest] = given.get(flag.dest, flag.default)

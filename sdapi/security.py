@@ -151,7 +151,7 @@ def resolve_save_dir(path: str, settings: Settings, *, field: str = "save_dir") 
     shown = f"{field} {_shown(path)}"
     named = _checked_spelling(path, shown, field)
     try:
-        resolved = settings.data_dir.joinpath(named).resolve()
+        resolved = settings.on_disk(settings.data_dir / named).resolve()
         roots = [root.resolve() for root in settings.allowed_roots]
     except (OSError, RuntimeError) as error:  # a loop of links
         raise BadRequest(f"{shown} cannot be resolved") from error

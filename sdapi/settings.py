@@ -6,7 +6,7 @@ What clients may change while the server runs are options, not settings.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,19 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A folder for results; `oss` is the object-store prefix it stands for, if any."""
+    """A folder for results; `oss` is the object-store prefix it stands for, if any.
+
+    With `folder` the path is only a name, which clients use: the files lie in that folder.
+    """
 
     path: Path
     oss: str | None = None
+    folder: Path | None = None
+
+    @property
+    def on_disk(self) -> Path:
+        """Where the files are."""
+        return self.folder or self.path
 
 
 def _auxiliary_folders() -> dict[str, Path]:
@@ -162,7 +171,7 @@ class Settings:
         if isinstance(value, Path):
             return self.below_data(value)
         if isinstance(value, Mount):
-            return Mount(self.below_data(value.path), value.oss)
+            return replace(value, path=self.below_data(value.path))
         if isinstance(value, tuple):
             return _each_path_once(tuple(self._anchored(one) for one in value))
         if isinstance(value, dict):
@@ -194,7 +203,7 @@ class Settings:
     @property
     def allowed_roots(self) -> tuple[Path, ...]:
         """Folders below which a request may name a path to write to."""
-        mounts = tuple(mount.path for mount in self.mounts)
+        mounts = tuple(mount.on_disk for mount in self.mounts)
         return (self.data_dir, self.outputs_dir, *mounts, *self.allow_save_dirs)
 
     def cmd_flags(self) -> dict[str, Any]:
@@ -219,6 +228,13 @@ class Settings:
                 value = [str(self.below_data(one)) for one in value]
             shown[flag.dest] = str(value) if flag.default is None and value is not None else value
         return shown
+
+    def on_disk(self, path: Path) -> Path:
+        """Where an absolute path lies; what is below a mount's name lies in its folder."""
+        for mount in self.mounts:
+            if mount.folder is not None and path.is_relative_to(mount.path):
+                return mount.folder / path.relative_to(mount.path)
+        return path
 
     @classmethod
     def from_flags(cls, flags: ParsedFlags, base_dir: Path) -> "Settings":

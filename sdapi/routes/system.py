@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import anyio.to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
 from sdapi import __version__
 from sdapi.metrics import CONTENT_TYPE
 from sdapi.problems import json_response
+from sdapi.queue.metrics import queue_metrics
 from sdapi.routes import ServicesDep
 
 router = APIRouter(tags=["system"])
@@ -24,8 +25,16 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(services: ServicesDep) -> Response:
-    """A worker can draw; 503 while models load or when none can start."""
+async def readyz(request: Request, services: ServicesDep) -> Response:
+    """A worker can draw; 503 while models load or when none can start.
+
+    A server of the role `api` draws nothing: it is ready when its queue answers.
+    """
+    if services.settings.role == "api":
+        is_ready = await request.app.state.queues.is_reachable()
+        return json_response(
+            {"status": "ready" if is_ready else "starting"}, 200 if is_ready else 503
+        )
     workers = {
         worker.name: "failed" if worker.failure else "ready" if worker.is_ready else "starting"
         for worker in services.workers
@@ -35,9 +44,10 @@ async def readyz(services: ServicesDep) -> Response:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(services: ServicesDep) -> Response:
+async def metrics(request: Request, services: ServicesDep) -> Response:
     """Figures in Prometheus' text format: requests, queue, phases, cache, memory, failures."""
     text = await anyio.to_thread.run_sync(services.metrics.text)
+    text += await queue_metrics(request.app.state.queues)
     return Response(text, headers={"content-type": CONTENT_TYPE})
 
 

@@ -114,6 +114,9 @@ class Services:
 
     def start(self) -> None:
         """Start the workers; they import torch in their own threads, while the server answers."""
+        if self.settings.role == "api":
+            self._refuse(NoDevice("this server has the role api: it takes what goes to a queue"))
+            return
         self._say_what_draws()
         self._starter = threading.Thread(
             target=self._start_workers, name="sdapi-start", daemon=True

@@ -42,7 +42,7 @@ def open_save_dir(save_dir: str, settings: Settings) -> SaveDir:
         raise NotBuilt("alwayson_scripts.save_dir: uploads to object storage are not available yet")
     path = resolve_save_dir(save_dir, settings)
     for mount in settings.mounts:
-        if mount.oss and path.is_relative_to(mount.path.resolve()) and not mount.path.is_mount():
+        if mount.oss and path.is_relative_to(mount.on_disk.resolve()) and not mount.path.is_mount():
             raise NotBuilt(
                 f"alwayson_scripts.save_dir: {mount.path} is not mounted, "
                 "and uploads are not available yet"

@@ -1,0 +1,99 @@
+"""What service files say beside their queues: the program's command line and its storage."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from sdapi.flags import FLAGS
+from sdapi.queue.service_config import ServiceFile, ServiceFileError, read_service_file
+from sdapi.queue.spec import Program, ServiceSpec
+from sdapi.settings import Mount, Settings
+
+#: where the original's image has the webui; relative paths of its command line start there
+_IMAGE_ROOT = PurePosixPath("/code/stable-diffusion-webui")
+#: this server listens where its own command line says
+_NOT_OURS = ("--port", "--listen", "--server-name", "--eas-config", "--service", "--role")
+_KNOWN = {flag.name for flag in FLAGS}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """All service files of a command line."""
+
+    files: tuple[ServiceFile, ...]
+
+    @classmethod
+    def read(cls, paths: Sequence[Path]) -> "Deployment":
+        """Raises `ServiceFileError`."""
+        return cls(tuple(read_service_file(path) for path in paths))
+
+    def arguments(self, data_root: Path) -> tuple[list[str], list[str]]:
+        """Flags of the programs' own command lines, and warnings of what has no meaning here.
+
+        `data_root` holds what is mounted under names that this machine does not have.
+        """
+        arguments: list[str] = []
+        warnings: list[str] = []
+        for file in self.files:
+            warnings += [f"{file.spec.name}: {text}" for text in file.warnings]
+            for container in file.spec.containers:
+                if container.program is Program.WEBUI and container.script:
+                    for flag, *values in _flags_of(container.script):
+                        if flag not in _KNOWN:
+                            warnings.append(f"{file.spec.name}: {flag} is no flag here")
+                        elif flag == "--data-dir" and values:
+                            place = _on_this_machine(values[0], file.spec, data_root)
+                            arguments += [flag, str(place)]
+                        elif flag not in _NOT_OURS:
+                            arguments += [flag, *values]
+        return arguments, warnings
+
+    def add_storage(self, settings: Settings) -> Settings:
+        """The settings with the files' mounts."""
+        found = [mount for file in self.files for mount in _mounts(file.spec, settings.data_dir)]
+        return replace(settings, mounts=(*settings.mounts, *dict.fromkeys(found)))
+
+
+def _flags_of(script: str) -> list[list[str]]:
+    """Each flag of a command line with its values; `--flag=value` is taken apart."""
+    try:
+        words = shlex.split(script)
+    except ValueError as error:
+        raise ServiceFileError(f"the script {script!r} cannot be read: {error}") from error
+    found: list[list[str]] = []
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            found.append([name, value] if equals else [name])
+        elif found:
+            found[-1].append(word)
+    return found
+
+
+def _mounts(spec: ServiceSpec, data_dir: Path) -> list[Mount]:
+    return [
+        Mount(
+            Path(storage.mount_path),
+            storage.target if storage.target.startswith("oss://") else None,
+            _folder_of(storage.mount_path, data_dir),
+        )
+        for storage in spec.storage
+    ]
+
+
+def _folder_of(mount_path: str, data_root: Path) -> Path | None:
+    """Where files of a mount lie that this machine does not have; None when it has it."""
+    if Path(mount_path).exists():
+        return None
+    return data_root / "mounts" / PurePosixPath(mount_path).relative_to("/")
+
+
+def _on_this_machine(path: str, spec: ServiceSpec, data_root: Path) -> Path:
+    """A folder of the original's image, as far as it is mounted; else as it is written."""
+    named = _IMAGE_ROOT / path
+    for storage in spec.storage:
+        if named.is_relative_to(storage.mount_path):
+            folder = _folder_of(storage.mount_path, data_root) or Path(storage.mount_path)
+            return folder / named.relative_to(storage.mount_path)
+    return Path(path)
