@@ -112,7 +112,7 @@ def _bundled(loras: Loras) -> tuple[tuple[Embedding, ...], list[str]]:
     for use, network in loras:
         for name, content in network.embeddings.items():
             try:
-                embeddings.append(make_embedding(name, content, shorthash=use.name))
+                embeddings.append(make_embedding(name, content, bundled_with=use.name))
             except ModelUnusable as error:
                 refused.append(f"embedding not used: {name} of {use.name}: {error}")
     return tuple(embeddings), refused

@@ -38,8 +38,10 @@ class Embedding:
     name: str
     #: [N, C] for each of the text encoders it was made for, float32
     vectors: tuple[Tensor, ...]
-    #: what infotext tells beside the name; empty when it tells nothing
+    #: what infotext tells beside the name; empty when there is nothing
     shorthash: str = ""
+    #: the network that brought it along, which infotext tells instead
+    bundled_with: str = ""
     step: int | None = None
     sd_checkpoint: str | None = None
     sd_checkpoint_name: str | None = None
@@ -79,7 +81,9 @@ def read_embedding(path: Path) -> Embedding:
         raise ModelUnusable(f"{path.name}: {error}") from error
 
 
-def make_embedding(name: str, content: Mapping[str, Any], shorthash: str) -> Embedding:
+def make_embedding(
+    name: str, content: Mapping[str, Any], shorthash: str = "", bundled_with: str = ""
+) -> Embedding:
     """An embedding from what a file holds; raises `ModelUnusable`."""
     vectors = tuple(_matrix(tensor) for tensor in _tensors(content))
     if any(len(each) != len(vectors[0]) for each in vectors):
@@ -91,6 +95,7 @@ def make_embedding(name: str, content: Mapping[str, Any], shorthash: str) -> Emb
         name,
         vectors,
         shorthash,
+        bundled_with,
         step=step if isinstance(step, int) else None,
         sd_checkpoint=_text(content.get("sd_checkpoint")),
         sd_checkpoint_name=_text(content.get("sd_checkpoint_name")),

@@ -29,6 +29,8 @@ class NetworkFiles:
     embeddings: tuple[ModelFile, ...] = ()
     #: a network that cannot be used fails the job, instead of being a warning
     is_strict: bool = False
+    #: infotext tells which network an embedding came with (`lora_bundled_ti_to_infotext`)
+    tells_bundled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,11 @@ class Conditioner:
         conds = dict(zip(counts, encoded, strict=True))
         made = CondSchedule(
             tuple((each.end_step, conds[each.text]) for each in texts),
-            TextNotes(_used_embeddings(rows), tuple(sorted(refused))),
+            # Every text encoder comes upon them: SDXL's infotexts tell them twice.
+            TextNotes(
+                _used_embeddings(rows) * len(self._components.text_encoders),
+                tuple(sorted(refused)),
+            ),
         )
         self._remember(key, made, sum(cond.size_bytes for cond in encoded))
         return made

@@ -16,16 +16,20 @@ class TextNotes:
     refused: tuple[str, ...] = ()
 
 
-def ti_hashes(notes: Iterable[TextNotes]) -> str:
+def ti_hashes(notes: Iterable[TextNotes], *, tells_bundled: bool = True) -> str:
     """The infotext's `TI hashes`: a later text's embeddings stand before an earlier one's.
 
     Empty when none was used. What two texts use stands there twice, as recorded.
     """
     groups = [
-        [f"{_plain(each.name)}: {each.shorthash}" for each in note.embeddings if each.shorthash]
+        [
+            (each.name, each.shorthash or tells_bundled * each.bundled_with)
+            for each in note.embeddings
+        ]
         for note in notes
     ]
-    return ", ".join(entry for group in reversed(groups) for entry in group)
+    told = (entry for group in reversed(groups) for entry in group)
+    return ", ".join(f"{_plain(name)}: {shown}" for name, shown in told if shown)
 
 
 def _plain(name: str) -> str:

@@ -12,8 +12,8 @@ from sdapi.errors import BadRequest, UnknownName, near_names
 from sdapi.options import Options
 from sdapi.services.catalog.networks import SHORT_HASH, Lora, NetworkCatalog
 
-#: names of the infotext key, and of the option that makes a missing network an error
-LORA_HASHES = "Lora hashes"
+#: names of infotext keys, and of the option that makes a missing network an error
+LORA_HASHES, TI_HASHES = "Lora hashes", "TI hashes"
 STRICT = "sdapi_strict_networks"
 _NONE = ("None", "")
 _LORA_NAME = re.compile(r"<lora:([^:>]+):")
@@ -57,7 +57,13 @@ def resolve_networks(
     for prompt in dict.fromkeys(prompts):
         for tag in network_tags(prompt):
             search.add(tag)
-    files = NetworkFiles(search.lora_files, search.hypernets, embeddings, strict)
+    files = NetworkFiles(
+        search.lora_files,
+        search.hypernets,
+        embeddings,
+        strict,
+        tells_bundled=options.flag("lora_bundled_ti_to_infotext"),
+    )
     return ResolvedNetworks(files, search.loras, tuple(search.warnings))
 
 
@@ -121,8 +127,11 @@ async def told_hashes(
 ) -> dict[str, Any]:
     """Infotext keys with hashes where the engine left the names of the LoRAs it used.
 
-    `timeout_s` 0 tells only of hashes that are known. The key goes when there is nothing to tell.
+    `timeout_s` 0 tells only of hashes that are known. A key goes when there is nothing to tell, or
+    an option says not to.
     """
+    if not options.flag("textual_inversion_add_hashes_to_infotext"):
+        extra = {key: value for key, value in extra.items() if key != TI_HASHES}
     if LORA_HASHES not in extra:
         return extra
     hashes: list[str] = []

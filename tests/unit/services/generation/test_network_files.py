@@ -64,6 +64,8 @@ async def test_names_become_hashes_in_place(catalog: NetworkCatalog):
     assert told["Lora hashes"] == f"ann: {hashes['ann']}, ab: {hashes['a,b']}"
     off = DEFAULTS.overlay({"lora_add_hashes_to_infotext": False})
     assert "Lora hashes" not in await told_hashes(extra, loras, catalog, off, timeout_s=10)
+    off = DEFAULTS.overlay({"textual_inversion_add_hashes_to_infotext": False})
+    assert "TI hashes" not in await told_hashes(extra, loras, catalog, off, timeout_s=10)
 
 
 def test_imported_prompt_calls_a_lora_as_it_is_called_here(catalog: NetworkCatalog):
