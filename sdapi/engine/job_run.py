@@ -40,6 +40,7 @@ from sdapi.engine.text.composition import extract_tags
 from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
 from sdapi.engine.text.notes import ti_hashes
 from sdapi.engine.text.schedule import Timeline
+from sdapi.errors import ModelUnusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +167,18 @@ class JobRun:
         with prompts of its own, or on another checkpoint, activates again.
         """
         files = self.job.networks
-        found = self.models.activate(model.loaded, select(prompt, files), files)
-        self.warnings |= dict.fromkeys(found)
+        self._warn(self.models.activate(model.loaded, select(prompt, files), files))
         if names := model.loaded.networks.lora_names:
             # Names for now: who answers knows the hashes of the files.
             shown = dict.fromkeys((*self.extra.get("Lora hashes", ()), *names))
             self.extra["Lora hashes"] = tuple(shown)
+
+    def _warn(self, texts: Sequence[str]) -> None:
+        """Tell what cannot be used; raises `ModelUnusable` where the job is strict about it."""
+        told = dict.fromkeys(texts)
+        if told and self.job.networks.is_strict:
+            raise ModelUnusable("; ".join(told))
+        self.warnings |= told
 
     def _sample(self, sampling: SamplingPass) -> Tensor | None:
         """The latent of a pass; of one that was stopped what it predicted last, if anything."""
@@ -234,8 +241,8 @@ class JobRun:
         if options.pad_cond_uncond and options.prompt_attention == "webui":
             cond = replace(cond, empty=model.conditioner.empty(text_options))
         for note in cond.notes:
-            self.warnings |= dict.fromkeys(note.refused)
-        if hashes := ti_hashes(cond.notes):
+            self._warn(note.refused)
+        if hashes := ti_hashes(cond.notes, tells_bundled=self.job.networks.tells_bundled):
             self.extra.setdefault("TI hashes", hashes)  # a second pass does not tell its own
         if _shows_emphasis(self.job):
             self.extra["Emphasis"] = options.emphasis

@@ -133,14 +133,11 @@ class Models:
     ) -> tuple[str, ...]:
         """Make `wanted` the networks of a checkpoint, and `files`' embeddings words it knows.
 
-        Returns warnings of what cannot be used; raises `ModelUnusable` instead when the files are
-        to be taken strictly.
+        Returns warnings of what cannot be used.
         """
         warnings = loaded.networks.warnings_of(wanted)
         if warnings is None:
             warnings = self._activate(loaded, wanted)
-        if warnings and files.is_strict:
-            raise ModelUnusable("; ".join(warnings))
         loaded.conditioner.use_weights(loaded.networks.text_state)
         loaded.conditioner.use_embeddings(files.embeddings, loaded.networks.embeddings)
         return warnings
