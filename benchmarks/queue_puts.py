@@ -1,0 +1,148 @@
+"""Acknowledged puts over HTTP against plain inserts into the same kind of store.
+
+    python -m benchmarks.queue_puts [--redis PROGRAM] [--seconds 5]
+
+16 writers on both sides, the same durability: SQLite with `synchronous=FULL`, each plain insert its
+own commit; Redis with `appendfsync always`, each plain insert one XADD. Also the time from a put to
+its watcher, and of attributes at 100,000 items.
+"""
+
+import argparse
+import asyncio
+import http.client
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+from sdapi.queue.sqlite_store import SqliteStore
+from sdapi.queue.store import NewItem, QueueName
+from tests.queue_stores import free_port, redis_server
+
+WRITERS = 16
+DATA = b"x" * 1000
+
+
+def rate(write: Callable[[], Callable[[], None]], seconds: float) -> float:
+    """Writes per second of all writers; `write` makes what one of them repeats."""
+    counts = [0] * WRITERS
+    end = time.monotonic() + seconds
+
+    def work(number: int) -> None:
+        one = write()
+        while time.monotonic() < end:
+            one()
+            counts[number] += 1
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / seconds
+
+
+def http_writer(port: int) -> Callable[[], None]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+
+    def put() -> None:
+        connection.request("POST", "/api/predict/svc/sink", body=DATA)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        answer.read()
+
+    return put
+
+
+def sqlite_writer(path: Path) -> Callable[[], None]:
+    db = sqlite3.connect(path, isolation_level=None, timeout=60)
+    db.execute("PRAGMA synchronous=FULL")
+    return lambda: db.execute("INSERT INTO plain (data) VALUES (?)", (DATA,)) and None
+
+
+def redis_writer(url: str) -> Callable[[], None]:
+    client = redis.Redis.from_url(url)
+    return lambda: client.xadd("plain", {"data": DATA}) and None
+
+
+def served(folder: Path, queue_url: str, measure: Callable[[int], None]) -> None:
+    port = free_port()
+    file = folder / "svc.json"
+    file.write_text(
+        '{"metadata": {"name": "svc", "type": "Async"}, "queue": {"memory": 64000},'
+        ' "containers": [{"image": "x/none:1", "port": 9}]}'
+    )
+    command = [sys.executable, "-m", "tests.queue_server", str(port), str(folder), queue_url]
+    with subprocess.Popen([*command, str(file)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            measure(port)
+        finally:
+            process.kill()
+
+
+def latency(port: int, count: int = 200) -> None:
+    """From the beginning of a put to its frame at a watcher."""
+    from websockets.sync.client import connect
+
+    put, times = http_writer(port), list[float]()
+    url = f"ws://127.0.0.1:{port}/api/predict/svc/sink?_watch_=true&_index_=-1&_auto_commit_=true"
+    with connect(url, compression=None) as socket:
+        time.sleep(0.3)
+        for _ in range(count):
+            began = time.perf_counter()
+            put()
+            socket.recv()
+            times.append((time.perf_counter() - began) * 1000)
+    cuts = statistics.quantiles(times, n=100)
+    print(f"put to watcher: p50 {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms")
+
+
+async def attributes_at(folder: Path, count: int) -> None:
+    store, queue = SqliteStore(folder / "many.db"), QueueName("svc")
+    await store.open(lambda event: None)
+    for first in range(0, count, 1000):
+        items = [NewItem(f"{n}", {"requestId": f"{n}"}, b"") for n in range(first, first + 1000)]
+        await asyncio.gather(*(store.put(queue, item) for item in items))
+    began = time.perf_counter()
+    for _ in range(100):
+        await store.stats(queue)
+    print(f"attributes at {count} items: {(time.perf_counter() - began) * 10:.2f} ms")
+    await store.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--redis", type=Path, help="a redis-server to measure as well")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with sqlite3.connect(folder / "plain.db") as db:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("CREATE TABLE plain (id INTEGER PRIMARY KEY, data BLOB)")
+        plain = rate(lambda: sqlite_writer(folder / "plain.db"), options.seconds)
+
+        def compare(kind: str, plain: float, port: int) -> None:
+            ours = rate(lambda: http_writer(port), options.seconds)
+            print(f"{kind}: {ours:.0f} puts/s, plain {plain:.0f}/s, ratio {ours / plain:.2f}")
+            latency(port)
+
+        served(folder, "-", lambda port: compare("SQLite", plain, port))
+        asyncio.run(attributes_at(folder, 100_000))
+        if options.redis:
+            with redis_server(options.redis, folder / "redis") as server:
+                plain = rate(lambda: redis_writer(server.url), options.seconds)
+                served(folder, server.url, lambda port: compare("Redis", plain, port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Processes that die: every acknowledged put ends as exactly one item of the sink."""
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.queue_stores import RedisServer, free_port, redis_server, redis_servers
+from tests.servers import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+KINDS = ["sqlite", *list(redis_servers())[:1]]
+ITEMS = 500
+KILLS = 20
+
+
+class Program:
+    """An inference program that counts how often it was asked for each request."""
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.calls: Counter[str] = Counter()
+        program = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                program.calls[body.decode()] += 1
+                time.sleep(delay_s)
+                with suppress(OSError):
+                    self.send_response(200)
+                    self.send_header("content-length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+
+class Servers:
+    """Queue servers on one store, which tests kill and start again."""
+
+    def __init__(self, folder: Path, queue_url: str, port: int, max_delivery: int) -> None:
+        self.folder, self.queue_url = folder, queue_url
+        self.file = folder / "svc.json"
+        content = {
+            "metadata": {"name": "svc", "type": "Async", "rpc": {"worker_threads": 4}},
+            "queue": {"memory": 4000, "max_delivery": max_delivery},
+            "containers": [{"image": "registry/echo:1", "port": port}],
+        }
+        self.file.write_text(json.dumps(content))
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, port: int) -> None:
+        command = [sys.executable, "-m", "tests.queue_server", str(port)]
+        data_dir = self.folder / (f"data-{port}" if self.queue_url != "-" else "data")
+        data_dir.mkdir(exist_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, str(data_dir), self.queue_url, str(self.file)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n", (self.folder / "log").read_text()[-3000:]
+        self.running[port] = process
+
+    def kill(self, port: int) -> None:
+        process = self.running.pop(port)
+        process.kill()
+        process.wait()
+
+    def close(self) -> None:
+        for port in list(self.running):
+            self.kill(port)
+
+
+def put_all(ports: list[int], count: int, acknowledged: set[str]) -> None:
+    """Put each item until somebody has acknowledged it; its request id makes that harmless."""
+    for number in range(count):
+        name = f"item-{number}"
+        for attempt in range(600):
+            url = f"http://127.0.0.1:{ports[attempt % len(ports)]}/api/predict/svc"
+            with suppress(requests.RequestException):
+                answer = requests.post(url, params={"requestId": name}, data=name, timeout=10)
+                if answer.status_code == 200:
+                    acknowledged.add(name)
+                    break
+            time.sleep(0.05)
+
+
+def results(port: int, count: int, timeout_s: float = 180) -> list[dict[str, Any]]:
+    """What is in the sink once `count` items are there, or the time is over."""
+    end, url = time.monotonic() + timeout_s, f"http://127.0.0.1:{port}/api/predict/svc"
+    while time.monotonic() < end:
+        with suppress(requests.RequestException):
+            length = requests.get(f"{url}/sink?_count_=true", timeout=10).text
+            if int(length) >= count:
+                break
+        time.sleep(0.2)
+    time.sleep(1)  # for what must not come
+    params = {"_length_": "10000", "_raw_": "false"}
+    answer = requests.get(f"{url}/sink", params=params, timeout=30)
+    return answer.json() if answer.status_code == 200 else []
+
+
+@pytest.fixture(params=KINDS)
+def redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer | None]:
+    if request.param == "sqlite":
+        yield None
+    else:
+        with redis_server(redis_servers()[request.param], tmp_path / "redis") as server:
+            yield server
+
+
+def check(found: list[dict[str, Any]], acknowledged: set[str]) -> int:
+    """Each acknowledged put is one item; returns how many of them tell a failure."""
+    ids = Counter(item["tags"]["requestId"] for item in found)
+    assert ids == Counter(acknowledged)
+    failures = [item for item in found if "lastCode" in item["tags"]]
+    assert {item["tags"]["lastCode"] for item in failures} <= {"502"}
+    return len(failures)
+
+
+@pytest.mark.parametrize("max_delivery", [1, 0])
+def test_a_server_killed_at_random_moments_loses_and_doubles_nothing(
+    redis: RedisServer | None, tmp_path: Path, max_delivery: int
+):
+    program, port = Program(0.02), free_port()
+    servers = Servers(tmp_path, redis.url if redis else "-", program.port, max_delivery)
+    acknowledged: set[str] = set()
+    servers.start(port)
+    putting = threading.Thread(target=put_all, args=([port], ITEMS, acknowledged))
+    putting.start()
+    try:
+        for _ in range(KILLS):
+            time.sleep(random.uniform(0.05, 1.0))
+            servers.kill(port)
+            servers.start(port)
+        putting.join()
+        assert len(acknowledged) == ITEMS
+        failures = check(results(port, ITEMS), acknowledged)
+        if max_delivery == 1:
+            assert max(program.calls.values()) == 1
+        else:
+            assert failures == 0
+        print(f"{KILLS} kills: {failures} failures told, calls {sum(program.calls.values())}")
+    finally:
+        servers.close()
+
+
+def test_a_redis_killed_at_random_moments_loses_nothing_it_has_acknowledged(
+    redis: RedisServer | None, tmp_path: Path
+):
+    if redis is None:
+        pytest.skip("there is no Redis to kill")
+    program, port = Program(0.02), free_port()
+    servers = Servers(tmp_path, redis.url, program.port, 1)
+    acknowledged: set[str] = set()
+    servers.start(port)
+    putting = threading.Thread(target=put_all, args=([port], ITEMS, acknowledged))
+    putting.start()
+    try:
+        for _ in range(KILLS // 2):
+            time.sleep(random.uniform(0.2, 1.0))
+            redis.kill()
+            redis.start()
+        putting.join()
+        failures = check(results(port, ITEMS), acknowledged)
+        assert max(program.calls.values()) == 1
+        print(f"{KILLS // 2} kills of Redis: {failures} failures told")
+    finally:
+        servers.close()
+
+
+def test_of_two_servers_on_one_redis_the_other_finishes_when_one_is_killed(
+    redis: RedisServer | None, tmp_path: Path
+):
+    if redis is None:
+        pytest.skip("SQLite is for one server")
+    program, ports = Program(0.05), [free_port(), free_port()]
+    servers = Servers(tmp_path, redis.url, program.port, 0)
+    acknowledged: set[str] = set()
+    try:
+        for port in ports:
+            servers.start(port)
+        put_all(ports, 200, acknowledged)
+        while sum(program.calls.values()) < 100:
+            time.sleep(0.02)
+        servers.kill(ports[0])
+        began = time.monotonic()
+        found = results(ports[1], 200, timeout_s=60)
+        assert check(found, acknowledged) == 0
+        print(f"all 200 results {time.monotonic() - began:.1f} s after the kill")
+    finally:
+        servers.close()
