@@ -172,8 +172,6 @@ class AttachedHypernetworks:
         """
         self.detach()
         self._networks = [(strength, deepcopy(network)) for strength, network in networks]
-        for _, network in self._networks:
-            network.move(self._unet.device)
         for module in self._unet.modules() if networks else ():
             if isinstance(module, Attention):
                 self._hook(module.to_k, 0)
@@ -193,7 +191,8 @@ class AttachedHypernetworks:
         def change(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             context = inputs[0]
             for strength, network in acting:
-                context = context + network(context) * strength
+                # A UNet that is offloaded is on the device only while it runs.
+                context = context + network.to(context.device)(context) * strength
             return context, *inputs[1:]
 
         self._hooks.append(layer.register_forward_pre_hook(change))
