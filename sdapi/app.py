@@ -35,6 +35,7 @@ from sdapi.routes import (
     queue,
     server,
     system,
+    tasks,
 )
 from sdapi.routes import scripts as scripts_route
 from sdapi.services.container import Services
@@ -138,6 +139,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
         catalog.router,
         networks.router,
         options.router,
+        tasks.router,
         progress.router,
         scripts_route.router,
         server.router,

@@ -19,6 +19,7 @@
     ├── NanProduced                 500 nan_produced       the model made NaNs
     ├── TaskCancelled               409 cancelled          the task was cancelled before it began
     ├── NoCheckpoint                503 no_checkpoint      nothing to draw with
+    ├── NoModel                     503 no_model           a model file of another kind is not there
     ├── NoDevice                    503 no_device          nothing to draw on
     └── ShuttingDown                503 shutting_down
 
@@ -110,6 +111,10 @@ class NanProduced(SDAPIError):
 
 class NoCheckpoint(SDAPIError):
     status, code = 503, "no_checkpoint"
+
+
+class NoModel(SDAPIError):
+    status, code = 503, "no_model"
 
 
 class TaskCancelled(SDAPIError):

@@ -253,6 +253,10 @@ PAI_FLAGS = (
 OWN_FLAGS = (
     _acts("--token", _T, None, "token every request must bring in its Authorization header"),
     _acts("--service-token", Kind.TEXTS, [], "NAME=T: an own token for one service (repeatable)"),
+    _acts(
+        "--webhook-secret", _T, None, "key that signs webhooks; without it requests cannot name one"
+    ),
+    _acts("--allow-http-webhooks", _S, False, "webhooks may go over http, not only https"),
     _acts("--shutdown-timeout", Kind.NUMBER, 30.0, "seconds the running job gets to finish"),
     _acts(
         "--mount", Kind.TEXTS, [], "PATH[=oss://bucket/prefix]: a folder for results (repeatable)"
@@ -339,7 +343,9 @@ COMMANDS = frozenset({"f", "exit", "test", "version"})
 #: the word that begins an operator's command instead of a server
 QUEUE_COMMAND = "queue"
 #: never shown, not even to a caller who may read everything else
-SECRETS = frozenset({"api_auth", "gradio_auth", "ngrok", "queue_url", "service_token", "token"})
+SECRETS = frozenset(
+    {"api_auth", "gradio_auth", "ngrok", "queue_url", "service_token", "token", "webhook_secret"}
+)
 
 
 @dataclass(frozen=True, slots=True)

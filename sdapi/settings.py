@@ -105,6 +105,9 @@ class Settings:
     #: how long the answer that nothing came in time is held back
     queue_hold_s: float = 0.25
 
+    webhook_secret: str | None = field(default=None, repr=False)
+    allow_http_webhooks: bool = False
+
     mounts: tuple[Mount, ...] = ()
     allow_save_dirs: tuple[Path, ...] = ()
     allow_oss: tuple[str, ...] = ()
@@ -328,6 +331,8 @@ def _access(flags: ParsedFlags, base_dir: Path) -> dict[str, Any]:
         "api_auth": tuple(_user(entry) for entry in _list(flags["api_auth"])),
         "token": _token(flags["token"]),
         "service_tokens": dict(_service_token(entry) for entry in flags["service_token"]),
+        "webhook_secret": flags["webhook_secret"] or None,
+        "allow_http_webhooks": flags["allow_http_webhooks"],
         "mounts": tuple(_mount(entry, base_dir) for entry in flags["mount"]),
         "allow_save_dirs": _paths(*flags["allow_save_dir"]),
         "allow_oss": tuple(_oss(entry, "--allow-oss") for entry in flags["allow_oss"]),

@@ -5,7 +5,12 @@ from fastapi import APIRouter
 
 from sdapi import images, infotext
 from sdapi.routes import ServicesDep
-from sdapi.schemas.extras import PNGInfoRequest, PNGInfoResponse
+from sdapi.schemas.extras import (
+    InterrogateRequest,
+    InterrogateResponse,
+    PNGInfoRequest,
+    PNGInfoResponse,
+)
 from sdapi.services.catalog.styles import Styles
 
 router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
@@ -19,3 +24,15 @@ async def png_info(body: PNGInfoRequest, services: ServicesDep) -> PNGInfoRespon
     styles = await anyio.to_thread.run_sync(Styles.load, *services.settings.styles_files)
     parameters = infotext.parse(text, options=services.options.current, styles=styles)
     return PNGInfoResponse(info=text, items=items, parameters=parameters)
+
+
+@router.post("/interrogate")
+async def interrogate(body: InterrogateRequest, services: ServicesDep) -> InterrogateResponse:
+    """Describe a picture: a caption and the phrases near to it.
+
+    503 names the model file that is not there.
+    """
+    options = services.options.current
+    image = await services.images.load(body.image, options, field="image")
+    caption = await services.interrogators.describe(image, body.model, options)
+    return InterrogateResponse(caption=caption)

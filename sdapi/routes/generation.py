@@ -23,7 +23,8 @@ async def txt2img(body: Txt2ImgRequest, request: Request, services: ServicesDep)
     """Draw pictures from a prompt.
 
     `alwayson_scripts` also takes the EAS keys `sd_model_checkpoint`, `sd_vae`, `save_dir`,
-    `id_task` and `uid`.
+    `id_task` and `uid`. The header `X-SDAPI-Webhook` names a URL that is told when the task is
+    over.
     """
     return await _generate("txt2img", body, request, services)
 
@@ -44,6 +45,7 @@ async def _generate(
     caller = Caller(
         services.credentials.user_of(request.headers.get("authorization")),
         lambda: _disconnected(request),
+        request.headers.get("x-sdapi-webhook"),
     )
     if not isinstance(save_dir, str):
         return json_response(await services.generation.answer(kind, body, caller))

@@ -50,3 +50,20 @@ class InternalProgressResponse(BaseModel):
     live_preview: str | None = Field(default=None, description="data: URI")
     id_live_preview: int | None = None
     textinfo: str | None = Field(default=None, examples=["In queue: 2/3"])
+
+
+class TaskStatusResponse(BaseModel):
+    """A task at one moment; what `/progress/events` and `/progress/ws` send, too."""
+
+    id_task: str
+    kind: str = Field(examples=["txt2img"])
+    state: str = Field(description="queued, running, done, failed or cancelled")
+    progress: float = Field(description="0 to 1")
+    eta_s: float | None = Field(description="Seconds left; null while nothing can be said")
+    queue_position: int | None = Field(description="Tasks before it; null when it does not wait")
+    job_no: int = Field(description="Passes done")
+    job_count: int = Field(description="Passes of all its batches")
+    sampling_step: int
+    sampling_steps: int
+    uid: str | None
+    error: str | None = Field(description="Why it failed")

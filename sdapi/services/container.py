@@ -20,10 +20,12 @@ from sdapi.services.catalog.safetensors_header import sha256_of_tensors
 from sdapi.services.fetch import Fetcher
 from sdapi.services.generation.init_images import ImageLoader
 from sdapi.services.generation.service import GenerationService
+from sdapi.services.interrogate import Interrogators
 from sdapi.services.jobs.job_metrics import JobMetrics
 from sdapi.services.jobs.previews import Previews
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import TaskRegistry
+from sdapi.services.jobs.webhooks import Webhooks
 from sdapi.services.jobs.worker import EngineMaker, Worker
 from sdapi.services.option_changes import OptionChanges
 from sdapi.services.scripts.loaded import LoadedExtension
@@ -58,6 +60,8 @@ class Services:
     option_changes: OptionChanges = field(init=False)
     #: found at the start, whether they could be loaded or not
     extensions: tuple[LoadedExtension, ...] = ()
+    interrogators: Interrogators = field(init=False)
+    webhooks: Webhooks = field(init=False)
     startup: Startup = field(default_factory=Startup)
     #: another one after each start, for pages that notice
     app_id: int = field(default_factory=lambda: secrets.randbits(63))
@@ -65,6 +69,8 @@ class Services:
 
     def __post_init__(self) -> None:
         self.generation.services = self
+        self.interrogators = Interrogators(self.settings)
+        self.webhooks = Webhooks(self.settings, Fetcher(self.settings), self.scheduler)
         self.metrics.add_gauges(server_gauges(self))
         self.option_changes = OptionChanges(
             self.settings, self.options, self.catalog, self.hashes, self.preload

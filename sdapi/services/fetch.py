@@ -91,6 +91,59 @@ class Fetcher:
         except _Refused as error:
             raise BadUrl(f"{shown}: {error}") from error
 
+    async def post(
+        self, url: str, body: bytes, headers: dict[str, str], *, timeout_s: float
+    ) -> int:
+        """Send JSON to an http(s) URL under the same rules; its status. No redirect is followed.
+
+        Raises `BadUrl` when there is no answer.
+        """
+        shown = without_secrets(url)
+        headers = {
+            "user-agent": f"sdapi/{__version__}",
+            "content-type": "application/json",
+        } | headers
+        try:
+            with anyio.fail_after(timeout_s):
+                target = _parse(url)
+                addresses = await self._checked_addresses(target, self._allow_hosts)
+                return await self._send(target, addresses, own | headers, body)
+        except TimeoutError as error:
+            raise BadUrl(f"{shown}: no answer within {timeout_s:g} s") from error
+        except _Refused as error:
+            raise BadUrl(f"{shown}: {error}") from error
+
+    async def check(self, url: str) -> None:
+        """Raise `BadUrl` for a URL that would not be asked; resolves its host."""
+        try:
+            with anyio.fail_after(CONNECT_TIMEOUT_S):
+                await self._checked_addresses(_parse(url), self._allow_hosts)
+        except TimeoutError as error:
+            raise BadUrl(f"{without_secrets(url)}: the host cannot be resolved") from error
+        except _Refused as error:
+            raise BadUrl(f"{without_secrets(url)}: {error}") from error
+
+    async def _send(
+        self, url: "httpx.URL", addresses: list[Address], headers: dict[str, str], body: bytes
+    ) -> int:
+        import httpx
+
+        verify = await self._tls_context() if url.scheme == "https" else False
+        limits = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+        for last, address in _mark_last(addresses):
+            try:
+                async with httpx.AsyncClient(
+                    verify=verify, trust_env=False, timeout=limits
+                ) as client:
+                    request = _pinned(client, url, address, headers, "POST", body)
+                    response = await client.send(request, stream=True)
+                    await response.aclose()  # its body is nobody's business
+                    return response.status_code
+            except httpx.HTTPError as error:
+                if last:
+                    raise _Refused(f"cannot be reached ({type(error).__name__})") from error
+        raise AssertionError("no address to ask")
+
     async def _follow(
         self, url: str, allow_hosts: Sequence[str], max_bytes: int, user_agent: str
     ) -> bytes:
@@ -256,13 +309,19 @@ def _make_tls_context() -> ssl.SSLContext:
 
 
 def _pinned(
-    client: "httpx.AsyncClient", url: "httpx.URL", address: Address, headers: dict[str, str]
+    client: "httpx.AsyncClient",
+    url: "httpx.URL",
+    address: Address,
+    headers: dict[str, str],
+    method: str = "GET",
+    content: bytes | None = None,
 ) -> "httpx.Request":
     """A request that goes to the address, and speaks to (and verifies) the host."""
     return client.build_request(
-        "GET",
+        method,
         url.copy_with(host=str(address)),
         headers={**headers, "host": url.netloc.decode("ascii")},
+        content=content,
         extensions={"sni_hostname": url.raw_host.decode("ascii").rstrip(".")},
     )
 

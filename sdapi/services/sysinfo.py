@@ -25,7 +25,7 @@ _ENVIRONMENT = (
     "PYTORCH_CUDA_ALLOC_CONF",
     "TORCH_COMMAND",
 )
-_SECRET_WORDS = ("auth", "token", "ngrok")
+_SECRET_WORDS = ("auth", "token", "ngrok", "secret")
 
 
 def system_information(services: "Services") -> dict[str, Any]:

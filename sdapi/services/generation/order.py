@@ -19,6 +19,8 @@ class Caller:
     user: str | None = None
     #: returns when the client has gone away; None for callers that cannot
     wait_disconnected: Callable[[], Any] | None = None
+    #: told when the task is over
+    webhook: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

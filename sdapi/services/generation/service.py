@@ -85,6 +85,8 @@ class GenerationService:
         Raises `SDAPIError`; in URL mode the route turns it into that mode's shape.
         """
         started = time.perf_counter()
+        if caller.webhook is not None:
+            await self.services.webhooks.check(caller.webhook)
         eas, scripts = take_eas_fields(request.alwayson_scripts)
         save_dir = None
         if eas.save_dir is not None:
@@ -104,10 +106,14 @@ class GenerationService:
         task = self.tasks.create(kind, eas.id_task or request.force_task_id, eas.uid)
         order = Order(kind, request, options, eas, scripts, called, styles, caller, task)
         with log_fields(task_id=task.id, uid=task.uid):
-            if called.selected is not None:
-                plain = server_options.overlay(own)
-                return await self._script_answer(order, plain, save_dir, started)
-            return await self._plain_answer(order, save_dir, started)
+            try:
+                if called.selected is not None:
+                    plain = server_options.overlay(own)
+                    return await self._script_answer(order, plain, save_dir, started)
+                return await self._plain_answer(order, save_dir, started)
+            finally:
+                if caller.webhook is not None:
+                    self.services.webhooks.tell(task, caller.webhook)
 
     async def _plain_answer(
         self, order: Order, save_dir: url_mode.SaveDir | None, started: float

@@ -1,0 +1,1 @@
+"""Describing pictures with models from local files."""

@@ -1,0 +1,93 @@
+"""The `webuiapi` client package, unmodified, against a server of this process's own."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+import webuiapi
+from PIL import Image
+
+from sdapi.app import build_app
+from sdapi.settings import Settings
+from tests.fakes import FakeEngine, FakeEngines, colour_of
+from tests.servers import wait_ready
+
+
+@pytest.fixture
+def api(data_dir: Path, engine: FakeEngine) -> Iterator[webuiapi.WebUIApi]:
+    settings = Settings(data_dir=data_dir, api_auth=(("ann", "secret"),))
+    app = build_app(settings, FakeEngines(engine))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_ready(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        api = webuiapi.WebUIApi(host="127.0.0.1", port=port, sampler="Euler a", steps=2)
+        api.set_auth("ann", "secret")
+        yield api
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_it_draws(api: webuiapi.WebUIApi):
+    result = api.txt2img(prompt="a cat", seed=7, width=64, height=64)
+    assert result.image.getpixel((0, 0)) == colour_of(7)
+    assert result.info["sampler_name"] == "Euler a"
+    assert result.parameters["prompt"] == "a cat"
+
+
+def test_it_draws_from_pictures(api: webuiapi.WebUIApi):
+    init = Image.new("RGB", (64, 64), "red")
+    result = api.img2img(images=[init], prompt="a dog", seed=9, width=64, height=64)
+    assert result.image.getpixel((0, 0)) == colour_of(9)
+
+
+def test_it_reads_and_changes_options(api: webuiapi.WebUIApi):
+    options = api.get_options()
+    assert options["samples_format"] == "png"
+    api.set_options({"CLIP_stop_at_last_layers": 2})
+    assert api.get_options()["CLIP_stop_at_last_layers"] == 2
+    api.util_set_model("one")
+    assert api.util_get_current_model().startswith("one.safetensors")
+
+
+def test_it_lists_what_there_is(api: webuiapi.WebUIApi):
+    assert api.util_get_model_names()[0].startswith("one.safetensors")
+    assert api.get_samplers()[0]["name"] == "DPM++ 2M"
+    assert "x/y/z plot" in api.get_scripts()["txt2img"]
+    assert api.get_embeddings() == {"loaded": {}, "skipped": {}}
+    assert api.get_loras() == []
+    assert api.get_hypernetworks() == []
+    assert api.get_prompt_styles() == []
+    assert "ram" in api.get_memory()
+    assert api.get_cmd_flags()["data_dir"].endswith("data")
+    assert api.refresh_checkpoints() is None
+
+
+def test_it_follows_and_interrupts(api: webuiapi.WebUIApi, engine: FakeEngine):
+    engine.delay_s = 30
+    thread = threading.Thread(target=api.txt2img, kwargs={"width": 64, "height": 64})
+    thread.start()
+    assert engine.is_running.wait(10)
+    end = time.monotonic() + 10
+    while api.get_progress()["state"]["job_count"] != 1:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert api.interrupt() == {}
+    thread.join()
+    assert api.get_progress()["progress"] == 0
+
+
+def test_it_reads_the_text_of_a_picture(api: webuiapi.WebUIApi):
+    result = api.txt2img(prompt="a cat", seed=7, width=64, height=64)
+    assert "a cat" in api.png_info(result.image).info
+
+
+def test_it_hears_what_is_missing_to_interrogate(api: webuiapi.WebUIApi):
+    with pytest.raises(RuntimeError, match=r"config\.json is not there"):
+        api.interrogate(Image.new("RGB", (64, 64)))
