@@ -99,10 +99,7 @@ class Fetcher:
         Raises `BadUrl` when there is no answer.
         """
         shown = without_secrets(url)
-        headers = {
-            "user-agent": f"sdapi/{__version__}",
-            "content-type": "application/json",
-        } | headers
+        own = {"user-agent": f"sdapi/{__version__}", "content-type": "application/json"}
         try:
             with anyio.fail_after(timeout_s):
                 target = _parse(url)
