@@ -7,20 +7,68 @@ from typing import Any
 from PIL.Image import Image
 
 from sdapi.engine.init_images import InitImages
+from sdapi.engine.latents.latent_modes import LatentMode
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.selection import NetworkFiles
 from sdapi.engine.sampling.sampler_names import SamplerInfo
 from sdapi.engine.stages import Stages
+from sdapi.engine.upscaling.upscaler import Upscaler
 
 __all__ = [
+    "BEFORE_HIRES",
     "GeneratedImage",
+    "HiresPass",
     "InitImages",
     "Job",
     "ModelFile",
+    "Refiner",
     "Result",
     "SamplingOptions",
     "UniPCOptions",
 ]
+
+#: the suffix under which the first pass of hires fix is saved
+BEFORE_HIRES = "before-highres-fix"
+
+
+@dataclass(frozen=True, slots=True)
+class HiresPass:
+    """The second pass of txt2img (hires fix): what differs from the first. Lists as in the job."""
+
+    upscaler: LatentMode | Upscaler
+    #: picture size (width, height) that the first pass is enlarged to
+    size: tuple[int, int]
+    denoising_strength: float
+    steps: int
+    sampler: SamplerInfo
+    scheduler: str
+    prompts: tuple[str, ...]
+    negative_prompts: tuple[str, ...]
+    checkpoint: ModelFile
+    vae: ModelFile | None = None
+    #: latent cells (x, y) that stick out over the picture asked for, cut off on both sides
+    surplus: tuple[int, int] = (0, 0)
+    #: encode the prompts with the networks of the first pass's prompt
+    uses_first_networks: bool = False
+    #: stands for the first pass, RGB
+    first_picture: Image | None = None
+    #: keep the first pass's pictures beside the final ones
+    keeps_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refiner:
+    """A checkpoint that takes over while a picture is being drawn."""
+
+    checkpoint: ModelFile
+    #: what infotext calls it
+    title: str
+    vae: ModelFile | None = None
+    #: how much must be drawn, 0 to 1; None: nothing
+    switch_at: float | None = None
+    #: of a job with hires fix (option `hires_fix_refiner_pass`)
+    in_first_pass: bool = False
+    in_second_pass: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +155,8 @@ class SamplingOptions:
     sdxl_crop: tuple[int, int] = (0, 0)
     auto_vae_precision: bool = True
     auto_vae_precision_bfloat16: bool = False
+    #: a refiner's share is one of denoiser calls in place of noise levels
+    refiner_counts_calls: bool = False
     upcast_attn: bool = False
     #: how much of the masked part inpainting checkpoints may not see, 1 is all of it
     inpainting_mask_weight: float = 1.0
@@ -149,6 +199,8 @@ class Job:
     hypertile: Hypertile = field(default_factory=Hypertile)
     vae: ModelFile | None = None
     init: InitImages | None = None
+    hires: HiresPass | None = None
+    refiner: Refiner | None = None
     options: SamplingOptions = field(default_factory=SamplingOptions)
     networks: NetworkFiles = field(default_factory=NetworkFiles)
     #: what scripts do while it is drawn, in order

@@ -3,63 +3,56 @@
 import random
 import time
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL.Image import Image
 from torch import Tensor
 
+from sdapi.engine import hires
 from sdapi.engine.adaptations.circular import circular_padding
 from sdapi.engine.adaptations.sampling_run import adapted_unet, adapted_vae
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.checkpoints.precision import wider_vae_type
-from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
+from sdapi.engine.job import BEFORE_HIRES, GeneratedImage, HiresPass, Job, Result
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.image_cond import image_conditioning
 from sdapi.engine.latents.init_latent import InitLatent, encode_init, seeded_generator
-from sdapi.engine.models import LoadedCheckpoint, Models
+from sdapi.engine.latents.latent_modes import LatentMode
+from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.networks.selection import select
-from sdapi.engine.sampling.blend import Blend
-from sdapi.engine.sampling.denoise import UNetPredictor
-from sdapi.engine.sampling.guidance import Economy, Guidance, Guide, Padding, Stopped
-from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
-from sdapi.engine.sampling.noise_schedule import job_alphas
-from sdapi.engine.sampling.sampling_pass import (
-    SamplingPass,
-    Start,
-    denoiser_calls,
-    guidance_scale,
-    planned_calls,
-    run_sampler,
-)
+from sdapi.engine.pass_plan import Batch, Model, PassPlan
+from sdapi.engine.refiner import Relief, handover
+from sdapi.engine.sampling.guidance import Stopped
+from sdapi.engine.sampling.noise import NoiseSource
+from sdapi.engine.sampling.sampling_pass import Start, denoiser_calls, run_sampler
 from sdapi.engine.sampling.soft_inpainting import SoftBlend, composite_masks
-from sdapi.engine.text.composition import extract_tags
-from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
+from sdapi.engine.text.conditioning import BatchCond
 from sdapi.engine.text.notes import ti_hashes
 from sdapi.engine.text.schedule import Timeline
+from sdapi.engine.upscaling.upscale import upscale_with
 from sdapi.errors import ModelUnusable
+from sdapi.images.resize import Upscale
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """What a pass draws with: a checkpoint's parts, the job's VAE among them."""
+class Drawn:
+    """What a pass ended with: its latent, and the model that drew last, whose VAE decodes it."""
 
-    components: Components
-    conditioner: Conditioner
-    #: the checkpoint they are of, as the cache lends it
-    loaded: LoadedCheckpoint
+    plan: PassPlan
+    model: Model
+    latent: Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One batch of a job: its number and its rows among the job's prompts and seeds."""
-
-    number: int
-    rows: slice
-    count: int
+    @property
+    def covers(self) -> Sequence[Image | None]:
+        """What soft inpainting covers of each init picture; without it all is left to the mask."""
+        if isinstance(self.plan.blend, SoftBlend):
+            return composite_masks(self.plan.blend, self.latent)
+        return [None] * len(self.latent)
 
 
 @dataclass(slots=True)
@@ -72,7 +65,7 @@ class JobRun:
     checks_nan: bool = True
     #: infotext keys that come up, in order
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
-    #: what could not be used, each said once
+    #: what could not be used, in order
     warnings: dict[str, None] = field(default_factory=dict[str, None])
     _init: InitLatent | None = None
     _image_cond: Tensor | None = None
@@ -101,11 +94,11 @@ class JobRun:
 
     def _run(self) -> Result:
         started = time.perf_counter()
-        self.monitor.begin_job(self.job.n_iter)
+        self.monitor.begin_job(self.job.n_iter * (1 if self.job.hires is None else 2))
         images: list[GeneratedImage] = []
         is_inpainting = False
         for number in range(self.job.n_iter):
-            with self._model(self.job.checkpoint) as model:
+            with self._model(self.job) as model:
                 is_inpainting = model.components.is_inpainting
                 images += self._draw(model, self._batch(number))
         total = time.perf_counter() - started
@@ -122,19 +115,22 @@ class JobRun:
         )
 
     @contextmanager
-    def _model(self, file: ModelFile) -> Generator[Model]:
-        """A checkpoint with the job's VAE in its place."""
+    def _model(self, job: Job) -> Generator[Model]:
+        """The checkpoint of a job, as one of its passes sees it, with the job's VAE in place."""
         started = time.perf_counter()
-        with self.models.checkpoint(file) as loaded, self._vae(loaded.components) as module:
+        with (
+            self.models.checkpoint(job.checkpoint) as loaded,
+            self._vae(job, loaded.components) as module,
+        ):
             self._load_s += time.perf_counter() - started
             components = replace(loaded.components, vae=module)
-            with circular_padding((components.unet, module), wanted=self.job.tiling):
+            with circular_padding((components.unet, module), wanted=job.tiling):
                 yield Model(components, loaded.conditioner, loaded)
 
-    def _vae(self, components: Components) -> AbstractContextManager[AutoencoderKL]:
-        if self.job.vae is None:
+    def _vae(self, job: Job, components: Components) -> AbstractContextManager[AutoencoderKL]:
+        if job.vae is None:
             return nullcontext(components.vae)
-        return self.models.vae(self.job.vae, components)
+        return self.models.vae(job.vae, components)
 
     def _batch(self, number: int) -> Batch:
         first = number * self.job.batch_size
@@ -146,19 +142,88 @@ class JobRun:
         if self.monitor.interrupted.is_set():
             return []
         self.monitor.skipped.clear()
-        self._activate(model, self.job.prompts[batch.rows.start])
-        sampling = self._first_pass(model, batch)
-        latent = self._sample(sampling)
-        if latent is None:
-            return []
-        covers = _covers(sampling.blend, latent)
-        images: Sequence[Image] = self._decode(model, latent)
-        for stages in self.job.stages:
-            images = stages.after_decode(images)
+        with ExitStack() as lent:
+            drawn, variants = self._passes(model, batch, lent)
+            if drawn is None:
+                return []
+            images: Sequence[Image] = self._decode(drawn)
+            for stages in self.job.stages:
+                images = stages.after_decode(images)
         self.monitor.end_pass()
+        covers = drawn.covers
         return [
-            GeneratedImage(batch.rows.start + i, image, covers[i]) for i, image in enumerate(images)
+            GeneratedImage(
+                batch.numbers[i],
+                image,
+                covers[i],
+                {name: kept[i] for name, kept in variants.items()},
+            )
+            for i, image in enumerate(images)
         ]
+
+    def _passes(
+        self, model: Model, batch: Batch, lent: ExitStack
+    ) -> tuple[Drawn | None, dict[str, list[Image]]]:
+        """What the last pass drew, and pictures to keep of the one before; models join `lent`."""
+        asked = self.job.hires
+        first = None
+        self._activate(model, self.job.prompts[batch.rows.start])
+        if asked is None or asked.first_picture is None:
+            plan = self._first_pass(model, batch)
+            first = self._sample(plan, model, self._encode_texts(plan, model), lent)
+            if asked is None or first is None or self.monitor.interrupted.is_set():
+                return first, {}
+        return self._second_pass(asked, model, first, batch, lent)
+
+    def _second_pass(
+        self,
+        asked: HiresPass,
+        model: Model,
+        first: Drawn | None,
+        batch: Batch,
+        lent: ExitStack,
+    ) -> tuple[Drawn, dict[str, list[Image]]]:
+        """Enlarge what the first pass drew and draw over it; None stands for a given picture."""
+        pictures = [asked.first_picture] * batch.count if asked.first_picture else []
+        if first is not None and (asked.keeps_first or not isinstance(asked.upscaler, LatentMode)):
+            pictures = self._decode(first)
+        variants = {BEFORE_HIRES: pictures} if asked.keeps_first else {}
+        job = hires.second_pass(self.job, asked)
+        if (job.checkpoint, job.vae) != (self.job.checkpoint, self.job.vae):
+            model = lent.enter_context(self._model(job))
+        noise = hires.encoder_noise(job.seeds[batch.numbers[-1]])
+        enlarger = hires.Enlarger(
+            asked, job, model.components, noise, partial(self._pictures, job, model)
+        )
+        if first is not None and isinstance(asked.upscaler, LatentMode):
+            enlarged = enlarger.of_latent(first.latent)
+        else:
+            enlarged = enlarger.of_pictures(pictures, self._upscale(asked))
+        self.monitor.end_pass()
+        self._tile_choice = random.Random(job.seeds[0])
+        plan = self._hires_plan(asked, job, batch, enlarged)
+        cond = self._encode_texts(plan, model) if asked.uses_first_networks else None
+        self._activate(model, asked.prompts[batch.rows.start])
+        drawn = self._sample(plan, model, cond or self._encode_texts(plan, model), lent)
+        hires.merge_keys(self.extra, plan.extra)
+        return drawn or Drawn(plan, model, enlarged.latent), variants
+
+    def _upscale(self, asked: HiresPass) -> Upscale | None:
+        if isinstance(asked.upscaler, LatentMode):
+            return None
+        return upscale_with(self.models, asked.upscaler, self.monitor.interrupted)
+
+    def _hires_plan(
+        self, asked: HiresPass, job: Job, batch: Batch, enlarged: hires.Enlarged
+    ) -> PassPlan:
+        start = Start(
+            enlarged.latent,
+            asked.denoising_strength,
+            extra_noise=job.options.img2img_extra_noise,
+            fix_steps=True,
+        )
+        timeline = hires.timeline(self.job, job)
+        return PassPlan(job, batch, start, enlarged.image_cond, timeline, is_second=True)
 
     def _activate(self, model: Model, prompt: str) -> None:
         """Give a model the networks that a prompt's tags name; those it had before leave it.
@@ -180,85 +245,74 @@ class JobRun:
             raise ModelUnusable("; ".join(told))
         self.warnings |= told
 
-    def _sample(self, sampling: SamplingPass) -> Tensor | None:
-        """The latent of a pass; of one that was stopped what it predicted last, if anything."""
-        try:
-            with adapted_unet(sampling.components, sampling.job, self._tile_choice):
-                latent = run_sampler(sampling, self.extra)
-        except Stopped as stop:
-            latent = stop.latent
-        if latent is None or sampling.blend is None:
-            return latent
-        return sampling.blend.after(latent)
-
-    def _first_pass(self, model: Model, batch: Batch) -> SamplingPass:
-        if not self._is_encoded:
-            self._encode(model)
-        sampling = self._pass(self.job, model, batch, self._start(), self._image_cond)
-        return replace(sampling, blend=self._init.blend) if self._init else sampling
-
-    def _pass(
-        self,
-        job: Job,
-        model: Model,
-        batch: Batch,
-        start: Start | None,
-        image_cond: Tensor | None,
-    ) -> SamplingPass:
-        """A sampler run over `job` as this pass sees it: its size, texts, sampler and steps."""
-        cond = self._cond(job, model, batch)
-        alphas = job_alphas(model.components.alphas_cumprod, job.options, self.extra)
-        return SamplingPass(
-            job=job,
-            components=replace(model.components, alphas_cumprod=alphas),
-            predict=UNetPredictor(
-                model.components, image_cond, [s.before_denoise for s in self.job.stages]
-            ),
-            guide=Guide(cond, _guidance(job, start), self.monitor, self.extra),
-            noise=self._noise(job, model, batch),
-            monitor=self.monitor,
-            start=start,
-            checks_nan=self.checks_nan,
-        )
-
-    def _cond(self, job: Job, model: Model, batch: Batch) -> BatchCond:
-        options = job.options
-        text_options = TextOptions(
-            clip_skip=options.clip_skip,
-            emphasis=options.emphasis,
-            comma_backtrack=options.comma_backtrack,
-            sdxl_clip_l_skip=options.sdxl_clip_l_skip,
-            size=(job.height, job.width),
-            crop=options.sdxl_crop,
-            attention=options.prompt_attention,
-        )
-        timeline = Timeline(
-            denoiser_calls(job, job.steps), use_old_scheduling=options.use_old_scheduling
-        )
-        prompts = [extract_tags(prompt)[0] for prompt in job.prompts[batch.rows]]
-        negatives = job.negative_prompts[batch.rows]
-        cond = model.conditioner.batch(prompts, negatives, timeline, text_options)
-        if options.pad_cond_uncond and options.prompt_attention == "webui":
-            cond = replace(cond, empty=model.conditioner.empty(text_options))
+    def _encode_texts(self, plan: PassPlan, model: Model) -> BatchCond:
+        """The prompts of a pass, with what there is to tell of them."""
+        cond = plan.cond(model)
         for note in cond.notes:
             self._warn(note.refused)
+        if plan.is_second:
+            return cond
         if hashes := ti_hashes(cond.notes, tells_bundled=self.job.networks.tells_bundled):
-            self.extra.setdefault("TI hashes", hashes)  # a second pass does not tell its own
+            self.extra.setdefault("TI hashes", hashes)
         if _shows_emphasis(self.job):
-            self.extra["Emphasis"] = options.emphasis
+            self.extra["Emphasis"] = self.job.options.emphasis
         return cond
 
-    def _noise(self, job: Job, model: Model, batch: Batch) -> ImageNoise:
-        options, resize = job.options, job.seed_resize_from
-        seeds = Seeds(
-            job.seeds[batch.rows],
-            job.subseeds[batch.rows],
-            job.subseed_strength,
-            None if resize is None else (resize[1] // 8, resize[0] // 8),
-            options.eta_noise_seed_delta,
+    def _sample(
+        self, plan: PassPlan, model: Model, cond: BatchCond, lent: ExitStack
+    ) -> Drawn | None:
+        """What a pass drew; of one that was stopped what it predicted last, if anything."""
+
+        def refiner() -> Model:
+            assert self.job.refiner is not None
+            job = replace(
+                plan.job, checkpoint=self.job.refiner.checkpoint, vae=self.job.refiner.vae
+            )
+            lent_model = lent.enter_context(self._model(job))
+            self._activate(lent_model, job.prompts[plan.batch.rows.start])
+            lent.enter_context(adapted_unet(lent_model.components, job, self._tile_choice))
+            return lent_model
+
+        relief = Relief(plan, model, refiner)
+        sampling = plan.sampling_pass(
+            model,
+            cond,
+            self.monitor,
+            self.models.device,
+            handover(self.job, plan, relief),
+            checks_nan=self.checks_nan,
         )
-        shape = (model.components.latent_channels, *job.latent_size)
-        return ImageNoise(NoiseSource(options.randn_source, self.models.device), shape, seeds)
+        for stages in self.job.stages:
+            sampling = stages.begin_pass(sampling)
+        try:
+            with adapted_unet(model.components, plan.job, self._tile_choice):
+                latent = run_sampler(sampling, plan.extra)
+        except Stopped as stop:
+            latent = stop.latent
+        if latent is None:
+            return None
+        if sampling.blend is not None:
+            latent = sampling.blend.after(latent)
+        for stages in self.job.stages:
+            latent = stages.end_pass(sampling, latent)
+        return Drawn(plan, relief.model or model, latent)
+
+    def _first_pass(self, model: Model, batch: Batch) -> PassPlan:
+        if not self._is_encoded:
+            self._encode(model)
+        timeline = Timeline(
+            denoiser_calls(self.job, self.job.steps),
+            use_old_scheduling=self.job.options.use_old_scheduling,
+        )
+        return PassPlan(
+            self.job,
+            batch,
+            self._start(),
+            self._image_cond,
+            timeline,
+            self._init.blend if self._init else None,
+            extra=self.extra,
+        )
 
     def _encode(self, model: Model) -> None:
         """Encode the job's pictures, once for all batches."""
@@ -281,16 +335,19 @@ class JobRun:
             self.job.options.img2img_fix_steps,
         )
 
-    def _decode(self, model: Model, latent: Tensor) -> list[Image]:
-        started = time.perf_counter()
-        with adapted_vae(model.components.vae, self.job, self._tile_choice):
+    def _decode(self, drawn: Drawn) -> list[Image]:
+        return self._pictures(drawn.plan.job, drawn.model, drawn.latent)
+
+    def _pictures(self, job: Job, model: Model, latent: Tensor) -> list[Image]:
+        started, components = time.perf_counter(), model.components
+        with adapted_vae(components.vae, job, self._tile_choice):
             images = vae.decode(
-                model.components.vae,
+                components.vae,
                 latent,
-                model.components.scale_factor,
+                components.scale_factor,
                 widen_to=wider_vae_type(
-                    prefers_bfloat16=self.job.options.auto_vae_precision_bfloat16,
-                    allowed=self.job.options.auto_vae_precision,
+                    prefers_bfloat16=job.options.auto_vae_precision_bfloat16,
+                    allowed=job.options.auto_vae_precision,
                 ),
                 checks_nan=self.checks_nan,
             )
@@ -298,32 +355,9 @@ class JobRun:
         return images
 
 
-def _covers(blend: Blend | None, latent: Tensor) -> Sequence[Image | None]:
-    """What soft inpainting covers of each init picture; without it all is left to the mask."""
-    if isinstance(blend, SoftBlend):
-        return composite_masks(blend, latent)
-    return [None] * len(latent)
-
-
 def _shows_emphasis(job: Job) -> bool:
     if job.options.emphasis == "Original":
         return False
     return any(
         bracket in text for text in (*job.prompts, *job.negative_prompts) for bracket in "(["
-    )
-
-
-def _guidance(job: Job, start: Start | None) -> Guidance:
-    options = job.options
-    padding: Padding = "empty" if options.pad_cond_uncond else "none"
-    return Guidance(
-        guidance_scale(job),
-        options.batch_cond_uncond,
-        "repeat" if options.pad_cond_uncond_v0 else padding,
-        Economy(
-            job.s_min_uncond,
-            options.s_min_uncond_all,
-            options.skip_early_cond,
-            planned_calls(job, start),
-        ),
     )

@@ -14,14 +14,15 @@ from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint, loa
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.compilation import compile_unet
-from sdapi.engine.job import ModelFile
 from sdapi.engine.model_cache import ModelCache, Movable
+from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.active import ActiveNetworks
 from sdapi.engine.networks.hypernetwork import LoadedHypernetwork, read_hypernetwork
 from sdapi.engine.networks.network_file import LoadedNetwork, read_network
 from sdapi.engine.networks.selection import HypernetUse, LoraUse, NetworkFiles, NetworkSet
 from sdapi.engine.offload import Offload, OffloadLevel, level_for, parts_of
 from sdapi.engine.text.conditioning import Conditioner
+from sdapi.engine.upscaling.image_model import ImageModel, load_image_model
 from sdapi.errors import ModelUnusable
 
 
@@ -172,6 +173,15 @@ class Models:
         key = ("hypernet", file, dtype)
         with self.cache.use(key, lambda: read_hypernetwork(file.path, dtype)) as found:
             assert isinstance(found, LoadedHypernetwork)
+            yield found
+
+    @contextmanager
+    def image_model(self, file: ModelFile, *, prefers_half: bool) -> Generator[ImageModel]:
+        """An upscaler or face restorer on the device; raises `ModelUnusable`."""
+        half = prefers_half and self.precision.unet == torch.float16
+        key = ("image model", file, half)
+        with self.cache.use(key, lambda: load_image_model(file, prefers_half=half)) as found:
+            assert isinstance(found, ImageModel)
             yield found
 
     def _load_checkpoint(self, file: ModelFile) -> LoadedCheckpoint:

@@ -71,7 +71,9 @@ class SamplingFields(_Request):
     disable_extra_networks: Bool | None = Field(
         False, description="Take <lora:…> and the like out of the prompt without applying them"
     )
-    firstpass_image: Str | None = Field(None, description="Declared by the webui, not supported")
+    firstpass_image: Str | None = Field(
+        None, description="Picture of width x height that stands for the first pass of hires fix"
+    )
     comments: Object | None = Field(None, description="No effect")
 
 

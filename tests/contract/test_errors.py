@@ -71,7 +71,23 @@ def test_unknown_path_and_method_have_the_frameworks_shape(client: TestClient):
         ("txt2img", {"override_settings": {"no": 1}}, 422, "unknown_name", "'no' is not an option"),
         ("img2img", {}, 404, "not_found", "Init image not found"),
         ("img2img", {"init_images": ["!"]}, 422, "invalid_image", "Invalid encoded image"),
-        ("txt2img", {"enable_hr": True}, 501, "not_implemented", "enable_hr"),
+        ("txt2img", {"enable_hr": True}, 422, "bad_request", "denoising_strength: null"),
+        (
+            *("txt2img", {"enable_hr": True, "hr_upscaler": "Lanzos"}),
+            *(422, "unknown_name", "could not find upscaler named Lanzos; there are 'Lanczos'"),
+        ),
+        (
+            *("txt2img", {"enable_hr": True, "hr_sampler_name": "Eule"}),
+            *(400, "sampler_not_found", "bad sampler name: Eule; there are 'Euler'"),
+        ),
+        (
+            *("txt2img", {"enable_hr": True, "hr_checkpoint_name": "other"}),
+            *(422, "unknown_name", "Could not find checkpoint with name other; there are 'one"),
+        ),
+        (
+            *("txt2img", {"refiner_checkpoint": "other", "refiner_switch_at": 0.5}),
+            *(422, "unknown_name", "Could not find checkpoint with name other; there are 'one"),
+        ),
         ("txt2img", {"steps": 0}, 422, "bad_request", "steps"),
         ("png-info", {"image": ""}, 422, "invalid_image", "Invalid encoded image"),
     ],

@@ -108,7 +108,7 @@ def test_every_failure_has_the_same_shape(client: TestClient, engine: FakeEngine
     assert_url_failure(failing({"sampler_name": "no"}), 400, id_task="7")
     assert_url_failure(failing({}, sd_model_checkpoint="no"), 422, id_task="7")
     assert_url_failure(failing({}, typo="no"), 422, id_task="7")
-    assert_url_failure(failing({"enable_hr": True}), 501, id_task="7")
+    assert_url_failure(failing({"enable_hr": True}), 422, id_task="7")
     engine.failure = lambda job: ZeroDivisionError("secret")
     sentence = assert_url_failure(failing({}), 500, id_task="7")
     assert sentence == "ZeroDivisionError"

@@ -3,71 +3,20 @@
 Contract: webui-generation 5.3 and 5.6.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.sampling.blend import Blend
 from sdapi.engine.sampling.guidance import Guide, Row
+from sdapi.engine.sampling.handover import Handover
 from sdapi.engine.sampling.samplers import Prediction
 from sdapi.engine.sampling.schedules import ModelSigmas
-from sdapi.engine.stages import UNetCall
-from sdapi.engine.text.conditioning import Cond
+from sdapi.engine.sampling.unet_predictor import UNetPredictor
 from sdapi.errors import NanProduced
 
 _LCM_TIME_SCALE, _LCM_SIGMA_DATA = 10.0, 0.5
-
-
-class UNetPredictor:
-    """Calls the UNet in its own number type; latents stay float32."""
-
-    def __init__(
-        self,
-        components: Components,
-        image_cond: Tensor | None,
-        before: Sequence[Callable[[UNetCall], None]] = (),
-    ) -> None:
-        self._unet = components.unet
-        #: what scripts do before each call
-        self._before = before
-        #: further input channels of inpainting and pix2pix models [B, K, h, w]
-        self._image_cond = image_cond
-
-    def __call__(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
-        """The UNet's output for latents `x` [N, C, h, w] at time steps `t` [N], float32."""
-        dtype = self._unet.dtype
-        call = UNetCall(x, t, rows)
-        for stage in self._before:
-            stage(call)
-        x = call.x
-        if self._image_cond is not None:
-            images = [row.image for row in rows]
-            x = torch.cat([x, self._image_cond[images].to(x.dtype)], dim=1)
-        cross = torch.stack([row.cond.cross for row in rows])
-        output = self._unet(
-            x.to(dtype),
-            t,
-            encoder_hidden_states=cross.to(x.device, dtype),
-            added_cond_kwargs=_sdxl_inputs([row.cond for row in rows], x.device, dtype),
-            return_dict=False,
-            **call.arguments,
-        )
-        return output[0].float()
-
-
-def _sdxl_inputs(
-    conds: list[Cond], device: torch.device, dtype: torch.dtype
-) -> dict[str, Tensor] | None:
-    pooled = [cond.pooled for cond in conds if cond.pooled is not None]
-    sizes = [cond.sizes for cond in conds if cond.sizes is not None]
-    if not pooled:
-        return None
-    return {
-        "text_embeds": torch.stack(pooled).to(device, dtype),
-        "time_ids": torch.stack(sizes).to(device, dtype),
-    }
 
 
 class SigmaDenoiser:
@@ -81,16 +30,19 @@ class SigmaDenoiser:
         *,
         v_prediction: bool,
         blend: Blend | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self._predict = predict
         self._guide = guide
         self._sigmas = sigmas
         self._v_prediction = v_prediction
         self._blend = blend
+        self._handover = handover
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Denoised latents of `x` [B, C, h, w] at one `sigma`, a scalar on the CPU."""
         sigma = sigma.float().cpu()
+        self._exchange(int((self._sigmas.sigmas - sigma).abs().argmin()))
         t = self._sigmas.t(sigma.reshape(1)).to(x.device)
         c_in = float(1 / (sigma**2 + 1) ** 0.5)
         c_skip, c_out = self._scalings(sigma, float(t))
@@ -104,6 +56,16 @@ class SigmaDenoiser:
             denoised = self._blend.during(denoised, float(sigma))
         self._guide.remember(denoised)
         return denoised
+
+    def _exchange(self, time_step: int) -> None:
+        """Let a refiner take over when it is due."""
+        if self._handover is None:
+            return
+        successor = self._handover.successor(self._guide.calls, time_step)
+        if successor is not None:
+            self._predict, self._v_prediction = successor.predict, successor.v_prediction
+            self._sigmas = self._sigmas.of(successor.alphas_cumprod)
+            self._guide.cond = successor.cond
 
     def _scalings(self, sigma: Tensor, t: float) -> tuple[float, float]:
         """The shares of the latent and of the UNet's output in the prediction."""
@@ -135,17 +97,20 @@ class NoiseDenoiser:
         *,
         v_prediction: bool,
         blend: Blend | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self._predict = predict
         self._guide = guide
         self._alphas = alphas_cumprod
         self._v_prediction = v_prediction
         self._blend = blend
+        self._handover = handover
 
     def __call__(self, x: Tensor, timestep: float) -> Prediction:
         """The noise in `x` [B, C, h, w] at a time step; inpainting blends before the call."""
         if self._blend is not None:
             x = self._blend.during(x, timestep)
+        self._exchange(int(timestep))
         alpha = float(self._alphas[int(timestep)])
         signal, noise = alpha**0.5, (1 - alpha) ** 0.5
 
@@ -158,6 +123,16 @@ class NoiseDenoiser:
         self._guide.remember((x - noise * predicted) / signal)
         uncond = predicted if self._guide.uncond is None else self._guide.uncond
         return Prediction(predicted, uncond)
+
+    def _exchange(self, time_step: int) -> None:
+        """Let a refiner take over when it is due."""
+        if self._handover is None:
+            return
+        successor = self._handover.successor(self._guide.calls, time_step)
+        if successor is not None:
+            self._predict, self._v_prediction = successor.predict, successor.v_prediction
+            self._alphas = successor.alphas_cumprod.cpu()
+            self._guide.cond = successor.cond
 
 
 def check_latent(latent: Tensor) -> None:

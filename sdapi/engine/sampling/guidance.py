@@ -78,7 +78,8 @@ class Guide:
     def __init__(
         self, cond: BatchCond, guidance: Guidance, monitor: Monitor, extra: dict[str, Any]
     ) -> None:
-        self._cond = cond
+        #: a refiner brings its own
+        self.cond = cond
         self._guidance = guidance
         self._monitor = monitor
         #: infotext keys that come up
@@ -136,13 +137,13 @@ class Guide:
     def _cond_rows(self) -> list[Row]:
         rows = [
             Row(image, part.schedule.at(self.calls), part.weight)
-            for image, parts in enumerate(self._cond.positive)
+            for image, parts in enumerate(self.cond.positive)
             for part in parts
         ]
         return _lengthened(rows)
 
     def _uncond_rows(self) -> list[Row]:
-        return _lengthened([Row(i, s.at(self.calls)) for i, s in enumerate(self._cond.negative)])
+        return _lengthened([Row(i, s.at(self.calls)) for i, s in enumerate(self.cond.negative)])
 
     def _pad(self, conds: list[Row], unconds: list[Row]) -> tuple[list[Row], list[Row]]:
         wanted, length = self._guidance.padding, conds[0].length
@@ -150,12 +151,12 @@ class Guide:
         if self._padded == "repeat":
             unconds = [replace(row, cond=_stretched(row.cond, length)) for row in unconds]
         elif self._padded == "empty":
-            assert self._cond.empty is not None
+            assert self.cond.empty is not None
             missing = (length - unconds[0].length) // _CHUNK
             if missing > 0:
-                unconds = [_filled(row, self._cond.empty, missing) for row in unconds]
+                unconds = [_filled(row, self.cond.empty, missing) for row in unconds]
             else:
-                conds = [_filled(row, self._cond.empty, -missing) for row in conds]
+                conds = [_filled(row, self.cond.empty, -missing) for row in conds]
         return conds, unconds
 
     def _evaluate(self, x: Tensor, rows: list[Row], inner: Inner) -> list[Tensor]:

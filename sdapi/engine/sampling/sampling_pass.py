@@ -18,10 +18,10 @@ from sdapi.engine.sampling.denoise import (
     LCMDenoiser,
     NoiseDenoiser,
     SigmaDenoiser,
-    UNetPredictor,
     check_latent,
 )
 from sdapi.engine.sampling.guidance import Guide
+from sdapi.engine.sampling.handover import Handover
 from sdapi.engine.sampling.noise import ImageNoise
 from sdapi.engine.sampling.run_settings import RunSources, sigma_settings, timestep_settings
 from sdapi.engine.sampling.sampler_names import AUTOMATIC, effective_scheduler
@@ -36,10 +36,13 @@ from sdapi.engine.sampling.samplers import (
     sample_unipc,
 )
 from sdapi.engine.sampling.schedules import SCHEDULES, LCMSigmas, ModelSigmas, ScheduleRequest
+from sdapi.engine.sampling.unet_predictor import UNetPredictor
 from sdapi.errors import BadRequest
 
 #: Strength 1 still leaves a trace of the init picture.
 _MAX_STRENGTH = 0.999
+#: steps that a schedule may have, of which a low strength runs the last few
+_MAX_SCHEDULE = 1_000_000
 _OLD_KARRAS_RANGE = (0.1, 10.0)
 _LIKE_THE_MODEL = 0.0
 
@@ -67,6 +70,7 @@ class SamplingPass:
     monitor: Monitor
     start: Start | None = None
     blend: Blend | None = None
+    handover: Handover | None = None
     checks_nan: bool = True
 
 
@@ -131,6 +135,7 @@ def _run_sigma_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         model,
         v_prediction=run.components.v_prediction,
         blend=run.blend,
+        handover=run.handover,
     )
     run.monitor.begin_sampling(len(used) - 1)
     if name in RANGE_SAMPLERS:
@@ -158,8 +163,7 @@ def _run_timestep_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
     if run.start is None:
         timesteps, x, start = ddim_timesteps(job.steps), noise, 1.0
     else:
-        steps, t_enc = img2img_steps(job.steps, run.start)
-        timesteps = ddim_timesteps(steps)
+        timesteps, t_enc = _img2img_timesteps(job.steps, run.start)
         alpha = float(alphas[timesteps[t_enc]])
         x = run.start.latent * alpha**0.5 + noise * (1 - alpha) ** 0.5
         x = _with_extra_noise(x, noise, run.start, alpha**0.5, extra)
@@ -172,6 +176,7 @@ def _run_timestep_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         alphas,
         v_prediction=run.components.v_prediction,
         blend=run.blend,
+        handover=run.handover,
     )
     if job.sampler.name == UNIPC:
         run.monitor.begin_sampling(len(timesteps))
@@ -179,6 +184,18 @@ def _run_timestep_sampler(run: SamplingPass, extra: dict[str, Any]) -> Tensor:
         return sample_unipc(denoise, x, start, len(timesteps), alphas, settings, unipc)
     run.monitor.begin_sampling(max(len(timesteps) - 1, 1))
     return TIMESTEP_SAMPLERS[job.sampler.name](denoise, x, timesteps, alphas, settings)
+
+
+def _img2img_timesteps(steps: int, start: Start) -> tuple[list[int], int]:
+    """The full list of time steps, and the index its tail starts from."""
+    total, t_enc = img2img_steps(steps, start)
+    timesteps = ddim_timesteps(total) if total > 0 else []
+    if t_enc >= len(timesteps):
+        raise BadRequest(
+            f"denoising_strength: {start.denoising_strength} with {steps} steps does not fit the "
+            "time steps of this sampler"
+        )
+    return timesteps, t_enc
 
 
 def schedule_sigmas(
@@ -221,8 +238,13 @@ def img2img_steps(steps: int, start: Start) -> tuple[int, int]:
     """The length of the full schedule, and the index its tail starts from (contract: 10.6)."""
     strength = min(start.denoising_strength, _MAX_STRENGTH)
     if start.fix_steps:
-        total = int(steps / strength) if strength > 0 else 0
-        return total, steps - 1
+        total = steps / strength if strength > 0 else 0
+        if total > _MAX_SCHEDULE:
+            raise BadRequest(
+                f"denoising_strength: {strength} makes a schedule of {total:.0f} steps; "
+                f"at most {_MAX_SCHEDULE}"
+            )
+        return int(total), steps - 1
     return steps, int(strength * steps)
 
 

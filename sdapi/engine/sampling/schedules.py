@@ -30,6 +30,10 @@ class ModelSigmas:
         self.log_sigmas = self.sigmas.log()
         self.quantize = quantize
 
+    def of(self, alphas_cumprod: Tensor) -> "ModelSigmas":
+        """The same for another model."""
+        return ModelSigmas(alphas_cumprod, quantize=self.quantize)
+
     @property
     def time_range(self) -> tuple[float, float]:
         """The time steps of the largest and the smallest sigma."""
@@ -70,6 +74,9 @@ class LCMSigmas(ModelSigmas):
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
         super().__init__(alphas_cumprod[self._STRIDE - 1 :: self._STRIDE])
+
+    def of(self, alphas_cumprod: Tensor) -> "LCMSigmas":
+        return LCMSigmas(alphas_cumprod)
 
     @property
     def time_range(self) -> tuple[float, float]:

@@ -1,14 +1,15 @@
 """What becomes of a job's pictures: files under the output folders, and the encoded answer."""
 
 import datetime
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from PIL import Image
 
 from sdapi import images as codecs
-from sdapi.engine.job import Result
+from sdapi.engine.job import BEFORE_HIRES, Result
 from sdapi.options import Options
 from sdapi.security import resolve_save_dir
 from sdapi.services.generation import url_mode
@@ -27,6 +28,8 @@ class Pictures:
     images: tuple[Image.Image, ...]
     #: index of each image among the job's prompts and seeds
     indices: tuple[int, ...]
+    #: pictures of the first pass of hires fix, to be saved, by the same indices
+    before_hires: Mapping[int, Image.Image] = field(default_factory=dict[int, Image.Image])
 
 
 def with_grid(result: Result, options: Options, batch_size: int, *, wanted: bool) -> Pictures:
@@ -36,7 +39,12 @@ def with_grid(result: Result, options: Options, batch_size: int, *, wanted: bool
     if wanted and images:
         rows = codecs.grid_rows(len(images), options, batch_size)
         grid = codecs.make_grid(images, rows, background=options.text("grid_background_color"))
-    return Pictures(grid, images, tuple(each.index for each in result.images))
+    before = {
+        each.index: each.variants[BEFORE_HIRES]
+        for each in result.images
+        if BEFORE_HIRES in each.variants
+    }
+    return Pictures(grid, images, tuple(each.index for each in result.images), before)
 
 
 def wants_grid(count: int, options: Options, *, saves: bool) -> bool:
@@ -66,10 +74,10 @@ class OutputFolders:
         options, written = info.options, list[Path]()
         if options.flag("samples_save"):
             folder = self._folder(options, f"outdir_{kind}_samples")
-            for index, image in zip(pictures.indices, pictures.images, strict=True):
+            for index, image, suffix in _in_order_of_writing(pictures, info.job.batch_size):
                 context = name_context(info, index)
                 directory = output_directory(folder, context, options, is_grid=False)
-                name = FileName(decoration(context, options))
+                name = FileName(decoration(context, options), suffix=suffix)
                 written.append(self._write(image, directory, name, "samples_format", info, index))
         if pictures.grid is not None and options.flag("grid_save"):
             context = name_context(info, 0)
@@ -103,6 +111,22 @@ class OutputFolders:
     ) -> Path:
         fmt = info.options.text(format_option)
         return self.files.save(image, directory, name, fmt, info.infotext(index), info.options)
+
+
+def _in_order_of_writing(
+    pictures: Pictures, batch_size: int
+) -> Iterator[tuple[int, Image.Image, str]]:
+    """The pictures of a job with their indices and file suffixes; of each batch its first pass's
+    come before all others.
+    """
+    numbered = zip(pictures.indices, pictures.images, strict=True)
+    for _, batch in groupby(numbered, key=lambda pair: pair[0] // batch_size):
+        members = list(batch)
+        for index, _ in members:
+            if index in pictures.before_hires:
+                yield index, pictures.before_hires[index], f"-{BEFORE_HIRES}"
+        for index, image in members:
+            yield index, image, ""
 
 
 def name_context(info: GenerationInfo, index: int) -> NameContext:

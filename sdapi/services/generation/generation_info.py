@@ -12,6 +12,7 @@ from sdapi import __version__, infotext
 from sdapi.engine.job import Job
 from sdapi.options import Options
 from sdapi.services.catalog.catalog import Checkpoint, VAEFile
+from sdapi.services.generation.hires_request import hires_texts
 
 VERSION = f"sdapi {__version__}"
 
@@ -45,7 +46,8 @@ class GenerationInfo:
         )
 
     def _fields(self, index: int) -> list[tuple[str, object]]:
-        job, options, extra = self.job, self.options, self.extra
+        job, options = self.job, self.options
+        extra: dict[str, object] = {**self.extra, **hires_texts(job, index)}
         varies = job.subseed_strength != 0
         resize = job.seed_resize_from
         clip_skip = job.options.clip_skip
@@ -68,7 +70,7 @@ class GenerationInfo:
             ("Variation seed", job.subseeds[index] if varies else None),
             ("Variation seed strength", job.subseed_strength if varies else None),
             ("Seed resize from", f"{resize[0]}x{resize[1]}" if resize else None),
-            ("Denoising strength", job.init.denoising_strength if job.init else None),
+            ("Denoising strength", self._denoising_strength),
             (
                 "Conditional mask weight",
                 job.options.inpainting_mask_weight if self.is_inpainting_model else None,
@@ -87,6 +89,11 @@ class GenerationInfo:
         fields.append(("Version", VERSION if options.flag("add_version_to_infotext") else None))
         fields.append(("User", self.user if options.flag("add_user_name_to_info") else None))
         return fields
+
+    @property
+    def _denoising_strength(self) -> float | None:
+        second = self.job.init or self.job.hires
+        return second.denoising_strength if second else None
 
     @property
     def model_hash(self) -> str | None:
@@ -132,7 +139,7 @@ class GenerationInfo:
             "sd_vae_hash": self.vae_hash,
             "seed_resize_from_w": self.seed_resize_from_w,
             "seed_resize_from_h": self.seed_resize_from_h,
-            "denoising_strength": job.init.denoising_strength if job.init else None,
+            "denoising_strength": self._denoising_strength,
             "extra_generation_params": self.extra,
             "index_of_first_image": index_of_first_image,
             "infotexts": list(infotexts),

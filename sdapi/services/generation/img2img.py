@@ -88,7 +88,7 @@ def prepare_init(
     geometry = _Geometry(size, int(request.resize_mode or 0), plan.mask, _upscaler(options))
     geometry.check(inputs, count)
     background = options.text("img2img_background_color")
-    flat = [geometry.surrounding(_flatten(image, background)) for image in inputs.images]
+    flat = [geometry.surrounding(flatten(image, background)) for image in inputs.images]
     images = tuple(geometry.drawn(picture) for picture in flat)
     surroundings = mask = None
     if plan.mask is not None:
@@ -217,7 +217,7 @@ def _noise_multiplier(request: Img2ImgRequest, options: Options) -> float:
     return options.number("initial_noise_multiplier") if multiplier is None else multiplier
 
 
-def _flatten(image: Image.Image, background: str) -> Image.Image:
+def flatten(image: Image.Image, background: str) -> Image.Image:
     """RGB; transparency shows the background colour."""
     if image.mode == "RGB":
         return image

@@ -6,9 +6,10 @@ from PIL import Image
 from sdapi.errors import BadImage, BadRequest, BadUrl, Missing
 from sdapi.images import decode_bytes, decode_image
 from sdapi.options import Options
-from sdapi.schemas.generation import Img2ImgRequest
+from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.fetch import Fetcher
-from sdapi.services.generation.img2img import InitInputs
+from sdapi.services.generation.hires_request import first_size
+from sdapi.services.generation.img2img import InitInputs, flatten
 
 _FETCH_TIMEOUT_S = 30.0
 _FETCH_MAX_BYTES = 64 << 20
@@ -75,6 +76,20 @@ class ImageLoader:
                     f"init_images: more than {_MAX_PIXELS // 1_000_000} megapixels in all"
                 )
         return InitInputs(tuple(images), mask)
+
+    async def first_picture(self, request: Txt2ImgRequest, options: Options) -> Image.Image:
+        """`firstpass_image`: what stands for the first pass of hires fix, RGB, of its size.
+
+        Raises `BadImage`, `BadUrl` or `BadRequest`.
+        """
+        image = await self.load(str(request.firstpass_image), options, field="firstpass_image")
+        size = first_size(request, options)
+        if image.size != size:
+            raise BadRequest(
+                f"firstpass_image: {image.width}x{image.height}, while the first pass is "
+                f"{size[0]}x{size[1]}"
+            )
+        return flatten(image, options.text("img2img_background_color"))
 
 
 def check_init_count(count: int, request: Img2ImgRequest) -> None:

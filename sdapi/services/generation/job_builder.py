@@ -2,11 +2,11 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import ImageColor
+from PIL import Image, ImageColor
 
 from sdapi.engine.job import Job, ModelFile
 from sdapi.engine.sampling.sampler_names import resolve
@@ -18,9 +18,14 @@ from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import AUTOMATIC, NONE, Catalog, Checkpoint, VAEFile
 from sdapi.services.catalog.networks import Lora, NetworkCatalog
 from sdapi.services.catalog.styles import Styles
+from sdapi.services.catalog.upscalers import Upscalers
+from sdapi.services.generation import hires_request
 from sdapi.services.generation.eas import EASFields
+from sdapi.services.generation.hires_request import HiresRequest
 from sdapi.services.generation.img2img import InitInputs, PreparedInit, prepare_init
+from sdapi.services.generation.named_model import NamedModel, find_further_checkpoint
 from sdapi.services.generation.network_files import resolve_networks, with_default_networks
+from sdapi.services.generation.refiner_request import names_refiner, refiner
 from sdapi.services.generation.sampling_options import (
     GenerationRequest,
     churn,
@@ -79,6 +84,7 @@ class Draft:
     loras: Mapping[str, Lora] = field(default_factory=dict[str, Lora])
     #: img2img's beginning and end
     prepared: PreparedInit | None = None
+    refiner: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class JobBuilder:
     catalog: Catalog
     styles: Styles
     networks: NetworkCatalog
+    upscalers: Upscalers
 
     def build(
         self,
@@ -96,15 +103,18 @@ class JobBuilder:
         options: Options,
         eas: EASFields,
         inputs: InitInputs | None = None,
+        first_picture: Image.Image | None = None,
     ) -> Draft:
         """Make a job of a request; `inputs` are img2img's pictures.
+
+        `first_picture` stands for the first pass of hires fix.
 
         Raises `BadRequest` and its kin for what cannot work, `NotBuilt` for what is still to come.
         """
         refuse_what_is_to_come(request, options)
         _check_numbers(request)
         _check_pictures(options)
-        size = _size(request)
+        size = _size(request, options)
         batch_size, n_iter = _counts(request, len(inputs.images) if inputs else 0)
         sampler, scheduler = resolve(
             request.sampler_name or request.sampler_index, request.scheduler
@@ -112,8 +122,10 @@ class JobBuilder:
         checkpoint = self._checkpoint(request, options, eas)
         vae = self._vae(checkpoint, request, options, eas)
         prompt, negative = self._texts(request, options)
+        second_texts = self._second_texts(request, options)
+        prompts = (prompt, *second_texts[:1])
         networks = resolve_networks(
-            (prompt,), self.networks, options, are_disabled=bool(request.disable_extra_networks)
+            prompts, self.networks, options, are_disabled=bool(request.disable_extra_networks)
         )
         count = batch_size * n_iter
         seeds, subseeds = _seeds(request, count)
@@ -147,6 +159,15 @@ class JobBuilder:
             options=sampling_options(options),
             networks=networks.files,
         )
+        keys: dict[str, Any] = hypertile_keys(job.hypertile) | (prepared.keys if prepared else {})
+        model = None
+        if (name := names_refiner(request)) is not None:
+            model = self._named_model(name, request, options, eas)
+            job = replace(job, refiner=refiner(request, options, model))
+        if isinstance(request, Txt2ImgRequest) and request.enable_hr:
+            second = self._hires(request, options, eas, job)
+            hires = second.build(self.upscalers, second_texts, first_picture)
+            job, keys = replace(job, hires=hires), keys | second.keys(hires)
         return Draft(
             job,
             checkpoint,
@@ -154,9 +175,10 @@ class JobBuilder:
             tuple(request.styles or ()),
             tuple(self.styles[name].prompt for name in request.styles or ()),
             networks.warnings,
-            hypertile_keys(job.hypertile) | (prepared.keys if prepared else {}),
+            keys,
             networks.loras,
             prepared,
+            model.checkpoint if model else None,
         )
 
     def _checkpoint(
@@ -185,7 +207,42 @@ class JobBuilder:
         wins = eas.sd_vae is not None or options.flag("sd_vae_overrides_per_model_preferences")
         return self.catalog.vae_for(checkpoint, name, overrides=wins)
 
+    def _named_model(
+        self, name: str, request: GenerationRequest, options: Options, eas: EASFields
+    ) -> NamedModel:
+        """A checkpoint beside the job's own, with its VAE."""
+        checkpoint = find_further_checkpoint(self.catalog, name)
+        vae = self._vae(checkpoint, request, options, eas)
+        return NamedModel(
+            checkpoint,
+            _file(checkpoint.path, checkpoint.sidecar),
+            _file(vae.path) if vae else None,
+        )
+
+    def _hires(
+        self, request: Txt2ImgRequest, options: Options, eas: EASFields, job: Job
+    ) -> HiresRequest:
+        name = hires_request.names_checkpoint(request)
+        model = None if name is None else self._named_model(name, request, options, eas)
+        size = hires_request.second_size(request, options, (job.width, job.height))
+        _check_size(size.size, "the second pass")
+        _check_size(size.picture, "the second pass")
+        if request.hr_second_pass_steps:
+            _check_steps(request.hr_second_pass_steps, "hr_second_pass_steps")
+        return HiresRequest(request, options, job, model, size)
+
+    def _second_texts(self, request: GenerationRequest, options: Options) -> tuple[str, ...]:
+        """Prompt and negative of the second pass of hires fix; empty without one."""
+        if not isinstance(request, Txt2ImgRequest) or not request.enable_hr:
+            return ()
+        second = {
+            "prompt": request.hr_prompt or request.prompt,
+            "negative_prompt": request.hr_negative_prompt or request.negative_prompt,
+        }
+        return self._texts(request.model_copy(update=second), options)
+
     def _texts(self, request: GenerationRequest, options: Options) -> tuple[str, str]:
+        """Prompt and negative with styles and without comments."""
         prompt = _required(request.prompt, "prompt")
         negative = _required(request.negative_prompt, "negative_prompt")
         prompt, negative = self.styles.apply(prompt, negative, request.styles or [])
@@ -206,10 +263,7 @@ def refuse_what_is_to_come(request: GenerationRequest, options: Options) -> None
     """Raise `NotBuilt` for a field or option that would act, were its feature here."""
     wanted: dict[str, object] = {
         "restore_faces": request.restore_faces,
-        "refiner_checkpoint": (request.refiner_checkpoint or "None").lower() != "none",
     }
-    if isinstance(request, Txt2ImgRequest):
-        wanted["enable_hr"] = request.enable_hr
     for name, value in wanted.items():
         if value:
             raise NotBuilt(f"{name}: this field is not available yet")
@@ -260,16 +314,24 @@ def _required(value: Any, name: str) -> Any:
     return value
 
 
-def _size(request: GenerationRequest) -> tuple[int, int]:
-    width, height = _required(request.width, "width"), _required(request.height, "height")
+def _size(request: GenerationRequest, options: Options) -> tuple[int, int]:
+    size = _required(request.width, "width"), _required(request.height, "height")
+    if isinstance(request, Txt2ImgRequest):
+        size = hires_request.first_size(request, options)
+    _check_size(size, "the picture")
+    return size
+
+
+def _check_size(size: tuple[int, int], what: str) -> None:
+    width, height = size
     for name, side in (("width", width), ("height", height)):
         if side < 8:
-            raise BadRequest(f"{name}: {side} is too small; a picture has at least 8 pixels a side")
+            raise BadRequest(f"{name}: {side} is too small; {what} has at least 8 pixels a side")
     if width * height > _MAX_PIXELS:
         raise BadRequest(
-            f"width, height: {width}x{height} is more than {_MAX_PIXELS // 1_000_000} megapixels"
+            f"width, height: {width}x{height} is more than {_MAX_PIXELS // 1_000_000} megapixels, "
+            f"the most for {what}"
         )
-    return width, height
 
 
 def _counts(request: GenerationRequest, init_images: int) -> tuple[int, int]:
@@ -288,11 +350,15 @@ def _counts(request: GenerationRequest, init_images: int) -> tuple[int, int]:
 
 def _steps(request: GenerationRequest) -> int:
     steps = _required(request.steps, "steps")
-    if steps < 1:
-        raise BadRequest(f"steps: {steps} is too few; it must be at least 1")
-    if steps > _MAX_STEPS:
-        raise BadRequest(f"steps: {steps} is too many; at most {_MAX_STEPS}")
+    _check_steps(steps, "steps")
     return steps
+
+
+def _check_steps(steps: int, name: str) -> None:
+    if steps < 1:
+        raise BadRequest(f"{name}: {steps} is too few; it must be at least 1")
+    if steps > _MAX_STEPS:
+        raise BadRequest(f"{name}: {steps} is too many; at most {_MAX_STEPS}")
 
 
 def _seeds(request: GenerationRequest, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -63,6 +63,7 @@ def sampling_options(options: Options) -> SamplingOptions:
         sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
         auto_vae_precision=options.flag("auto_vae_precision"),
         auto_vae_precision_bfloat16=options.flag("auto_vae_precision_bfloat16"),
+        refiner_counts_calls=options.flag("refiner_switch_by_sample_steps"),
         upcast_attn=options.flag("upcast_attn"),
         inpainting_mask_weight=_share(options, "inpainting_mask_weight"),
         unipc=UniPCOptions(

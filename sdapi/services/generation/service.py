@@ -21,11 +21,12 @@ from sdapi.errors import BadRequest, TaskCancelled
 from sdapi.logs import log_fields
 from sdapi.metrics import Metrics
 from sdapi.options import Options
-from sdapi.schemas.generation import Img2ImgRequest
-from sdapi.services.catalog.catalog import Catalog
+from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
+from sdapi.services.catalog.catalog import Catalog, Checkpoint
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.styles import Styles
+from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation import delivery, url_mode
 from sdapi.services.generation.eas import EASFields, take_eas_fields
 from sdapi.services.generation.finish import finish_result
@@ -161,10 +162,14 @@ class GenerationService:
         if isinstance(request, Img2ImgRequest):
             inputs = await self.images.inputs(request, eas.image_link, options)
             inputs = replace(inputs, soft=soft_inpainting(order.scripts))
-        builder = JobBuilder(self.catalog, order.styles, self.networks)
+        first_picture = None
+        if isinstance(request, Txt2ImgRequest) and request.enable_hr and request.firstpass_image:
+            first_picture = await self.images.first_picture(request, options)
+        upscalers = Upscalers(self.settings)
+        builder = JobBuilder(self.catalog, order.styles, self.networks, upscalers)
 
         def build() -> Draft:
-            made = builder.build(order.task.id, request, options, eas, inputs)
+            made = builder.build(order.task.id, request, options, eas, inputs, first_picture)
             return self._with_scripts(order, made)
 
         draft = await anyio.to_thread.run_sync(build)
@@ -310,18 +315,16 @@ class GenerationService:
     async def info(self, order: Order, draft: Draft, result: Result) -> GenerationInfo:
         """What the answer to an order tells, with the hashes that are known soon enough."""
         request, options, task = order.request, order.options, order.task
-        checkpoint, vae_hash = draft.checkpoint, None
-        if not self.settings.no_hashing:
-            if checkpoint.sha256 is None and checkpoint.path.is_file():
-                await self.hashes.wait(checkpoint.path, _HASH_WAIT_S)
-                checkpoint = self.catalog.with_hash(checkpoint)
-            if draft.vae is not None:
-                sha256 = await self.hashes.wait(draft.vae.path, _HASH_WAIT_S)
-                vae_hash = sha256[:10] if sha256 else None
+        checkpoint, vae_hash = await self._hashed(draft.checkpoint), None
+        if draft.vae is not None and not self.settings.no_hashing:
+            sha256 = await self.hashes.wait(draft.vae.path, _HASH_WAIT_S)
+            vae_hash = sha256[:10] if sha256 else None
         hash_wait_s = 0.0 if self.settings.no_hashing else _HASH_WAIT_S
         extra = await told_hashes(
             draft.keys | result.extra, draft.loras, self.networks, options, hash_wait_s
         )
+        if draft.refiner is not None and "Refiner" in extra:
+            extra["Refiner"] = (await self._hashed(draft.refiner)).short_title
         begun = datetime.fromtimestamp(task.started or task.created)
         return GenerationInfo(
             job=draft.job,
@@ -343,6 +346,13 @@ class GenerationService:
             else request.seed_resize_from_h,
             user=order.caller.user,
         )
+
+    async def _hashed(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with its hash, if that is known in time."""
+        if self.settings.no_hashing or checkpoint.sha256 or not checkpoint.path.is_file():
+            return checkpoint
+        await self.hashes.wait(checkpoint.path, _HASH_WAIT_S)
+        return self.catalog.with_hash(checkpoint)
 
     async def _webui_answer(
         self, order: Order, result: Result, info: GenerationInfo, draft: Draft

@@ -12,6 +12,7 @@ from sdapi.services.catalog.catalog import Catalog
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.styles import Styles
+from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation.eas import EASFields
 from sdapi.services.generation.img2img import InitInputs
 from sdapi.services.generation.job_builder import Draft, JobBuilder
@@ -30,9 +31,10 @@ def builder(tmp_path: Path) -> JobBuilder:
     (tmp_path / "models" / "Lora" / "there.safetensors").write_bytes(b"x")
     styles = tmp_path / "styles.csv"
     styles.write_text('name,prompt,negative_prompt\nart,"{prompt}, art",ugly\n')
-    catalog = Catalog(Settings(data_dir=tmp_path), HashCache(tmp_path))
-    networks = NetworkCatalog(Settings(data_dir=tmp_path), HashCache(tmp_path, "network_hashes"))
-    return JobBuilder(catalog, Styles.load(styles), networks)
+    settings = Settings(data_dir=tmp_path)
+    catalog = Catalog(settings, HashCache(tmp_path))
+    networks = NetworkCatalog(settings, HashCache(tmp_path, "network_hashes"))
+    return JobBuilder(catalog, Styles.load(styles), networks, Upscalers(settings))
 
 
 def txt2img(
@@ -153,8 +155,6 @@ def test_unknown_choice_of_an_option_is_refused_with_the_known_ones(builder: Job
     ("name", "value"),
     [
         ("restore_faces", True),
-        ("refiner_checkpoint", "one"),
-        ("enable_hr", True),
     ],
 )
 def test_field_that_is_still_to_come_is_named(builder: JobBuilder, name: str, value: Any):
@@ -164,7 +164,7 @@ def test_field_that_is_still_to_come_is_named(builder: JobBuilder, name: str, va
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("restore_faces", False), ("refiner_checkpoint", "None")],
+    [("restore_faces", False)],
 )
 def test_field_that_would_change_nothing_is_taken(builder: JobBuilder, name: str, value: Any):
     assert txt2img(builder, **{name: value}).job.steps == 50

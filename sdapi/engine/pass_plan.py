@@ -1,0 +1,150 @@
+"""A sampler run to come, and everything it works with once its models are there."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdapi.engine.checkpoints.checkpoint import Components
+from sdapi.engine.job import Job
+from sdapi.engine.models import LoadedCheckpoint
+from sdapi.engine.monitor import Monitor
+from sdapi.engine.sampling.blend import Blend
+from sdapi.engine.sampling.guidance import Economy, Guidance, Guide, Padding
+from sdapi.engine.sampling.handover import Handover
+from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
+from sdapi.engine.sampling.noise_schedule import job_alphas
+from sdapi.engine.sampling.sampling_pass import (
+    SamplingPass,
+    Start,
+    guidance_scale,
+    planned_calls,
+)
+from sdapi.engine.sampling.unet_predictor import UNetPredictor
+from sdapi.engine.text.composition import extract_tags
+from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
+from sdapi.engine.text.schedule import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a pass draws with: a checkpoint's parts, the job's VAE among them."""
+
+    components: Components
+    conditioner: Conditioner
+    #: the checkpoint they are of, as the cache lends it
+    loaded: LoadedCheckpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch of a job: its number and its rows among the job's prompts and seeds."""
+
+    number: int
+    rows: slice
+    count: int
+
+    @property
+    def numbers(self) -> range:
+        """The places of its pictures among the job's."""
+        return range(self.rows.start, self.rows.start + self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class PassPlan:
+    """A sampler run to come: the job as it sees it, the batch, and where it starts."""
+
+    job: Job
+    batch: Batch
+    start: Start | None
+    #: further input channels of the UNet [B, K, h, w]
+    image_cond: Tensor | None
+    timeline: Timeline
+    blend: Blend | None = None
+    #: the second of hires fix
+    is_second: bool = False
+    #: infotext keys that come up, in order
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def sampling_pass(
+        self,
+        model: Model,
+        cond: BatchCond,
+        monitor: Monitor,
+        device: torch.device,
+        handover: Handover | None,
+        *,
+        checks_nan: bool,
+    ) -> SamplingPass:
+        """The run with a model; `handover` may exchange it on the way."""
+        guidance = _guidance(self.job, self.start)
+        return SamplingPass(
+            job=self.job,
+            components=replace(model.components, alphas_cumprod=self.alphas(model)),
+            predict=self.predictor(model),
+            guide=Guide(cond, guidance, monitor, self.extra),
+            noise=self._noise(model, device),
+            monitor=monitor,
+            start=self.start,
+            blend=self.blend,
+            handover=handover,
+            checks_nan=checks_nan,
+        )
+
+    def predictor(self, model: Model) -> UNetPredictor:
+        """The model's UNet, and what scripts do before each of its calls."""
+        before = [stages.before_denoise for stages in self.job.stages]
+        return UNetPredictor(model.components, self.image_cond, before)
+
+    def alphas(self, model: Model) -> Tensor:
+        """The model's cumulative alphas as the job's options want them."""
+        return job_alphas(model.components.alphas_cumprod, self.job.options, self.extra)
+
+    def cond(self, model: Model) -> BatchCond:
+        """The batch's prompts, encoded by a model."""
+        job, options = self.job, self.job.options
+        text_options = TextOptions(
+            clip_skip=options.clip_skip,
+            emphasis=options.emphasis,
+            comma_backtrack=options.comma_backtrack,
+            sdxl_clip_l_skip=options.sdxl_clip_l_skip,
+            size=(job.height, job.width),
+            crop=options.sdxl_crop,
+            attention=options.prompt_attention,
+        )
+        prompts = [extract_tags(prompt)[0] for prompt in job.prompts[self.batch.rows]]
+        negatives = job.negative_prompts[self.batch.rows]
+        cond = model.conditioner.batch(prompts, negatives, self.timeline, text_options)
+        if options.pad_cond_uncond and options.prompt_attention == "webui":
+            cond = replace(cond, empty=model.conditioner.empty(text_options))
+        return cond
+
+    def _noise(self, model: Model, device: torch.device) -> ImageNoise:
+        job, options, resize = self.job, self.job.options, self.job.seed_resize_from
+        seeds = Seeds(
+            job.seeds[self.batch.rows],
+            job.subseeds[self.batch.rows],
+            job.subseed_strength,
+            None if resize is None else (resize[1] // 8, resize[0] // 8),
+            options.eta_noise_seed_delta,
+        )
+        height, width = job.latent_size if self.start is None else self.start.latent.shape[-2:]
+        shape = (model.components.latent_channels, height, width)
+        return ImageNoise(NoiseSource(options.randn_source, device), shape, seeds)
+
+
+def _guidance(job: Job, start: Start | None) -> Guidance:
+    options = job.options
+    padding: Padding = "empty" if options.pad_cond_uncond else "none"
+    return Guidance(
+        guidance_scale(job),
+        options.batch_cond_uncond,
+        "repeat" if options.pad_cond_uncond_v0 else padding,
+        Economy(
+            job.s_min_uncond,
+            options.s_min_uncond_all,
+            options.skip_early_cond,
+            planned_calls(job, start),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Enlarging pictures: plain filters, and models of the ESRGAN family and its kin."""

@@ -1,0 +1,26 @@
+"""A further checkpoint that a request names: for the second pass, or as refiner."""
+
+from dataclasses import dataclass
+
+from sdapi.engine.model_file import ModelFile
+from sdapi.errors import UnknownName, near_names
+from sdapi.services.catalog.catalog import Catalog, Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A checkpoint with the VAE it is drawn with, None for its own."""
+
+    checkpoint: Checkpoint
+    file: ModelFile
+    vae: ModelFile | None
+
+
+def find_further_checkpoint(catalog: Catalog, name: str) -> Checkpoint:
+    """The checkpoint of a title or a part of one; raises `UnknownName` in the webui's words."""
+    try:
+        return catalog.closest_checkpoint(name)
+    except UnknownName:
+        near = near_names(name, [checkpoint.title for checkpoint in catalog.checkpoints])
+        text = f"Could not find checkpoint with name {name}; there are {near}"
+        raise UnknownName(text) from None

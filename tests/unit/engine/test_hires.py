@@ -1,0 +1,157 @@
+"""Hires fix on a tiny checkpoint."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdapi.engine.checkpoints.precision import Precision
+from sdapi.engine.engine import Engine
+from sdapi.engine.hires import cut, merge_keys, timeline
+from sdapi.engine.job import BEFORE_HIRES, HiresPass, Job, ModelFile
+from sdapi.engine.latents.latent_modes import LATENT_MODES
+from sdapi.engine.model_cache import ModelCache
+from sdapi.engine.models import Models
+from sdapi.engine.monitor import Monitor
+from sdapi.engine.sampling.sampler_names import find_sampler
+from sdapi.engine.upscaling.upscaler import Filter
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    precision = Precision(torch.float32, torch.float32)
+    return Engine(Models(CPU, precision, ModelCache(CPU, 1 << 30, 1 << 30)))
+
+
+def model_file(golden: Path, name: str) -> ModelFile:
+    models = golden / "models"
+    return ModelFile.of(models / f"{name}.safetensors", models / f"{name}.yaml")
+
+
+@pytest.fixture(scope="module")
+def job(golden: Path) -> Job:
+    checkpoint = model_file(golden, "tinyA")
+    hires = HiresPass(
+        upscaler=LATENT_MODES[0],
+        size=(96, 96),
+        denoising_strength=0.6,
+        steps=2,
+        sampler=find_sampler("Euler"),
+        scheduler="Automatic",
+        prompts=("a cat",),
+        negative_prompts=("",),
+        checkpoint=checkpoint,
+    )
+    return Job(
+        id="a",
+        prompts=("a cat",),
+        negative_prompts=("",),
+        seeds=(7,),
+        subseeds=(0,),
+        checkpoint=checkpoint,
+        sampler=find_sampler("Euler"),
+        scheduler="Automatic",
+        steps=2,
+        cfg_scale=5.0,
+        width=64,
+        height=64,
+        hires=hires,
+    )
+
+
+def changed(job: Job, **changes: Any) -> Job:
+    assert job.hires is not None
+    return replace(job, hires=replace(job.hires, **changes))
+
+
+def drawn(engine: Engine, job: Job) -> np.ndarray:
+    (image,) = engine.run(job, Monitor()).images
+    return np.asarray(image.image).astype(int)
+
+
+class StopBetweenPasses(Monitor):
+    """Interrupts once the first pass has reported its steps."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name == "sampling_step" and value == 2 and self.job_no == 0:
+            self.interrupted.set()
+
+
+@pytest.mark.parametrize("upscaler", [*LATENT_MODES, *Filter], ids=str)
+def test_every_way_to_enlarge_draws_at_the_second_size(engine: Engine, job: Job, upscaler: Any):
+    assert drawn(engine, changed(job, upscaler=upscaler)).shape == (96, 96, 3)
+
+
+def test_surplus_cells_are_cut_off(engine: Engine, job: Job):
+    wide = changed(job, size=(128, 128), surplus=(0, 3))
+    assert drawn(engine, wide).shape == (104, 128, 3)
+
+
+def test_cut_takes_the_smaller_half_from_the_start():
+    cells = torch.arange(5.0).reshape(1, 1, 1, 5)
+    assert cut(cells, (3, 0)).flatten().tolist() == [1, 2]
+
+
+def test_job_interrupted_in_its_first_pass_returns_the_small_picture(engine: Engine, job: Job):
+    monitor = StopBetweenPasses()
+    result = engine.run(job, monitor)
+    assert result.interrupted
+    assert result.images[0].image.size == (64, 64)
+
+
+def test_passes_are_counted_twice(engine: Engine, job: Job):
+    monitor = Monitor()
+    engine.run(job, monitor)
+    assert (monitor.job_count, monitor.job_no) == (2, 2)
+
+
+def test_first_pass_is_kept_when_asked_for(engine: Engine, job: Job):
+    (kept,) = engine.run(changed(job, keeps_first=True), Monitor()).images
+    (alone,) = engine.run(replace(job, hires=None), Monitor()).images
+    assert kept.variants[BEFORE_HIRES].tobytes() == alone.image.tobytes()
+    assert engine.run(job, Monitor()).images[0].variants == {}
+
+
+def test_given_picture_stands_for_the_first_pass(engine: Engine, job: Job):
+    (first,) = engine.run(replace(job, hires=None), Monitor()).images
+    given = changed(job, upscaler=Filter.LANCZOS, first_picture=first.image)
+    usual = drawn(engine, changed(job, upscaler=Filter.LANCZOS))
+    assert np.array_equal(drawn(engine, given), usual)
+    other = changed(given, first_picture=Image.new("RGB", (64, 64), "red"))
+    assert np.abs(drawn(engine, other) - usual).max() > 5
+
+
+def test_second_pass_has_a_checkpoint_prompt_and_sampler_of_its_own(
+    engine: Engine, job: Job, golden: Path
+):
+    usual = drawn(engine, job)
+    for changes in (
+        {"checkpoint": model_file(golden, "tinyB")},
+        {"prompts": ("a dog",)},
+        {"sampler": find_sampler("DPM++ 2M")},
+        {"steps": 5},
+    ):
+        assert np.abs(drawn(engine, changed(job, **changes)) - usual).max() > 2
+    assert np.array_equal(drawn(engine, job), usual)
+
+
+def test_second_pass_goes_on_where_the_firsts_prompt_schedule_ended(job: Job):
+    second = replace(job, steps=5)
+    assert timeline(job, second).boundary("1.5") == 2
+    assert timeline(job, second).boundary("4") == 2
+
+
+def test_schedule_of_the_second_pass_is_told_where_it_differs():
+    extra: dict[str, Any] = {"Schedule type": "Karras", "Hires schedule type": None}
+    merge_keys(extra, {"Schedule type": "Karras", "Extra noise": 0.1})
+    assert extra["Hires schedule type"] is None
+    merge_keys(extra, {"Schedule type": "Beta"})
+    assert extra["Hires schedule type"] == "Beta"
+    assert list(extra) == ["Schedule type", "Hires schedule type", "Extra noise"]
