@@ -17,8 +17,8 @@ from sdapi.errors import SDAPIError
 from sdapi.flags import FlagError, parse
 from sdapi.portrait.accounts import Accounts
 from sdapi.portrait.folders import ModelFolders
+from sdapi.portrait.portrait import make_store
 from sdapi.portrait.records import BASES, Account, Base, owner_of
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.store import PortraitStore
 from sdapi.settings import Settings, SettingsError
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str], base_dir: Path) -> int:
 
 
 async def _run(wanted: argparse.Namespace, settings: Settings) -> int:
-    store = SqlitePortraitStore(settings.state_file)
+    store = make_store(settings)
     await store.open()
     try:
         return await _ACTIONS[wanted.action](store, wanted, settings)

@@ -62,7 +62,7 @@ class Portrait:
     @classmethod
     def build(cls, settings: Settings, handlers: Handlers | None = None) -> "Portrait":
         """With the store that the settings name."""
-        return cls(settings, SqlitePortraitStore(settings.state_file), handlers)
+        return cls(settings, make_store(settings), handlers)
 
     async def start(self) -> None:
         """Open the store and begin with what runs by itself; raises StorageFailed."""
@@ -110,6 +110,15 @@ class Portrait:
             except OSError:
                 log.exception("old portrait uploads could not be deleted")
             await asyncio.sleep(_SWEEP_S)
+
+
+def make_store(settings: Settings) -> PortraitStore:
+    """Where the queue's items are: Redis where `--queue-url` says so, else SQLite."""
+    if settings.queue_url is None:
+        return SqlitePortraitStore(settings.state_file)
+    from sdapi.portrait.redis_store import RedisPortraitStore
+
+    return RedisPortraitStore(settings.queue_url)
 
 
 def _process_count(settings: Settings) -> int:

@@ -13,12 +13,12 @@ import anyio.to_thread
 
 from sdapi.errors import StorageFailed
 from sdapi.portrait.records import BASES, Account, Base, Job, JobState, Model, NewJob, Outcome
+from sdapi.portrait.store import REQUESTING
 
 T = TypeVar("T")
 
 #: how long another process may hold the database
 _BUSY_S: Final = 10.0
-_REQUESTING: Final = "model requesting"
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS portrait_accounts (
@@ -110,7 +110,7 @@ class SqlitePortraitStore:
             "INSERT INTO portrait_jobs (owner, model_id, request, app_id, message, created_s) "
             "VALUES (?, ?, ?, ?, ?, ?)"
         )
-        row = (job.owner, job.model_id, request, job.app_id, _REQUESTING, now)
+        row = (job.owner, job.model_id, request, job.app_id, REQUESTING, now)
 
         def insert(db: sqlite3.Connection) -> Job:
             number = db.execute(sql, row).lastrowid

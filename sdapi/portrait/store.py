@@ -5,16 +5,26 @@ holds it by a lease; a quota cannot be overdrawn by calls that come at the same 
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from sdapi.errors import SDAPIError
 from sdapi.portrait.records import Account, Job, Model, NewJob, Outcome
+
+#: the message of a job that has not ended
+REQUESTING: Final = "model requesting"
+
+
+class StateUnavailable(SDAPIError):
+    """The store cannot be reached now; the request may be repeated."""
+
+    status, code = 503, "portrait_state_unavailable"
 
 
 class PortraitStore(Protocol):
     """State of the portrait surfaces."""
 
     async def open(self) -> None:
-        """Make ready for use; raises StorageFailed."""
+        """Make ready for use; raises StorageFailed, StateUnavailable."""
         ...
 
     async def close(self) -> None: ...

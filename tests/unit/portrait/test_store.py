@@ -1,16 +1,19 @@
 """Every store of portraits keeps these promises."""
 
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import anyio
 import pytest
+from redis.asyncio import Redis
 
 from sdapi.errors import StorageFailed
 from sdapi.portrait.records import Account, JobState, NewJob, Outcome
+from sdapi.portrait.redis_store import RedisPortraitStore
 from sdapi.portrait.sqlite_store import SqlitePortraitStore
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.store import PortraitStore, StateUnavailable
+from tests.queue_stores import free_port, redis_server, redis_servers
 
 pytestmark = pytest.mark.anyio
 
@@ -21,14 +24,31 @@ DONE = Outcome("success", "{}", {"base": "sd15"})
 FAILED = Outcome("Image process error", "{}")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "sdapi.db"
+KINDS = ["sqlite", *list(redis_servers())[:1]]
+Make = Callable[[], PortraitStore]
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    program = next(iter(redis_servers().values()))
+    with redis_server(program, tmp_path_factory.mktemp("redis"), fsync="no") as server:
+        yield server.url
+
+
+@pytest.fixture(params=KINDS)
+async def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """Makes stores of one state, as several servers would."""
+    if request.param == "sqlite":
+        return lambda: SqlitePortraitStore(tmp_path / "data" / "sdapi.db")
+    url: str = request.getfixturevalue("redis_url")
+    async with Redis.from_url(url) as redis:
+        await redis.flushall()
+    return lambda: RedisPortraitStore(url)
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[PortraitStore]:
-    opened = SqlitePortraitStore(path)
+async def store(make: Make) -> AsyncIterator[PortraitStore]:
+    opened = make()
     await opened.open()
     yield opened
     await opened.close()
@@ -53,10 +73,10 @@ async def test_an_account_is_found_until_it_is_removed(store: PortraitStore):
 
 
 async def test_a_quota_cannot_be_overdrawn_by_calls_at_the_same_time(
-    store: PortraitStore, path: Path
+    store: PortraitStore, make: Make
 ):
     await store.add_account(ACCOUNT)
-    other = SqlitePortraitStore(path)
+    other = make()
     await other.open()
     taken: list[bool] = []
 
@@ -150,11 +170,11 @@ async def test_an_owner_is_forgotten_as_a_whole(store: PortraitStore):
     assert await store.models(OWNER) == []
 
 
-async def test_everything_is_there_after_a_restart(store: PortraitStore, path: Path):
+async def test_everything_is_there_after_a_restart(store: PortraitStore, make: Make):
     await store.add_account(ACCOUNT)
     job = await store.add_job(JOB)
     await store.close()
-    again = SqlitePortraitStore(path)
+    again = make()
     await again.open()
     assert await again.account("1") is not None
     assert await again.job(OWNER, job.id) is not None
@@ -166,7 +186,11 @@ async def test_the_first_marker_stays(store: PortraitStore):
     assert await store.folder_marker("second") == "first"
 
 
-async def test_tokens_are_not_readable_for_others(store: PortraitStore, path: Path):
+async def test_tokens_are_not_readable_for_others(tmp_path: Path):
+    path = tmp_path / "sdapi.db"
+    store = SqlitePortraitStore(path)
+    await store.open()
+    await store.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -176,3 +200,5 @@ async def test_a_database_that_cannot_be_used_is_a_clear_error(tmp_path: Path):
         await SqlitePortraitStore(tmp_path / "sdapi.db").open()
     with pytest.raises(StorageFailed, match="closed"):
         await SqlitePortraitStore(tmp_path / "other.db").account("1")
+    with pytest.raises(StateUnavailable, match="does not answer"):
+        await RedisPortraitStore(f"redis://127.0.0.1:{free_port()}/0").open()

@@ -1,0 +1,186 @@
+"""Accounts, jobs and models in the Redis that several servers share, every step one Lua script."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import OutOfMemoryError, RedisError
+
+from sdapi.errors import StorageFailed
+from sdapi.portrait.records import BASES, Account, Base, Job, JobState, Model, NewJob, Outcome
+from sdapi.portrait.store import REQUESTING, StateUnavailable
+
+_SCRIPT: Final = Path(__file__).with_suffix(".lua")
+_TIMEOUT_S: Final = 10.0
+
+
+class RedisPortraitStore:
+    """`PortraitStore` on one Redis server.
+
+    Nothing is sent again by itself: a call counted twice is worse than an error that says so.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._redis: Redis | None = None
+        self._script: Any = None
+
+    async def open(self) -> None:
+        self._redis = Redis.from_url(
+            self._url,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._script = self._redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
+        try:
+            await self._redis.ping()
+        except (RedisError, OSError) as error:
+            await self.close()
+            raise StateUnavailable(f"--queue-url: Redis does not answer: {error}") from error
+
+    async def close(self) -> None:
+        if self._redis is not None:
+            await self._redis.aclose()
+            self._redis = None
+
+    async def add_account(self, account: Account) -> bool:
+        return await self._call(
+            "add_account",
+            app_id=account.app_id,
+            token=account.token,
+            models=",".join(account.models),
+            quota=_text(account.quota),
+        )
+
+    async def account(self, app_id: str) -> Account | None:
+        return _to_account(await self._call("account", app_id=app_id))
+
+    async def accounts(self) -> list[Account]:
+        found = [_to_account(each) for each in await self._call("accounts")]
+        return [account for account in found if account is not None]
+
+    async def set_quota(self, app_id: str, quota: int | None) -> Account | None:
+        return _to_account(await self._call("set_quota", app_id=app_id, quota=_text(quota)))
+
+    async def remove_account(self, app_id: str) -> bool:
+        return await self._call("remove_account", app_id=app_id)
+
+    async def take_call(self, app_id: str) -> bool:
+        return await self._call("take_call", app_id=app_id)
+
+    async def give_back_call(self, app_id: str) -> None:
+        await self._call("give_back_call", app_id=app_id)
+
+    async def add_job(self, job: NewJob) -> Job:
+        made = _to_job(
+            await self._call(
+                "add_job",
+                owner=job.owner,
+                model_id=job.model_id,
+                app_id=job.app_id,
+                request=json.dumps(dict(job.request)),
+                message=REQUESTING,
+            )
+        )
+        assert made is not None
+        return made
+
+    async def job(self, owner: str, job_id: int) -> Job | None:
+        return _to_job(await self._call("job", owner=owner, id=str(job_id)))
+
+    async def claim_job(self, holder: str, lease_s: float) -> Job | None:
+        return _to_job(await self._call("claim_job", holder=holder, lease_s=lease_s))
+
+    async def renew_job(self, job_id: int, holder: str, lease_s: float) -> bool:
+        return await self._call("renew_job", id=str(job_id), holder=holder, lease_s=lease_s)
+
+    async def finish_job(self, job_id: int, holder: str, outcome: Outcome) -> bool:
+        return await self._call(
+            "finish_job",
+            id=str(job_id),
+            holder=holder,
+            state=str(int(outcome.state)),
+            message=outcome.message,
+            result=outcome.result,
+            about=None if outcome.model is None else json.dumps(dict(outcome.model)),
+        )
+
+    async def model(self, owner: str, model_id: str) -> Model | None:
+        found = await self._call("model", owner=owner, model_id=model_id)
+        return None if found is None else _to_model(owner, model_id, found)
+
+    async def models(self, owner: str) -> list[Model]:
+        found = await self._call("models", owner=owner)
+        # An empty table is an empty list to Lua.
+        pairs = found.items() if isinstance(found, dict) else ()
+        models = [_to_model(owner, model_id, text) for model_id, text in pairs]
+        return sorted(models, key=lambda model: (model.created_s, model.model_id))
+
+    async def put_model(self, owner: str, model_id: str, about: Mapping[str, Any]) -> None:
+        text = json.dumps(dict(about))
+        await self._call("put_model", owner=owner, model_id=model_id, about=text)
+
+    async def delete_model(self, owner: str, model_id: str) -> bool:
+        return await self._call("delete_model", owner=owner, model_id=model_id)
+
+    async def delete_owner(self, owner: str) -> list[str]:
+        return list(await self._call("delete_owner", owner=owner))
+
+    async def folder_marker(self, proposed: str) -> str:
+        return await self._call("folder_marker", proposed=proposed)
+
+    async def _call(self, operation: str, **arguments: Any) -> Any:
+        """The answer of an operation; None for null. Raises StateUnavailable, StorageFailed."""
+        if self._redis is None:
+            raise StateUnavailable("the portraits' Redis is closed")
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            answer = await self._script(args=[operation, orjson.dumps(given)])
+        except OutOfMemoryError as error:
+            raise StorageFailed("the portraits' Redis has no memory left") from error
+        except (RedisError, OSError) as error:
+            raise StateUnavailable(f"the portraits' Redis does not answer: {error}") from error
+        return None if answer is None else orjson.loads(answer)
+
+
+def _text(number: int | None) -> str | None:
+    """Lua's numbers are doubles; a text stays exact."""
+    return None if number is None else str(number)
+
+
+def _to_account(found: Mapping[str, str] | None) -> Account | None:
+    if not found:
+        return None
+    named = found["models"].split(",")
+    bases: tuple[Base, ...] = tuple(base for base in BASES if base in named)
+    quota = int(found["quota"]) if "quota" in found else None
+    created_s = float(found["created_s"])
+    return Account(found["app_id"], found["token"], bases, quota, int(found["used"]), created_s)
+
+
+def _to_job(found: Mapping[str, Any] | None) -> Job | None:
+    if not found:
+        return None
+    return Job(
+        found["owner"],
+        found["model_id"],
+        orjson.loads(found["request"]),
+        found.get("app_id"),
+        int(found["id"]),
+        JobState(int(found["state"])),
+        found["message"],
+        found["result"],
+        float(found["created_s"]),
+        int(found["attempts"]),
+    )
+
+
+def _to_model(owner: str, model_id: str, text: str) -> Model:
+    kept = orjson.loads(text)
+    return Model(owner, model_id, kept["about"], float(kept["created_s"]))
