@@ -68,6 +68,7 @@ class Settings:
     checkpoint_dirs: tuple[Path, ...] = (Path(MODELS, "Stable-diffusion"),)
     vae_dirs: tuple[Path, ...] = (Path(MODELS, "VAE"),)
     vae_path: Path | None = None
+    vae_approx_dir: Path = Path(MODELS, "VAE-approx")
     lora_dirs: tuple[Path, ...] = (Path(MODELS, "Lora"), Path(MODELS, "LyCORIS"))
     embeddings_dir: Path = Path("embeddings")
     hypernetwork_dir: Path = Path(MODELS, "hypernetworks")

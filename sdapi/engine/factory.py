@@ -46,5 +46,5 @@ def make_engine(settings: Settings, name: str) -> Engine:
         channels_last=settings.opt_channelslast,
         compiles=settings.optimize == "near",
     )
-    models = Models(device, precision, cache, loading)
+    models = Models(device, precision, cache, loading, settings.vae_approx_dir)
     return Engine(models, checks_nan=not settings.disable_nan_check)

@@ -153,6 +153,9 @@ class SamplingOptions:
     sdxl_clip_l_skip: bool = False
     #: (top, left)
     sdxl_crop: tuple[int, int] = (0, 0)
+    #: Full, or TAESD
+    vae_encode_method: str = "Full"
+    vae_decode_method: str = "Full"
     auto_vae_precision: bool = True
     auto_vae_precision_bfloat16: bool = False
     #: a refiner's share is one of denoiser calls in place of noise levels

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from sdapi.engine.latents import vae
 from sdapi.engine.latents.image_cond import image_conditioning
 from sdapi.engine.latents.init_latent import InitLatent, encode_init, seeded_generator
 from sdapi.engine.latents.latent_modes import LatentMode
+from sdapi.engine.latents.tiny_vae import Half
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.networks.selection import select
@@ -127,10 +128,20 @@ class JobRun:
             with circular_padding((components.unet, module), wanted=job.tiling):
                 yield Model(components, loaded.conditioner, loaded)
 
-    def _vae(self, job: Job, components: Components) -> AbstractContextManager[AutoencoderKL]:
-        if job.vae is None:
-            return nullcontext(components.vae)
-        return self.models.vae(job.vae, components)
+    @contextmanager
+    def _vae(self, job: Job, components: Components) -> Generator[AutoencoderKL]:
+        """The job's VAE, or the checkpoint's own; TAESD in place of the halves that ask for it."""
+        options, halves = job.options, list[Half]()
+        encodes = self.job.init is not None or self.job.hires is not None
+        if encodes and options.vae_encode_method == "TAESD":
+            halves.append("encoder")
+        if options.vae_decode_method == "TAESD":
+            halves.append("decoder")
+        with ExitStack() as lent:
+            full = components.vae
+            if job.vae is not None:
+                full = lent.enter_context(self.models.vae(job.vae, components))
+            yield lent.enter_context(self.models.tiny_halves(full, components, halves))
 
     def _batch(self, number: int) -> Batch:
         first = number * self.job.batch_size
@@ -351,6 +362,8 @@ class JobRun:
                 ),
                 checks_nan=self.checks_nan,
             )
+        if self.job.options.vae_decode_method != "Full":
+            self.extra["VAE Decoder"] = self.job.options.vae_decode_method
         self._decode_s += time.perf_counter() - started
         return images
 

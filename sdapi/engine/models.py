@@ -1,8 +1,9 @@
 """The models of one device: loaded once, kept in the cache, lent to the job that runs."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint, loa
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.compilation import compile_unet
+from sdapi.engine.latents.tiny_vae import Half, TinyVAE, load_tiny, tiny_file
 from sdapi.engine.model_cache import ModelCache, Movable
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.active import ActiveNetworks
@@ -114,6 +116,8 @@ class Models:
     precision: Precision
     cache: ModelCache[Movable]
     loading: Loading = field(default_factory=Loading)
+    #: folder of TAESD's files
+    vae_approx_dir: Path = Path("models", "VAE-approx")
 
     @contextmanager
     def checkpoint(self, file: ModelFile) -> Generator[LoadedCheckpoint]:
@@ -126,6 +130,31 @@ class Models:
     def vae(self, file: ModelFile, beside: Components) -> Generator[AutoencoderKL]:
         """A VAE of its own file, for use beside a checkpoint; raises `ModelUnusable`."""
         with self.cache.use(("vae", file), lambda: self._load_vae(file, beside)) as found:
+            assert isinstance(found, LoadedVAE)
+            yield found.module
+
+    @contextmanager
+    def tiny_halves(
+        self, full: AutoencoderKL, beside: Components, halves: Sequence[Half]
+    ) -> Generator[AutoencoderKL]:
+        """A VAE with TAESD in place of some halves; raises `ModelUnusable` without its files."""
+        with ExitStack() as lent:
+            found = {half: lent.enter_context(self._tiny(beside.family, half)) for half in halves}
+            yield TinyVAE.instead_of(
+                full,
+                beside.scale_factor,
+                encoder=found.get("encoder"),
+                decoder=found.get("decoder"),
+            )
+
+    @contextmanager
+    def _tiny(self, family: Family, half: Half) -> Generator[nn.Module]:
+        path = tiny_file(self.vae_approx_dir, family, half)
+
+        def load() -> LoadedVAE:
+            return LoadedVAE(load_tiny(path, half, self.precision.vae))
+
+        with self.cache.use(("taesd", ModelFile.of(path)), load) as found:
             assert isinstance(found, LoadedVAE)
             yield found.module
 

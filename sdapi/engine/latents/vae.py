@@ -1,7 +1,8 @@
 """Between pictures and latents (contract: webui-generation 11)."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,6 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from sdapi.errors import NanProduced
+
+#: Pictures of more pixels pass the VAE in tiles that are blended; the result is not exact there.
+TILED_FROM_PIXELS = 2048 * 2048
+#: pixels of a tile's side, and the share of it that overlaps the next
+_TILE, _OVERLAP = 1024, 0.25
 
 _NAN_TEXT = (
     "A tensor with NaNs was produced in VAE. The VAE cannot work in its number type; try "
@@ -33,7 +39,7 @@ def encode(
     """
     latents: list[Tensor] = []
     for picture in pixels.split(1):
-        moments = vae.encode(picture.to(vae.device, vae.dtype), return_dict=False)[0]
+        moments = _posterior(vae, picture)
         mean, std = moments.mean.float(), moments.std.float()
         noise = torch.randn(mean.shape, generator=generator)
         latents.append((mean + std * noise.to(mean.device)) * scale_factor)
@@ -42,11 +48,27 @@ def encode(
 
 def encode_mode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     """The most likely latents of pictures [B, 3, H, W] in [-1, 1], float32, not scaled."""
-    pictures = [
-        vae.encode(picture.to(vae.device, vae.dtype), return_dict=False)[0].mode().float()
-        for picture in pixels.split(1)
-    ]
-    return torch.cat(pictures)
+    return torch.cat([_posterior(vae, picture).mode().float() for picture in pixels.split(1)])
+
+
+def _posterior(vae: AutoencoderKL, picture: Tensor) -> Any:
+    with _tiled(vae, picture.shape[-2] * picture.shape[-1]):
+        return vae.encode(picture.to(vae.device, vae.dtype), return_dict=False)[0]
+
+
+@contextmanager
+def _tiled(vae: torch.nn.Module, pixels: int) -> Generator[None]:
+    """Let a large picture pass in tiles: in one piece it would need tens of gigabytes."""
+    if pixels <= TILED_FROM_PIXELS or not isinstance(vae, AutoencoderKL):
+        yield
+        return
+    vae.tile_sample_min_size, vae.tile_latent_min_size = _TILE, _TILE // 8
+    vae.tile_overlap_factor = _OVERLAP
+    vae.enable_tiling()
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
 
 
 def decode(
@@ -83,7 +105,8 @@ def _decode_one(vae: AutoencoderKL, latent: Tensor, widen_to: torch.dtype | None
 def _decode_unchecked(vae: AutoencoderKL, latent: Tensor) -> Tensor:
     # diffusers says FloatTensor where it takes every floating type.
     z = cast("torch.FloatTensor", latent.to(vae.dtype))
-    return vae.decode(z, return_dict=False)[0].float()
+    with _tiled(vae, latent.shape[-2] * latent.shape[-1] * 64):
+        return vae.decode(z, return_dict=False)[0].float()
 
 
 def to_image(pixels: Tensor) -> Image.Image:

@@ -85,6 +85,8 @@ def prepare_init(
         plan = plan_mask(inputs.mask, request, size, rounds=rounds)
     keys: dict[str, Any] = {} if soft is None else soft.keys
     keys |= {"Denoising strength": request.denoising_strength, **plan.keys}
+    if (method := options.text("sd_vae_encode_method")) != "Full":
+        keys["VAE Encoder"] = method
     geometry = _Geometry(size, int(request.resize_mode or 0), plan.mask, _upscaler(options))
     geometry.check(inputs, count)
     background = options.text("img2img_background_color")

@@ -62,8 +62,6 @@ _FRACTIONS = (
 _TO_COME_OPTIONS: dict[str, tuple[object, ...]] = {
     "face_restoration": (False,),
     "use_old_emphasis_implementation": (False,),
-    "sd_vae_encode_method": ("Full",),
-    "sd_vae_decode_method": ("Full",),
 }
 
 

@@ -15,6 +15,7 @@ _RANDN_SOURCES = ("GPU", "CPU", "NV")
 _UNIPC_VARIANTS = ("bh1", "bh2", "vary_coeff")
 _UNIPC_SKIP_TYPES = ("time_uniform", "time_quadratic", "logSNR")
 _NOISE_SCHEDULES = ("Default", "Zero Terminal SNR")
+_VAE_METHODS = ("Full", "TAESD")
 _PROMPT_ATTENTIONS = ("webui", "compel")
 _EMPHASIS_MODES = ("Original", "No norm", "Ignore", "None")
 #: layers of the largest text encoder that clip skip acts on
@@ -61,6 +62,8 @@ def sampling_options(options: Options) -> SamplingOptions:
         comma_backtrack=options.integer("comma_padding_backtrack"),
         sdxl_clip_l_skip=options.flag("sdxl_clip_l_skip"),
         sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
+        vae_encode_method=_choice(options, "sd_vae_encode_method", _VAE_METHODS),
+        vae_decode_method=_choice(options, "sd_vae_decode_method", _VAE_METHODS),
         auto_vae_precision=options.flag("auto_vae_precision"),
         auto_vae_precision_bfloat16=options.flag("auto_vae_precision_bfloat16"),
         refiner_counts_calls=options.flag("refiner_switch_by_sample_steps"),
