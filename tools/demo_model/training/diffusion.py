@@ -53,7 +53,7 @@ class DiffusionPlan:
     warm_up: int = 300
     fade_share: float = 0.3  # the last part of the run, in which the rate falls to nothing
     drop: float = 0.1  # share of captions replaced by nothing
-    ema: float = 0.999
+    ema: float = 0.998
     seed: int = 1
     workers: int = 2
     start_from: Path | None = None  # weights of an earlier run, for another size
