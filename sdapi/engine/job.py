@@ -237,6 +237,8 @@ class Result:
     #: what could not be used, though the pictures were made
     warnings: tuple[str, ...] = ()
     is_inpainting_model: bool = False
+    #: an instruct-pix2pix checkpoint
+    is_editing_model: bool = False
     interrupted: bool = False
     #: what scripts add to the end of the answer, without infotexts
     extra_images: tuple[Image, ...] = ()

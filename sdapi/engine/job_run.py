@@ -97,10 +97,11 @@ class JobRun:
         started = time.perf_counter()
         self.monitor.begin_job(self.job.n_iter * (1 if self.job.hires is None else 2))
         images: list[GeneratedImage] = []
-        is_inpainting = False
+        is_inpainting = edits = False
         for number in range(self.job.n_iter):
             with self._model(self.job) as model:
                 is_inpainting = model.components.is_inpainting
+                edits = model.components.is_instruct_pix2pix
                 images += self._draw(model, self._batch(number))
         total = time.perf_counter() - started
         return Result(
@@ -108,6 +109,7 @@ class JobRun:
             extra=self.extra,
             warnings=tuple(self.warnings),
             is_inpainting_model=is_inpainting,
+            is_editing_model=edits,
             interrupted=self.monitor.interrupted.is_set() or len(images) < len(self.job.prompts),
             load_s=self._load_s,
             sample_s=total - self._load_s - self._decode_s,

@@ -11,7 +11,8 @@ from sdapi.engine.job import Job
 from sdapi.engine.models import LoadedCheckpoint
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.blend import Blend
-from sdapi.engine.sampling.guidance import Economy, Guidance, Guide, Padding
+from sdapi.engine.sampling.edit_guidance import make_guide
+from sdapi.engine.sampling.guidance import Economy, Guidance, Padding
 from sdapi.engine.sampling.handover import Handover
 from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
 from sdapi.engine.sampling.noise_schedule import job_alphas
@@ -78,12 +79,19 @@ class PassPlan:
         checks_nan: bool,
     ) -> SamplingPass:
         """The run with a model; `handover` may exchange it on the way."""
-        guidance = _guidance(self.job, self.start)
+        init, edits = self.job.init, model.components.is_instruct_pix2pix
+        guide = make_guide(
+            cond,
+            _guidance(self.job, self.start),
+            monitor,
+            self.extra,
+            image_cfg_scale=init.image_cfg_scale if edits and init else None,
+        )
         return SamplingPass(
             job=self.job,
             components=replace(model.components, alphas_cumprod=self.alphas(model)),
             predict=self.predictor(model),
-            guide=Guide(cond, guidance, monitor, self.extra),
+            guide=guide,
             noise=self._noise(model, device),
             monitor=monitor,
             start=self.start,

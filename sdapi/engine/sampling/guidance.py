@@ -61,6 +61,8 @@ class Row:
     image: int
     cond: Cond
     weight: float = 1.0
+    #: False hides the picture that an instruct-pix2pix checkpoint edits
+    sees_picture: bool = True
 
     @property
     def length(self) -> int:

@@ -34,8 +34,7 @@ class UNetPredictor:
             stage(call)
         x = call.x
         if self._image_cond is not None:
-            images = [row.image for row in rows]
-            x = torch.cat([x, self._image_cond[images].to(x.dtype)], dim=1)
+            x = torch.cat([x, self._pictures(self._image_cond, rows).to(x.dtype)], dim=1)
         cross = torch.stack([row.cond.cross for row in rows])
         output = self._unet(
             x.to(dtype),
@@ -46,6 +45,12 @@ class UNetPredictor:
             **call.arguments,
         )
         return output[0].float()
+
+    @staticmethod
+    def _pictures(image_cond: Tensor, rows: Sequence[Row]) -> Tensor:
+        """The further channels of each row [N, K, h, w]; zeros where it may not see them."""
+        seen = torch.tensor([row.sees_picture for row in rows], device=image_cond.device)
+        return image_cond[[row.image for row in rows]] * seen.reshape(-1, 1, 1, 1)
 
 
 def _sdxl_inputs(

@@ -1,57 +1,57 @@
 """What becomes of a job's pictures: files under the output folders, and the encoded answer."""
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from sdapi import images as codecs
-from sdapi.engine.job import BEFORE_HIRES, Result
+from sdapi.engine.job import GeneratedImage, Result
 from sdapi.options import Options
 from sdapi.security import resolve_save_dir
 from sdapi.services.generation import url_mode
 from sdapi.services.generation.filenames import NameContext, decoration, output_directory
 from sdapi.services.generation.generation_info import GenerationInfo
-from sdapi.services.generation.image_files import FileName, ImageFiles
+from sdapi.services.generation.image_files import FileName, ImageFiles, write_whole
+from sdapi.services.generation.img2img import pixel_hash
+from sdapi.services.generation.variants import answered, saved
 from sdapi.services.scripts.script import ScriptFile
 from sdapi.settings import Settings
+
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """A job's pictures with their infotexts, the grid first where there is one."""
+    """A job's pictures, with a grid where there is one."""
 
     grid: Image.Image | None
-    images: tuple[Image.Image, ...]
-    #: index of each image among the job's prompts and seeds
-    indices: tuple[int, ...]
-    #: pictures of the first pass of hires fix, to be saved, by the same indices
-    before_hires: Mapping[int, Image.Image] = field(default_factory=dict[int, Image.Image])
+    images: tuple[GeneratedImage, ...]
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The index of each image among the job's prompts and seeds."""
+        return tuple(each.index for each in self.images)
 
 
 def with_grid(result: Result, options: Options, batch_size: int, *, wanted: bool) -> Pictures:
-    """The pictures of a result, with a grid of them when wanted."""
-    images = tuple(each.image for each in result.images)
+    """The pictures of a result, with a grid of all that are answered when wanted."""
     grid = None
-    if wanted and images:
-        rows = codecs.grid_rows(len(images), options, batch_size)
-        grid = codecs.make_grid(images, rows, background=options.text("grid_background_color"))
-    before = {
-        each.index: each.variants[BEFORE_HIRES]
-        for each in result.images
-        if BEFORE_HIRES in each.variants
-    }
-    return Pictures(grid, images, tuple(each.index for each in result.images), before)
+    if wanted and result.images:
+        shown = [each.image for each in answered(result.images, options)]
+        rows = codecs.grid_rows(len(shown), options, batch_size)
+        grid = codecs.make_grid(shown, rows, background=options.text("grid_background_color"))
+    return Pictures(grid, result.images)
 
 
-def wants_grid(count: int, options: Options, *, saves: bool) -> bool:
+def wants_grid(result: Result, options: Options, *, saves: bool) -> bool:
     """Whether a webui answer or its folder gets a grid (contract: webui-api 7.1)."""
     if not saves or not (options.flag("return_grid") or options.flag("grid_save")):
         return False
-    return count > 1 or not options.flag("grid_only_if_multiple")
+    several = len(answered(result.images, options)) > 1
+    return several or not options.flag("grid_only_if_multiple")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,26 @@ class OutputFolders:
         for name in ("samples", "grids"):
             self._folder(options, f"outdir_{kind}_{name}")
 
+    def check_init_images(self, options: Options) -> None:
+        """Likewise for the folder of init images, where they are saved."""
+        if options.flag("save_init_img"):
+            self._folder(options, "outdir_init_images")
+
+    def save_init_images(self, images: Sequence[Image.Image], options: Options) -> None:
+        """Write init images under the hash of their pixels, with the text they came with."""
+        if not images:
+            return
+        folder = self._folder(options, "outdir_init_images")
+        for image in images:
+            path = folder / f"{pixel_hash(image)}.png"
+            if not path.exists():
+                text = image.info.get("parameters")
+                writable = image if image.mode in _PNG_MODES else image.convert("RGB")
+                data = codecs.encode_file(
+                    writable, "png", text if isinstance(text, str) else None, options
+                )
+                write_whole(path, data)
+
     def save(self, kind: str, pictures: Pictures, info: GenerationInfo) -> list[Path]:
         """Write grid and images of a job; returns their paths.
 
@@ -74,10 +94,13 @@ class OutputFolders:
         options, written = info.options, list[Path]()
         if options.flag("samples_save"):
             folder = self._folder(options, f"outdir_{kind}_samples")
-            for index, image, suffix in _in_order_of_writing(pictures, info.job.batch_size):
+            for each in saved(pictures.images, info.job.batch_size, options):
+                index, image = each.index, each.image
                 context = name_context(info, index)
                 directory = output_directory(folder, context, options, is_grid=False)
-                name = FileName(decoration(context, options), suffix=suffix)
+                name = FileName(
+                    decoration(context, options), suffix=each.suffix and f"-{each.suffix}"
+                )
                 written.append(self._write(image, directory, name, "samples_format", info, index))
         if pictures.grid is not None and options.flag("grid_save"):
             context = name_context(info, 0)
@@ -111,22 +134,6 @@ class OutputFolders:
     ) -> Path:
         fmt = info.options.text(format_option)
         return self.files.save(image, directory, name, fmt, info.infotext(index), info.options)
-
-
-def _in_order_of_writing(
-    pictures: Pictures, batch_size: int
-) -> Iterator[tuple[int, Image.Image, str]]:
-    """The pictures of a job with their indices and file suffixes; of each batch its first pass's
-    come before all others.
-    """
-    numbered = zip(pictures.indices, pictures.images, strict=True)
-    for _, batch in groupby(numbered, key=lambda pair: pair[0] // batch_size):
-        members = list(batch)
-        for index, _ in members:
-            if index in pictures.before_hires:
-                yield index, pictures.before_hires[index], f"-{BEFORE_HIRES}"
-        for index, image in members:
-            yield index, image, ""
 
 
 def name_context(info: GenerationInfo, index: int) -> NameContext:
@@ -166,10 +173,9 @@ def encode_answer(
     """The pictures in base64, encoded as the server's own options say; texts as the job's do."""
     options = options.overlay({"enable_pnginfo": info.options.flag("enable_pnginfo")})
     fmt = options.text("samples_format") or "png"
-    texts = [info.infotext(index) for index in pictures.indices]
     encoded = [
-        codecs.encode(image, fmt, text, options)
-        for image, text in zip(pictures.images, texts, strict=True)
+        codecs.encode(each.image, fmt, None if each.suffix else info.infotext(each.index), options)
+        for each in answered(pictures.images, info.options)
     ]
     if grid and pictures.grid is not None:
         encoded.insert(0, codecs.encode(pictures.grid, fmt, info.infotext(0), options))
@@ -187,9 +193,10 @@ def save_for_urls(
                 f"{kind}-grids", url_mode.grid_stem(), pictures.grid, info.infotext(0)
             )
         )
-    for index, image in zip(pictures.indices, pictures.images, strict=True):
-        stem = url_mode.image_stem(info.job.seeds[index])
-        named.append(url_mode.NamedImage(f"{kind}-images", stem, image, info.infotext(index)))
+    for each in pictures.images:
+        stem = url_mode.image_stem(info.job.seeds[each.index])
+        text = info.infotext(each.index)
+        named.append(url_mode.NamedImage(f"{kind}-images", stem, each.image, text))
     return url_mode.write_all(save_dir, named)
 
 

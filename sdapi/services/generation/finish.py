@@ -14,6 +14,12 @@ from sdapi.images import CONTAIN, Upscale, resize_image
 from sdapi.images.colour import correct_colours
 from sdapi.images.masks import Box, kept_part, lay_over, masked_part, put_back
 from sdapi.options import Options
+from sdapi.services.generation.variants import (
+    BEFORE_COLOURS,
+    MASK,
+    MASK_COMPOSITE,
+    is_wanted,
+)
 
 #: softens the steps that a mask has at the resolution of latents
 _SOFT_EDGE: Final = ImageFilter.GaussianBlur(4)
@@ -57,15 +63,14 @@ def _finish(each: GeneratedImage, plan: Finish, position: int, options: Options)
     place = _Place.of(plan, each, position)
     image, variants = each.image, dict(each.variants)
     if plan.colours:
-        if options.flag("save_images_before_color_correction"):
-            variants["before-color-correction"] = place.put(image)[0]
+        if is_wanted(BEFORE_COLOURS, options):
+            variants[BEFORE_COLOURS] = place.put(image)[0]
         image = correct_colours(image, _of_batch(plan.colours, position))
     image, bare = place.put(image)
-    if place.hidden is not None:
-        if options.flag("return_mask") or options.flag("save_mask"):
-            variants["mask"] = place.hidden.convert("RGB")
-        if options.flag("return_mask_composite") or options.flag("save_mask_composite"):
-            variants["mask-composite"] = masked_part(bare, place.hidden)
+    if place.hidden is not None and is_wanted(MASK, options):
+        variants[MASK] = place.hidden.convert("RGB")
+    if place.hidden is not None and is_wanted(MASK_COMPOSITE, options):
+        variants[MASK_COMPOSITE] = masked_part(bare, place.hidden)
     return replace(each, image=image, variants=variants)
 
 

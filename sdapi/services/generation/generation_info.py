@@ -38,6 +38,10 @@ class GenerationInfo:
     seed_resize_from_w: int
     seed_resize_from_h: int
     user: str | None = None
+    #: an instruct-pix2pix checkpoint
+    is_editing_model: bool = False
+    #: of the last init image's pixels, where option `save_init_img` asks for it
+    init_image_hash: str | None = None
 
     def infotext(self, index: int) -> str:
         """The infotext of picture `index`; a grid has that of the first."""
@@ -50,7 +54,7 @@ class GenerationInfo:
         extra: dict[str, object] = {**self.extra, **hires_texts(job, index)}
         varies = job.subseed_strength != 0
         resize = job.seed_resize_from
-        clip_skip = job.options.clip_skip
+        clip_skip, edits = job.options.clip_skip, self.is_editing_model
         shows_ensd = (
             job.options.eta_noise_seed_delta != 0
             and "uses_ensd" in job.sampler.options
@@ -61,6 +65,7 @@ class GenerationInfo:
             ("Sampler", job.sampler.name),
             ("Schedule type", job.scheduler),
             ("CFG scale", job.cfg_scale),
+            ("Image CFG scale", job.init.image_cfg_scale if edits and job.init else None),
             ("Seed", job.seeds[index]),
             ("Size", f"{job.width}x{job.height}"),
             ("Model hash", self.model_hash if options.flag("add_model_hash_to_info") else None),
@@ -78,6 +83,7 @@ class GenerationInfo:
             ("Clip skip", clip_skip if clip_skip > 1 else None),
             ("ENSD", job.options.eta_noise_seed_delta if shows_ensd else None),
             ("Token merging ratio", job.token_merging_ratio or None),
+            ("Init image hash", self.init_image_hash),
             ("RNG", job.options.randn_source if job.options.randn_source != "GPU" else None),
             ("Prompt attention", _unless(job.options.prompt_attention, "webui")),
             ("Tiling", True if job.tiling else None),

@@ -181,6 +181,16 @@ def _publish(temporary: Path, path: Path) -> bool:
     return True
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file and the folder it is in; in place of one that is there.
+
+    Raises `StorageFailed`.
+    """
+    with _storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file whole, in place of the one that is there; raises OSError."""
     with _temporary_file(path.parent, data) as temporary:

@@ -62,7 +62,7 @@ class PreparedInit:
 
     @property
     def image_hash(self) -> str | None:
-        """`Init image hash`: of the last picture's pixels."""
+        """Of the last picture's pixels, where option `save_init_img` asks for it."""
         return pixel_hash(self.originals[-1]) if self.originals else None
 
 

@@ -100,6 +100,8 @@ class GenerationService:
         called = self.scripts.find(kind, request.script_name, request.script_args, scripts)
         own = script_options(called.always_on, options, kind)
         options = options.overlay(own).overlay(request.override_settings or {})
+        if save_dir is None:
+            self._folders.check_init_images(options)
         if request.save_images and save_dir is None:
             check_formats(options)
             await anyio.to_thread.run_sync(self._folders.check, kind, options)
@@ -225,10 +227,14 @@ class GenerationService:
         """A result with what is done to its pictures off the device."""
         if draft.prepared is None:
             return result
-        plan, batch_size = draft.prepared.finish, draft.job.batch_size
-        return await anyio.to_thread.run_sync(
-            finish_result, result, plan, batch_size, order.options
-        )
+        prepared, batch_size = draft.prepared, draft.job.batch_size
+
+        def work() -> Result:
+            if order.eas.save_dir is None:
+                self._folders.save_init_images(prepared.originals, order.options)
+            return finish_result(result, prepared.finish, batch_size, order.options)
+
+        return await anyio.to_thread.run_sync(work)
 
     async def _script_answer(
         self,
@@ -337,6 +343,8 @@ class GenerationService:
             extra=extra,
             job_timestamp=begun.strftime("%Y%m%d%H%M%S"),
             is_inpainting_model=result.is_inpainting_model,
+            is_editing_model=result.is_editing_model,
+            init_image_hash=draft.prepared.image_hash if draft.prepared else None,
             subseed_strength=request.subseed_strength or 0,
             seed_resize_from_w=-1
             if request.seed_resize_from_w is None
@@ -360,7 +368,7 @@ class GenerationService:
         kind, request = order.kind, order.request
 
         def work() -> tuple[list[str], list[str], bool]:
-            grid = delivery.wants_grid(len(result.images), info.options, saves=request.save_images)
+            grid = delivery.wants_grid(result, info.options, saves=request.save_images)
             pictures = delivery.with_grid(result, info.options, draft.job.batch_size, wanted=grid)
             keeps = not result.interrupted or info.options.flag("save_incomplete_images")
             if request.save_images and keeps:

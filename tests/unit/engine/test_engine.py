@@ -20,7 +20,8 @@ from sdapi.engine.model_cache import ModelCache
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.sampler_names import SAMPLERS, find_sampler
-from sdapi.errors import ModelUnusable, NanProduced, OutOfMemory
+from sdapi.errors import BadRequest, ModelUnusable, NanProduced, OutOfMemory
+from tests.builders import build_sd1
 
 CPU = torch.device("cpu")
 FP32 = Precision(torch.float32, torch.float32)
@@ -309,3 +310,43 @@ def test_soft_inpainting_tells_what_it_covers_of_each_picture(engine: Engine, ti
     assert covers[0].tobytes() != covers[1].tobytes()
     plain = engine.run(masked(tiny, InpaintMask(right_half())), Monitor())
     assert plain.images[0].cover is None
+
+
+@pytest.fixture(scope="module")
+def edit_job(tmp_path_factory: pytest.TempPathFactory, tiny: Job) -> Job:
+    """An instruct-pix2pix checkpoint with a picture to edit."""
+    path = tmp_path_factory.mktemp("edit") / "edit.safetensors"
+    file = ModelFile.of(build_sd1(in_channels=8).write(path))
+    init = InitImages((Image.effect_noise((64, 64), 60).convert("RGB"),), 0.8)
+    return replace(tiny, checkpoint=file, init=init)
+
+
+def test_editing_checkpoint_follows_its_picture_by_a_scale_of_its_own(
+    engine: Engine, edit_job: Job
+):
+    def drawn(scale: float | None) -> np.ndarray:
+        assert edit_job.init is not None
+        init = replace(edit_job.init, image_cfg_scale=scale)
+        result = engine.run(replace(edit_job, init=init), Monitor())
+        assert result.is_editing_model
+        return pixels(result)[0]
+
+    assert np.array_equal(drawn(None), drawn(1.0))
+    assert np.abs(drawn(None) - drawn(4.0)).max() > 2
+
+
+def test_editing_checkpoint_takes_no_and_unless_its_scale_is_one(engine: Engine, edit_job: Job):
+    assert edit_job.init is not None
+    job = replace(edit_job, prompts=("a cat AND a dog",))
+    assert engine.run(job, Monitor()).images
+    scaled = replace(job, init=replace(edit_job.init, image_cfg_scale=2.0))
+    with pytest.raises(BadRequest, match="AND is not supported"):
+        engine.run(scaled, Monitor())
+
+
+def test_image_cfg_scale_does_nothing_for_other_checkpoints(engine: Engine, tiny: Job):
+    init = InitImages((Image.new("RGB", (64, 64), "red"),), 0.5)
+    plain = engine.run(replace(tiny, init=init), Monitor())
+    scaled = engine.run(replace(tiny, init=replace(init, image_cfg_scale=3.0)), Monitor())
+    assert np.array_equal(pixels(plain)[0], pixels(scaled)[0])
+    assert not scaled.is_editing_model
