@@ -7,7 +7,8 @@ _PLACES: dict[str, tuple[str, ...]] = {
     # prose of the webui's settings page; ours says something else in its place
     r".*options.*|opt_get_.*": (r"body\.\w+_explanation", r"body\.settings_in_ui"),
     # a heading among a script's arguments is prose, too
-    r".*script_info": (r"body\[\d+\]\.args\[0\]\.value\Z",),
+    # and SD upscale offers the upscalers that can run, not those that could be downloaded
+    r".*script_info": (r"body\[\d+\]\.args\[0\]\.value\Z", r"body\[13\]\.args\[2\]\.choices"),
     r"get_memory": (r"body\.ram\..*", r"body\.cuda\..*"),
     r"wui_getinternal_profile_startup": (r"body\.total", r"body\.records.*"),
     r"wui_getapp_id": (r"body\.app_id",),

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from sdapi.errors import NotBuilt
 from sdapi.extensions.scripts.axis_names import axis_names
+from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
     IMG2IMG_ONLY,
@@ -116,7 +117,8 @@ class PromptsFromTextArgs(BaseModel):
 
 
 def _upscaler_names(services: "Services") -> list[str]:
-    return ["None", "Lanczos", "Nearest"]
+    upscalers = Upscalers(services.settings)
+    return [*upscalers.filters(), *(file.name for file in upscalers.files())]
 
 
 class SDUpscaleArgs(BaseModel):

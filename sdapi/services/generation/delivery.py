@@ -29,6 +29,8 @@ class Pictures:
 
     grid: Image.Image | None
     images: tuple[GeneratedImage, ...]
+    #: what scripts add to the end of an answer, without texts
+    extra: tuple[Image.Image, ...] = ()
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -43,7 +45,7 @@ def with_grid(result: Result, options: Options, batch_size: int, *, wanted: bool
         shown = [each.image for each in answered(result.images, options)]
         rows = codecs.grid_rows(len(shown), options, batch_size)
         grid = codecs.make_grid(shown, rows, background=options.text("grid_background_color"))
-    return Pictures(grid, result.images)
+    return Pictures(grid, result.images, result.extra_images)
 
 
 def wants_grid(result: Result, options: Options, *, saves: bool) -> bool:
@@ -179,6 +181,7 @@ def encode_answer(
     ]
     if grid and pictures.grid is not None:
         encoded.insert(0, codecs.encode(pictures.grid, fmt, info.infotext(0), options))
+    encoded += [codecs.encode(image, fmt, None, options) for image in pictures.extra]
     return [codecs.to_base64(data) for data in encoded]
 
 
