@@ -25,6 +25,7 @@ from sdapi.services.catalog.catalog import Catalog
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.styles import Styles
+from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation.eas import EASFields
 from sdapi.services.generation.generation_info import GenerationInfo
 from sdapi.services.generation.job_builder import Draft, JobBuilder
@@ -91,7 +92,7 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> JobBuilder:
     (folder / "one.safetensors").write_bytes(b"x")
     server = Settings(data_dir=data)
     networks = NetworkCatalog(server, HashCache(data, "network_hashes"))
-    return JobBuilder(Catalog(server, HashCache(data)), Styles(), networks)
+    return JobBuilder(Catalog(server, HashCache(data)), Styles(), networks, Upscalers(server))
 
 
 def drawn_keys(job: Job) -> dict[str, Any]:
