@@ -12,7 +12,8 @@ from typing import Any, Final
 from PIL import Image, ImageColor
 
 from sdapi.engine.init_images import InitImages, InpaintMask, MaskedContent
-from sdapi.errors import BadRequest, UnknownName, near_names
+from sdapi.engine.upscaling.upscaler import Filter, ModelUpscaler
+from sdapi.errors import BadRequest, NotBuilt, UnknownName, near_names
 from sdapi.images import (
     CONTAIN,
     Upscale,
@@ -25,6 +26,7 @@ from sdapi.images import (
 from sdapi.images.fill import fill_masked
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest
+from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation.finish import Finish, Surroundings
 from sdapi.services.generation.inpaint_mask import LATENT_RESIZE, Fill, Mask, MaskPlan, plan_mask
 from sdapi.services.generation.soft_inpainting import SoftInpaintingArgs
@@ -33,7 +35,8 @@ _MAX_OWN_SIZE_PIXELS: Final = 16_000_000
 _MAX_RESULT_PIXELS: Final = 64_000_000
 #: pixels of all results of a request that have the init picture's size
 _MAX_RESULTS_PIXELS: Final = 1_000_000_000
-_UPSCALERS: Final = {"Lanczos": lanczos_step, "Nearest": nearest_step}
+_UPSCALER: Final = "upscaler_for_img2img"
+_STEPS: Final = {Filter.LANCZOS: lanczos_step, Filter.NEAREST: nearest_step}
 _CONTENTS: Final = {
     Fill.LATENT_NOISE: MaskedContent.NOISE,
     Fill.LATENT_NOTHING: MaskedContent.NOTHING,
@@ -72,7 +75,12 @@ def pixel_hash(image: Image.Image) -> str:
 
 
 def prepare_init(
-    inputs: InitInputs, request: Img2ImgRequest, options: Options, size: tuple[int, int], count: int
+    inputs: InitInputs,
+    request: Img2ImgRequest,
+    options: Options,
+    size: tuple[int, int],
+    count: int,
+    upscalers: Upscalers,
 ) -> PreparedInit:
     """Bring pictures and mask to a job's size; `count` pictures will be drawn.
 
@@ -87,7 +95,8 @@ def prepare_init(
     keys |= {"Denoising strength": request.denoising_strength, **plan.keys}
     if (method := options.text("sd_vae_encode_method")) != "Full":
         keys["VAE Encoder"] = method
-    geometry = _Geometry(size, int(request.resize_mode or 0), plan.mask, _upscaler(options))
+    upscale = _upscaler(options, upscalers)
+    geometry = _Geometry(size, int(request.resize_mode or 0), plan.mask, upscale)
     geometry.check(inputs, count)
     background = options.text("img2img_background_color")
     flat = [geometry.surrounding(flatten(image, background)) for image in inputs.images]
@@ -202,16 +211,21 @@ def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _upscaler(options: Options) -> Upscale | None:
-    name = options.text("upscaler_for_img2img")
-    if name in ("", "None"):
+def _upscaler(options: Options, upscalers: Upscalers) -> Upscale | None:
+    name = options.text(_UPSCALER)
+    if not name:
         return None
-    if name not in _UPSCALERS:
-        raise UnknownName(
-            f"upscaler_for_img2img: {name!r} is unknown; there are "
-            f"{near_names(name, ('None', *_UPSCALERS))}"
+    try:
+        found = upscalers.find(name, options)
+    except UnknownName as error:
+        raise UnknownName(f"{_UPSCALER}: {error.detail}") from None
+    if isinstance(found, ModelUpscaler):
+        raise NotBuilt(
+            f"option {_UPSCALER}: {name!r} is a model, which init images cannot use yet; there are "
+            f"{near_names('', upscalers.filters())}"
         )
-    return partial(enlarge, step=_UPSCALERS[name])
+    step = _STEPS.get(found)
+    return None if step is None else partial(enlarge, step=step)
 
 
 def _noise_multiplier(request: Img2ImgRequest, options: Options) -> float:

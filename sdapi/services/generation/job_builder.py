@@ -127,7 +127,7 @@ class JobBuilder:
         )
         count = batch_size * n_iter
         seeds, subseeds = _seeds(request, count)
-        prepared = _prepared(inputs, request, options, size, count)
+        prepared = _prepared(inputs, request, options, size, count, self.upscalers)
         job = Job(
             id=task_id,
             prompts=(prompt,) * count,
@@ -391,7 +391,8 @@ def _prepared(
     options: Options,
     size: tuple[int, int],
     count: int,
+    upscalers: Upscalers,
 ) -> PreparedInit | None:
     if inputs is None or not isinstance(request, Img2ImgRequest):
         return None
-    return prepare_init(inputs, request, options, size, count)
+    return prepare_init(inputs, request, options, size, count, upscalers)

@@ -1,18 +1,22 @@
 """From a request's pictures to what the engine draws from: sizes, masks, refusals."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from sdapi.engine.init_images import MaskedContent
-from sdapi.errors import BadImage, BadRequest, UnknownName
+from sdapi.errors import BadImage, BadRequest, NotBuilt, UnknownName
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest
+from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation.img2img import InitInputs, PreparedInit, pixel_hash, prepare_init
 from sdapi.services.generation.soft_inpainting import SoftInpaintingArgs
+from sdapi.settings import Settings
 
 SIZE = (64, 64)
+UPSCALERS = Upscalers(Settings(data_dir=Path("nowhere")))
 
 
 def picture(size: tuple[int, int] = SIZE, colour: str = "red") -> Image.Image:
@@ -35,7 +39,7 @@ def prepare(
 ) -> PreparedInit:
     request = Img2ImgRequest.model_validate(body)
     chosen = Options.defaults().overlay(options or {})
-    return prepare_init(inputs or InitInputs((picture(),)), request, chosen, size, count)
+    return prepare_init(inputs or InitInputs((picture(),)), request, chosen, size, count, UPSCALERS)
 
 
 def masked(
@@ -186,7 +190,7 @@ def test_upscaler_of_small_pictures_is_an_option():
     assert nearest.init.images[0].getpixel((0, 0)) == nearest.init.images[0].getpixel((3, 3))
     smooth = prepare(InitInputs((checks,)))
     assert nearest.init.images[0].tobytes() != smooth.init.images[0].tobytes()
-    with pytest.raises(UnknownName, match=r"^upscaler_for_img2img: 'Nearset'.*'Nearest'"):
+    with pytest.raises(UnknownName, match=r"^upscaler_for_img2img: .* named Nearset; .*'Nearest'"):
         prepare(options={"upscaler_for_img2img": "Nearset"})
 
 
@@ -254,3 +258,14 @@ def test_resize_mode_3_wants_pictures_of_one_size_that_fill_a_latent_cell():
         prepare(InitInputs((picture((4, 90)),)), resize_mode=3)
     with pytest.raises(BadRequest, match=r"^init_images: 5000x5000 is more than 16 megapixels"):
         prepare(InitInputs((Image.new("L", (5000, 5000)),)), resize_mode=3)
+
+
+def test_upscaler_model_is_refused_for_init_images(tmp_path: Path):
+    model = tmp_path / "models" / "ESRGAN" / "large.pth"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"x")
+    options = Options.defaults().overlay({"upscaler_for_img2img": "large"})
+    upscalers = Upscalers(Settings(data_dir=tmp_path))
+    inputs, request = InitInputs((picture(),)), Img2ImgRequest()
+    with pytest.raises(NotBuilt, match=r"^option upscaler_for_img2img: 'large' is a model"):
+        prepare_init(inputs, request, options, SIZE, 1, upscalers)
