@@ -27,8 +27,8 @@ from sdapi.schemas.generation import Img2ImgRequest
 LATENT_RESIZE: Final = 3
 _MAX_MASK_PIXELS: Final = 64_000_000
 _MAX_BLUR: Final = 1000
-#: pixels times the width of the blur; some ten seconds of work
-_MAX_BLUR_WORK: Final = 20_000_000_000
+#: pixels times the width of the blur; some ten seconds of work along each axis
+_MAX_BLUR_WORK: Final = 8_000_000_000
 
 
 class Fill(IntEnum):
