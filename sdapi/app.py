@@ -36,6 +36,7 @@ from sdapi.routes import (
     server,
     system,
     tasks,
+    upscaling,
 )
 from sdapi.routes import scripts as scripts_route
 from sdapi.services.container import Services
@@ -136,6 +137,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
     routers = [
         generation.router,
         extras.router,
+        upscaling.router,
         catalog.router,
         networks.router,
         options.router,

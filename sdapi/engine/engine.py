@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
+from sdapi.engine.extras_job import ExtrasJob
+from sdapi.engine.extras_run import ExtrasRun
 from sdapi.engine.job import Job, ModelFile, Result
 from sdapi.engine.job_run import JobRun
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
+from sdapi.engine.work import Work
 from sdapi.errors import OutOfMemory
 
 
@@ -38,30 +41,37 @@ class Engine:
         """Drop every cached model."""
         self.models.cache.clear()
 
-    def run(self, job: Job, monitor: Monitor) -> Result:
-        """Draw a job's pictures.
+    def run(self, job: Work, monitor: Monitor) -> Result:
+        """Draw a job's pictures, or work on those it brings.
 
         Raises `ModelUnusable`, `OutOfMemory`, `NanProduced`; the engine can take the next job after
         any of them.
         """
         try:
             with torch.inference_mode():
+                if isinstance(job, ExtrasJob):
+                    return ExtrasRun(self.models, job, monitor).run()
                 return JobRun(self.models, job, monitor, checks_nan=self.checks_nan).run()
         except torch.OutOfMemoryError as error:
             self.clear()
             raise OutOfMemory(
-                f"out of memory on {self.models.device} for {_wanted(job)}; "
-                "try a smaller size or batch"
+                f"out of memory on {self.models.device} for {_wanted(job)}; {_ADVICE[type(job)]}"
             ) from error
         except RuntimeError as error:
             # What the CPU allocator raises has no class of its own.
             if "not enough memory" not in str(error) and "allocate memory" not in str(error):
                 raise
             self.clear()
-            raise OutOfMemory(
-                f"out of memory for {_wanted(job)}; try a smaller size or batch"
-            ) from error
+            raise OutOfMemory(f"out of memory for {_wanted(job)}; {_ADVICE[type(job)]}") from error
 
 
-def _wanted(job: Job) -> str:
-    return f"{job.batch_size} x {job.width}x{job.height}"
+_ADVICE: dict[type[Work], str] = {
+    Job: "try a smaller size or batch",
+    ExtrasJob: "try smaller tiles (options ESRGAN_tile and its kin) or a smaller factor",
+}
+
+
+def _wanted(job: Work) -> str:
+    if isinstance(job, Job):
+        return f"{job.batch_size} x {job.width}x{job.height}"
+    return ", ".join(f"{image.width}x{image.height}" for image in job.images[:3])

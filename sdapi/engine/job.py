@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL.Image import Image
 
+from sdapi.engine.faces.restorer import FaceRestoration
 from sdapi.engine.init_images import InitImages
 from sdapi.engine.latents.latent_modes import LatentMode
 from sdapi.engine.model_file import ModelFile
@@ -15,6 +16,7 @@ from sdapi.engine.stages import Stages
 from sdapi.engine.upscaling.upscaler import Upscaler
 
 __all__ = [
+    "BEFORE_FACES",
     "BEFORE_HIRES",
     "GeneratedImage",
     "HiresPass",
@@ -29,6 +31,8 @@ __all__ = [
 
 #: the suffix under which the first pass of hires fix is saved
 BEFORE_HIRES = "before-highres-fix"
+#: and pictures before their faces are restored
+BEFORE_FACES = "before-face-restoration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,9 @@ class Job:
     refiner: Refiner | None = None
     options: SamplingOptions = field(default_factory=SamplingOptions)
     networks: NetworkFiles = field(default_factory=NetworkFiles)
+    #: what becomes of the faces in the pictures, and whether those before are kept
+    faces: FaceRestoration | None = None
+    keeps_faces: bool = False
     #: what scripts do while it is drawn, in order
     stages: tuple[Stages, ...] = ()
 

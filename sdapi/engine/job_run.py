@@ -17,7 +17,9 @@ from sdapi.engine.adaptations.circular import circular_padding
 from sdapi.engine.adaptations.sampling_run import adapted_unet, adapted_vae
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.checkpoints.precision import wider_vae_type
-from sdapi.engine.job import BEFORE_HIRES, GeneratedImage, HiresPass, Job, Result
+from sdapi.engine.faces.restorer import FaceRestoration
+from sdapi.engine.faces.restoring import restore_faces
+from sdapi.engine.job import BEFORE_FACES, BEFORE_HIRES, GeneratedImage, HiresPass, Job, Result
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.image_cond import image_conditioning
 from sdapi.engine.latents.init_latent import InitLatent, encode_init, seeded_generator
@@ -162,6 +164,10 @@ class JobRun:
             images: Sequence[Image] = self._decode(drawn)
             for stages in self.job.stages:
                 images = stages.after_decode(images)
+            if self.job.faces is not None:
+                if self.job.keeps_faces:
+                    variants[BEFORE_FACES] = list(images)
+                images = [self._with_faces(image, self.job.faces) for image in images]
         self.monitor.end_pass()
         covers = drawn.covers
         return [
@@ -347,6 +353,11 @@ class JobRun:
             self.job.options.img2img_extra_noise,
             self.job.options.img2img_fix_steps,
         )
+
+    def _with_faces(self, image: Image, asked: FaceRestoration) -> Image:
+        restored, missing = restore_faces(self.models, image, asked)
+        self.warnings |= dict.fromkeys(missing)
+        return restored
 
     def _decode(self, drawn: Drawn) -> list[Image]:
         return self._pictures(drawn.plan.job, drawn.model, drawn.latent)

@@ -1,6 +1,6 @@
 """The models of one device: loaded once, kept in the cache, lent to the job that runs."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import nn
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint, load_vae
 from sdapi.engine.checkpoints.precision import Precision
+from sdapi.engine.checkpoints.small_network import LoadedSmallNetwork, N, load_network
 from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.compilation import compile_unet
 from sdapi.engine.latents.tiny_vae import Half, TinyVAE, load_tiny, tiny_file
@@ -212,6 +213,13 @@ class Models:
         with self.cache.use(key, lambda: load_image_model(file, prefers_half=half)) as found:
             assert isinstance(found, ImageModel)
             yield found
+
+    @contextmanager
+    def network(self, file: ModelFile, build: Callable[[], N]) -> Generator[N]:
+        """A small network of a known layout, in float32; raises `ModelUnusable`."""
+        with self.cache.use((build, file), lambda: load_network(file, build)) as found:
+            assert isinstance(found, LoadedSmallNetwork)
+            yield found.module
 
     def _load_checkpoint(self, file: ModelFile) -> LoadedCheckpoint:
         components = load_checkpoint(file.path, file.sidecar, self.precision)

@@ -20,6 +20,8 @@ class Monitor:
     sampling_step: int = 0
     #: the latest predicted picture, latent [B, C, H/8, W/8]
     latent: "Tensor | None" = None
+    #: what is worked on, where that has a name
+    text: str | None = None
     #: a script has said how many passes there are, over all its generations
     is_planned: bool = False
     #: called after every step with its number

@@ -30,6 +30,9 @@ def resize_to(
     width first.
     """
     width, height = size
+    if image.mode == "RGBA" and filter is not Image.Resampling.NEAREST:
+        # Colours count as much as they are opaque; once for both calls, or faint ones get lost.
+        return resize_to(image.convert("RGBa"), size, filter).convert("RGBA")
     return image.resize((width, image.height), filter).resize((width, height), filter)
 
 
@@ -47,11 +50,13 @@ def nearest_step(image: Image.Image, scale: float) -> Image.Image:
 def enlarge(image: Image.Image, scale: float, step: Step) -> Image.Image:
     """A picture enlarged by an upscaler to `scale` times its size, rounded down to multiples of 8.
 
-    The upscaler runs until both sides are reached; Lanczos makes the size exact.
+    The upscaler runs until both sides are reached, and once at scale 1, since some models only
+    clean up; Lanczos makes the size exact.
     """
     target = int(image.width * scale // 8 * 8), int(image.height * scale // 8 * 8)
-    for _ in range(_MAX_STEPS):
-        if image.width >= target[0] and image.height >= target[1]:
+    for i in range(_MAX_STEPS):
+        is_reached = image.width >= target[0] and image.height >= target[1]
+        if is_reached and (i > 0 or scale != 1):
             break
         before = image.size
         image = step(image, scale)

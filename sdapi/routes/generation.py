@@ -2,17 +2,16 @@
 
 import logging
 import time
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from sdapi.errors import SDAPIError
 from sdapi.problems import error_headers, json_response, url_failure
-from sdapi.routes import ServicesDep
+from sdapi.routes import ServicesDep, caller_of
 from sdapi.schemas.generation import GenerationResponse, Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.container import Services
-from sdapi.services.generation.service import Caller, Kind
+from sdapi.services.generation.service import Kind
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/sdapi/v1", tags=["generation"])
@@ -42,11 +41,7 @@ async def _generate(
     kind: Kind, body: Txt2ImgRequest | Img2ImgRequest, request: Request, services: Services
 ) -> Response:
     save_dir = body.alwayson_scripts.get("save_dir")
-    caller = Caller(
-        services.credentials.user_of(request.headers.get("authorization")),
-        lambda: _disconnected(request),
-        request.headers.get("x-sdapi-webhook"),
-    )
+    caller = caller_of(request, services)
     if not isinstance(save_dir, str):
         return json_response(await services.generation.answer(kind, body, caller))
     id_task = body.alwayson_scripts.get("id_task")
@@ -64,9 +59,3 @@ async def _generate(
 
 def _since(started: float) -> float:
     return time.monotonic() - started
-
-
-async def _disconnected(request: Request) -> Any:
-    """Return when the client has closed the connection; its body has been read by now."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

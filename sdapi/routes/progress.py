@@ -5,6 +5,7 @@ import time
 import anyio.to_thread
 from fastapi import APIRouter
 
+from sdapi.engine.job import Job
 from sdapi.errors import Missing
 from sdapi.routes import ServicesDep
 from sdapi.schemas.progress import ProgressResponse, ProgressState
@@ -68,8 +69,8 @@ def _task(services: Services, id_task: str | None) -> Task | None:
 
 def _state(task: Task) -> ProgressState:
     monitor, job = task.monitor, task.job
-    name = f"scripts_{task.kind}"
-    if job is not None and job.n_iter > 1 and monitor.job_count > 0:
+    name = f"scripts_{task.kind}" if task.kind in ("txt2img", "img2img") else task.kind
+    if isinstance(job, Job) and job.n_iter > 1 and monitor.job_count > 0:
         name = f"Batch {min(monitor.job_no + 1, job.n_iter)} out of {job.n_iter}"
     return ProgressState(
         skipped=monitor.skipped.is_set(),

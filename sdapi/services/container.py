@@ -17,6 +17,7 @@ from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog, Checkpoint
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.safetensors_header import sha256_of_tensors
+from sdapi.services.extras import ExtrasService
 from sdapi.services.fetch import Fetcher
 from sdapi.services.generation.init_images import ImageLoader
 from sdapi.services.generation.service import GenerationService
@@ -61,6 +62,7 @@ class Services:
     #: found at the start, whether they could be loaded or not
     extensions: tuple[LoadedExtension, ...] = ()
     interrogators: Interrogators = field(init=False)
+    extras: ExtrasService = field(init=False)
     webhooks: Webhooks = field(init=False)
     startup: Startup = field(default_factory=Startup)
     #: another one after each start, for pages that notice
@@ -70,6 +72,9 @@ class Services:
     def __post_init__(self) -> None:
         self.generation.services = self
         self.interrogators = Interrogators(self.settings)
+        self.extras = ExtrasService(
+            self.settings, self.options, self.tasks, self.scheduler, self.images
+        )
         self.webhooks = Webhooks(self.settings, Fetcher(self.settings), self.scheduler)
         self.metrics.add_gauges(server_gauges(self))
         self.option_changes = OptionChanges(

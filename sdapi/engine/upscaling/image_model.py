@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,6 +110,7 @@ def load_image_model(file: ModelFile, *, prefers_half: bool) -> ImageModel:
     # Its forty architectures take seconds to import, and most jobs need none.
     import spandrel
 
+    _add_extra_architectures()
     weights = spandrel.canonicalize_state_dict(read_state_dict(file.path))
     name = file.path.name
     try:
@@ -123,6 +126,14 @@ def load_image_model(file: ModelFile, *, prefers_half: bool) -> ImageModel:
     if prefers_half and descriptor.supports_half:
         descriptor.half()
     return ImageModel(name, descriptor)
+
+
+def _add_extra_architectures() -> None:
+    """Let spandrel know those with licences of their own, where an operator has installed them."""
+    if find_spec("spandrel_extra_arches") is None:
+        return
+    install = import_module("spandrel_extra_arches").install
+    install(ignore_duplicates=True)
 
 
 def _steps(side: int, tile: int, overlap: int) -> list[int]:

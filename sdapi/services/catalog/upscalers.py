@@ -15,7 +15,7 @@ from sdapi.settings import Settings
 
 _SUFFIXES = {".pth", ".pt", ".safetensors", ".ckpt"}
 #: what the listing says of every upscaler whose name does not tell its factor
-_USUAL_SCALE = 4.0
+USUAL_SCALE = 4.0
 _LARGEST_TILE = 4096
 
 
@@ -50,7 +50,7 @@ class PublishedModel:
 
     name: str
     url: str
-    scale: float = _USUAL_SCALE
+    scale: float = USUAL_SCALE
 
     @property
     def file_name(self) -> str:
@@ -93,7 +93,7 @@ class UpscalerFile:
     name: str
     path: Path
     kind: _Kind
-    scale: float = _USUAL_SCALE
+    scale: float = USUAL_SCALE
 
     @property
     def model_name(self) -> str | None:

@@ -16,6 +16,7 @@ from sdapi.errors import BadRequest, ModelUnusable, NotBuilt, near_names
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import AUTOMATIC, NONE, Catalog, Checkpoint, VAEFile
+from sdapi.services.catalog.face_restorers import FaceRestorers
 from sdapi.services.catalog.networks import Lora, NetworkCatalog
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.catalog.upscalers import Upscalers
@@ -60,7 +61,6 @@ _FRACTIONS = (
 )
 #: Options whose feature is still to come, and the values under which they change nothing.
 _TO_COME_OPTIONS: dict[str, tuple[object, ...]] = {
-    "face_restoration": (False,),
     "use_old_emphasis_implementation": (False,),
 }
 
@@ -109,7 +109,7 @@ class JobBuilder:
 
         Raises `BadRequest` and its kin for what cannot work, `NotBuilt` for what is still to come.
         """
-        refuse_what_is_to_come(request, options)
+        refuse_what_is_to_come(options)
         _check_numbers(request)
         _check_pictures(options)
         size = _size(request, options)
@@ -157,6 +157,7 @@ class JobBuilder:
             options=sampling_options(options),
             networks=networks.files,
         )
+        job = replace(job, **self._faces(request, options))
         keys: dict[str, Any] = hypertile_keys(job.hypertile) | (prepared.keys if prepared else {})
         model = None
         if (name := names_refiner(request)) is not None:
@@ -217,6 +218,17 @@ class JobBuilder:
             _file(vae.path) if vae else None,
         )
 
+    def _faces(self, request: GenerationRequest, options: Options) -> dict[str, Any]:
+        """The fields of a job whose faces are restored; none of another's."""
+        asked = request.restore_faces
+        if not (options.flag("face_restoration") if asked is None else asked):
+            return {}
+        name, weight = options.text("face_restoration_model"), options.number("code_former_weight")
+        return {
+            "faces": FaceRestorers(self.upscalers.settings).find(name, weight=weight),
+            "keeps_faces": options.flag("save_images_before_face_restoration"),
+        }
+
     def _hires(
         self, request: Txt2ImgRequest, options: Options, eas: EASFields, job: Job
     ) -> HiresRequest:
@@ -257,14 +269,8 @@ class JobBuilder:
         return prompt, negative
 
 
-def refuse_what_is_to_come(request: GenerationRequest, options: Options) -> None:
-    """Raise `NotBuilt` for a field or option that would act, were its feature here."""
-    wanted: dict[str, object] = {
-        "restore_faces": request.restore_faces,
-    }
-    for name, value in wanted.items():
-        if value:
-            raise NotBuilt(f"{name}: this field is not available yet")
+def refuse_what_is_to_come(options: Options) -> None:
+    """Raise `NotBuilt` for an option that would act, were its feature here."""
     for key, neutral in _TO_COME_OPTIONS.items():
         if options[key] is not None and options[key] not in neutral:
             raise NotBuilt(f"option {key}: {options[key]!r} is not available yet")

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from sdapi.engine.job import Job, Result
+from sdapi.engine.job import Result
 from sdapi.engine.monitor import Monitor
+from sdapi.engine.work import Work
 from sdapi.errors import Conflict, SDAPIError
 
 _KEPT = 1000
@@ -45,7 +46,7 @@ class Task:
     monitor: Monitor = field(default_factory=Monitor)
     #: the result to come; gone once there, so that old tasks keep no pictures
     future: "Future[Result] | None" = field(default_factory=Future)
-    job: Job | None = None
+    job: Work | None = None
     #: called once by the worker when the job has succeeded
     on_done: Callable[[], None] | None = None
     created: float = field(default_factory=time.time)

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from sdapi.engine.job import Job, ModelFile, Result
+from sdapi.engine.extras_job import ExtrasJob
+from sdapi.engine.job import ModelFile, Result
 from sdapi.engine.monitor import Monitor
+from sdapi.engine.work import Work
 from sdapi.errors import SDAPIError
 from sdapi.logs import log_fields
 from sdapi.services.jobs.scheduler import Scheduler
@@ -22,7 +24,7 @@ _POLL_S = 0.5
 class JobRunner(Protocol):
     """What a worker needs of an engine; a fake in tests."""
 
-    def run(self, job: Job, monitor: Monitor) -> Result: ...
+    def run(self, job: Work, monitor: Monitor) -> Result: ...
 
     def load(self, checkpoint: ModelFile) -> None: ...
 
@@ -173,4 +175,6 @@ class Worker:
 
 
 def _is_loaded(engine: JobRunner, task: Task) -> bool:
+    if isinstance(task.job, ExtrasJob):
+        return True
     return task.job is not None and engine.has_loaded(task.job.checkpoint)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sdapi.images import enlarge, lanczos_step, nearest_step, resize_image
+from sdapi.images import enlarge, lanczos_step, nearest_step, resize_image, resize_to
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 UPSCALERS = {
@@ -35,6 +35,24 @@ def test_grey_pictures_are_resized_without_the_upscaler():
         raise AssertionError
 
     assert resize_image(Image.new("L", (4, 4)), 0, (8, 8), refuse).size == (8, 8)
+
+
+def test_upscaler_runs_once_at_scale_1_since_some_only_clean_up():
+    def invert(image: Image.Image, scale: float) -> Image.Image:
+        runs.append(scale)
+        return Image.new("RGB", (32, 32), "white")
+
+    runs: list[float] = []
+    assert enlarge(Image.new("RGB", (8, 8)), 1, invert).getpixel((0, 0)) == (255, 255, 255)
+    assert runs == [1]
+    assert enlarge(Image.new("RGB", (16, 16)), 0.5, invert).size == (8, 8)
+    assert runs == [1]
+
+
+def test_faint_colours_survive_a_resize():
+    faint = Image.new("RGBA", (8, 8), (200, 100, 50, 3))
+    at_once = faint.resize((16, 24), Image.Resampling.LANCZOS)
+    assert resize_to(faint, (16, 24)).tobytes() == at_once.tobytes()
 
 
 def test_upscaler_that_stands_still_is_not_run_for_ever():

@@ -151,28 +151,24 @@ def test_unknown_choice_of_an_option_is_refused_with_the_known_ones(builder: Job
         txt2img(builder, {"emphasis": "Loud"})
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("restore_faces", True),
-    ],
-)
-def test_field_that_is_still_to_come_is_named(builder: JobBuilder, name: str, value: Any):
-    with pytest.raises(NotBuilt, match=f"^{name}: "):
-        txt2img(builder, **{name: value})
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("restore_faces", False)],
-)
-def test_field_that_would_change_nothing_is_taken(builder: JobBuilder, name: str, value: Any):
-    assert txt2img(builder, **{name: value}).job.steps == 50
-
-
 def test_option_that_is_still_to_come_is_named(builder: JobBuilder):
-    with pytest.raises(NotBuilt, match="option face_restoration"):
-        txt2img(builder, {"face_restoration": True})
+    with pytest.raises(NotBuilt, match="option use_old_emphasis_implementation"):
+        txt2img(builder, {"use_old_emphasis_implementation": True})
+
+
+def test_faces_are_restored_where_request_or_option_say_so(builder: JobBuilder):
+    def name(options: dict[str, Any] | None = None, **body: Any) -> str | None:
+        faces = txt2img(builder, options, **body).job.faces
+        return faces and faces.name
+
+    chosen = {"face_restoration": True, "face_restoration_model": "GFPGAN"}
+    assert name() is None
+    assert name(restore_faces=True) == "CodeFormer"
+    assert name(chosen) == "GFPGAN"
+    assert name(chosen, restore_faces=False) is None
+    kept = txt2img(builder, chosen | {"save_images_before_face_restoration": True}).job
+    assert kept.keeps_faces
+    assert not kept.faces or kept.faces.weight == 0.5
 
 
 def test_network_that_is_there_goes_with_the_job_and_a_missing_one_is_a_warning(
