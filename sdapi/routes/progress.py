@@ -34,7 +34,11 @@ async def progress(
         options = services.options.current
         image = await anyio.to_thread.run_sync(services.previews.current, task, options)
     return ProgressResponse(
-        progress=min(fraction, 1.0), eta_relative=eta, state=_state(task), current_image=image
+        progress=min(fraction, 1.0),
+        eta_relative=eta,
+        state=_state(task),
+        current_image=image,
+        textinfo=task.monitor.text,
     )
 
 

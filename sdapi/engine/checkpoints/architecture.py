@@ -76,7 +76,9 @@ def identify(weights: dict[str, Tensor]) -> Architecture:
     if all(has(prefix) for prefix in _SDXL_TEXT):
         return Architecture(Family.SDXL, _SDXL_TEXT, SDXL_SCALE_FACTOR)
     if has(_SDXL_REFINER):
-        raise ModelUnusable("an SDXL refiner, which cannot draw on its own")
+        raise ModelUnusable(
+            "SDXL's refiner, which is not supported; any SD or SDXL checkpoint can refine"
+        )
     if has(_OPENCLIP_TEXT):
         return Architecture(Family.SD2, (_OPENCLIP_TEXT,), SD_SCALE_FACTOR)
     if has(_OPENAI_TEXT):

@@ -123,6 +123,7 @@ def load_image_model(file: ModelFile, *, prefers_half: bool) -> ImageModel:
     if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.input_channels != 3:
         raise ModelUnusable(f"{name}: a model that does not turn a picture into another")
     descriptor.eval()
+    descriptor.model.requires_grad_(False)
     if prefers_half and descriptor.supports_half:
         descriptor.half()
     return ImageModel(name, descriptor)

@@ -134,7 +134,8 @@ class HiresRequest:
             checkpoint=self.model.file if self.model else job.checkpoint,
             vae=self.model.vae if self.model else job.vae,
             first_picture=first_picture,
-            uses_first_networks=self.options.flag("hires_fix_use_firstpass_conds"),
+            uses_first_networks=self.model is None
+            and self.options.flag("hires_fix_use_firstpass_conds"),
             keeps_first=self.options.flag("save_images_before_highres_fix"),
         )
 

@@ -12,7 +12,7 @@ from PIL import Image
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
 from sdapi.engine.hires import cut, merge_keys, timeline
-from sdapi.engine.job import BEFORE_HIRES, HiresPass, Job, ModelFile
+from sdapi.engine.job import BEFORE_HIRES, HiresPass, Job, ModelFile, SamplingOptions
 from sdapi.engine.latents.latent_modes import LATENT_MODES
 from sdapi.engine.model_cache import ModelCache
 from sdapi.engine.models import Models
@@ -73,6 +73,18 @@ def changed(job: Job, **changes: Any) -> Job:
 def drawn(engine: Engine, job: Job) -> np.ndarray:
     (image,) = engine.run(job, Monitor()).images
     return np.asarray(image.image).astype(int)
+
+
+@pytest.mark.parametrize("upscaler", [LATENT_MODES[0], Filter.LANCZOS], ids=str)
+def test_inpainting_checkpoint_sees_the_enlarged_picture_as_far_as_it_is_not_masked(
+    engine: Engine, job: Job, golden: Path, upscaler: Any
+):
+    checkpoint = model_file(golden, "tinyInpaint")
+    job = changed(replace(job, checkpoint=checkpoint), checkpoint=checkpoint, upscaler=upscaler)
+    masked = drawn(engine, changed(job, surplus=(2, 0)))
+    assert masked.shape == (96, 80, 3)
+    seeing = replace(job, options=SamplingOptions(inpainting_mask_weight=0.2))
+    assert not np.array_equal(drawn(engine, changed(seeing, surplus=(2, 0))), masked)
 
 
 class StopBetweenPasses(Monitor):

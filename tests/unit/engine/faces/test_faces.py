@@ -170,6 +170,7 @@ def test_file_of_another_kind_is_named(models: Models, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_gfpgan_of_the_real_layout_repaints_the_face_alone(models: Models, tmp_path: Path):
     from spandrel.architectures.GFPGAN.__arch.gfpganv1_clean_arch import GFPGANv1Clean
 
@@ -187,8 +188,8 @@ def test_gfpgan_of_the_real_layout_repaints_the_face_alone(models: Models, tmp_p
     files = FaceModels(*(ModelFile.of(tmp_path / f"{name}.pth") for name in names))
     image = Image.fromarray(drawn_face())
     one, _ = restore_faces(models, image, FaceRestoration(GFPGAN, files))
-    two, _ = restore_faces(models, image, FaceRestoration(GFPGAN, files))
     half, _ = restore_faces(models, image, FaceRestoration(GFPGAN, files, visibility=0.5))
     assert one.size == image.size
-    assert one.tobytes() == two.tobytes() != image.tobytes()
-    assert half.tobytes() not in (one.tobytes(), image.tobytes())
+    assert one.tobytes() != image.tobytes()
+    # so the same picture comes out every time
+    assert half.tobytes() == Image.blend(image, one, 0.5).tobytes()
