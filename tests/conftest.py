@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.golden_models import complete
 from tests.servers import golden_data_dir
 
 # One thread: tensors here are tiny, and threads that fight over cores cost many times what they
@@ -30,7 +31,9 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The recorded data of the reference."""
-    return Path(__file__).parent / "golden"
+    folder = Path(__file__).parent / "golden"
+    complete(folder)
+    return folder
 
 
 @pytest.fixture

@@ -74,6 +74,11 @@ def find_cases(golden: Path = GOLDEN) -> list[Case]:
     return [case for case in cases if (case.folder / "request.json").is_file()]
 
 
+def recorded_names(golden: Path = GOLDEN) -> set[str]:
+    """The names of all recorded cases, whether they are in this collection or not."""
+    return set(json.loads((golden / "index.json").read_text(encoding="utf-8")))
+
+
 def decisions(golden: Path = GOLDEN) -> dict[str, str]:
     """Case -> why ours differs on purpose."""
     path = golden / "decisions.json"
@@ -175,6 +180,11 @@ class _Pictures:
 
     case: Case
 
+    def is_input(self, text: str, name: str) -> bool:
+        """Whether a text is the base64 of an input file."""
+        data = (self.case.folder.parents[1] / name.removeprefix("datauri:")).read_bytes()
+        return text.split(",", 1)[-1] == base64.b64encode(data).decode()
+
     def differences(self, encoded: object, name: str) -> list[str]:
         if not isinstance(encoded, str):
             return [f"{name}: no picture but {encoded!r:.60}"]
@@ -207,6 +217,9 @@ def compare_bodies(ours: Any, theirs: Any, pictures: _Pictures, where: str = "bo
         return [d for i, (a, b) in pairs for d in compare_bodies(a, b, pictures, f"{where}[{i}]")]
     if isinstance(theirs, str) and theirs.startswith("@img:"):
         return pictures.differences(ours, theirs.removeprefix("@img:"))
+    if isinstance(theirs, str) and theirs.startswith("@file:") and isinstance(ours, str):
+        same = pictures.is_input(ours, theirs.removeprefix("@file:"))
+        return [] if same else [f"{where}: not the picture that was sent"]
     if isinstance(theirs, str) and isinstance(ours, str):
         ours, theirs = stable_text(ours), stable_text(theirs)
     same = ours == theirs and isinstance(ours, bool) == isinstance(theirs, bool)

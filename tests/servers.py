@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 from sdapi.cli import bind
 from sdapi.serving import Server
 from sdapi.settings import Settings
+from tests.golden_models import complete
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -39,6 +40,7 @@ _PLACES = (
 
 def golden_data_dir(path: Path, golden: Path = GOLDEN) -> Path:
     """Lay the golden models out as a data directory; links, so that nothing is copied."""
+    complete(golden)
     placed: set[str] = set()
     for folder, patterns in _PLACES:
         (path / folder).mkdir(parents=True, exist_ok=True)
