@@ -5,7 +5,6 @@ Contract: webui-generation 10.8.
 
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,6 +23,8 @@ def correct_colours(image: Image.Image, model: Image.Image) -> Image.Image:
 
     The LAB histograms are matched in eight bits; "luminosity" blending brings the brightness back.
     """
+    import cv2  # here, so that a server starts without it
+
     pixels = np.asarray(image.convert("RGB"))
     lab, wanted = _converted(pixels, cv2.COLOR_RGB2LAB), _converted(model, cv2.COLOR_RGB2LAB)
     channels = [match_histogram(lab[..., i], wanted[..., i]) for i in range(3)]
@@ -33,6 +34,8 @@ def correct_colours(image: Image.Image, model: Image.Image) -> Image.Image:
 
 def _converted(pixels: Pixels | Image.Image, code: int) -> Pixels:
     """Pixels [H, W, 3] in another colour space, eight bits each."""
+    import cv2
+
     return np.asarray(cv2.cvtColor(np.asarray(pixels), code), dtype=np.uint8)
 
 

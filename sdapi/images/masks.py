@@ -5,7 +5,6 @@ Contract: webui-generation 10.2 and 10.7.
 
 from typing import Final, NamedTuple
 
-import cv2
 import numpy as np
 from PIL import Image, ImageChops
 
@@ -52,6 +51,8 @@ def blur_width(sigma: int) -> int:
 
 def blur_mask(mask: Image.Image, sigma_x: int, sigma_y: int) -> Image.Image:
     """Gaussian blur of each axis by itself, in eight bits, along x first; 0 or less: none."""
+    import cv2  # here, so that a server starts without it
+
     pixels = np.asarray(mask)
     if sigma_x > 0:
         pixels = cv2.GaussianBlur(pixels, (blur_width(sigma_x), 1), sigma_x)

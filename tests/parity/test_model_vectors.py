@@ -42,7 +42,9 @@ def test_prompts_are_encoded_as_recorded(tiny: Components):
     conditioner, off = Conditioner(tiny), dict[str, float]()
     for name, states in expected.items():
         # Taken as the encoder gets it: without composition and editing.
-        cond = conditioner._encode({PROMPTS[name]: 1}, TextOptions(), is_negative=False)[0]  # pyright: ignore
+        counts = {PROMPTS[name]: 1}
+        rows, _ = conditioner._split(counts, TextOptions())  # pyright: ignore
+        cond = conditioner._encode(rows, counts, TextOptions(), is_negative=False)[0]  # pyright: ignore
         error = float(np.abs(cond.cross.numpy() - states[0]).max())
         if error > 2e-4:
             off[name] = error

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from sdapi.logs import configure_logging, log_fields
+from sdapi.metrics import Metrics
 from sdapi.middleware import RequestLog
 
 
@@ -68,7 +69,7 @@ async def failing(scope: Scope, receive: Receive, send: Send) -> None:
 
 def test_every_line_of_a_request_carries_its_id(stream: io.StringIO):
     configure_logging("INFO", "json", stream)
-    client = TestClient(RequestLog(failing, prints=False))
+    client = TestClient(RequestLog(failing, prints=False, metrics=Metrics()))
     answers = [client.get("/x") for _ in range(2)]
     logging.getLogger("sdapi.x").info("after")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
