@@ -3,7 +3,9 @@
 Contract: webui-generation 5.3 and 5.6.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,17 +18,19 @@ from sdapi.engine.sampling.schedules import ModelSigmas
 from sdapi.engine.sampling.unet_predictor import UNetPredictor
 from sdapi.errors import NanProduced
 
+#: how a model's noise levels are told: as sigmas, or as cumulative products of 1 - beta
+Levels = TypeVar("Levels")
 _LCM_TIME_SCALE, _LCM_SIGMA_DATA = 10.0, 0.5
 
 
-class SigmaDenoiser:
-    """Predicts the clean latent from one at noise level sigma: what sigma-space samplers call."""
+class _Denoiser(ABC, Generic[Levels]):
+    """What both kinds share: the model that predicts, and the refiner that may take over."""
 
     def __init__(
         self,
         predict: UNetPredictor,
         guide: Guide,
-        sigmas: ModelSigmas,
+        levels: Levels,
         *,
         v_prediction: bool,
         blend: Blend | None = None,
@@ -34,16 +38,34 @@ class SigmaDenoiser:
     ) -> None:
         self._predict = predict
         self._guide = guide
-        self._sigmas = sigmas
+        self._levels = levels
         self._v_prediction = v_prediction
         self._blend = blend
         self._handover = handover
 
+    @abstractmethod
+    def _levels_of(self, alphas_cumprod: Tensor) -> Levels:
+        """The noise levels of another model."""
+
+    def _exchange(self, time_step: int) -> None:
+        """Let a refiner take over when it is due."""
+        if self._handover is None:
+            return
+        successor = self._handover.successor(self._guide.calls, time_step)
+        if successor is not None:
+            self._predict, self._v_prediction = successor.predict, successor.v_prediction
+            self._levels = self._levels_of(successor.alphas_cumprod)
+            self._guide.cond = successor.cond
+
+
+class SigmaDenoiser(_Denoiser[ModelSigmas]):
+    """Predicts the clean latent from one at noise level sigma: what sigma-space samplers call."""
+
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Denoised latents of `x` [B, C, h, w] at one `sigma`, a scalar on the CPU."""
         sigma = sigma.float().cpu()
-        self._exchange(int((self._sigmas.sigmas - sigma).abs().argmin()))
-        t = self._sigmas.t(sigma.reshape(1)).to(x.device)
+        self._exchange(int((self._levels.sigmas - sigma).abs().argmin()))
+        t = self._levels.t(sigma.reshape(1)).to(x.device)
         c_in = float(1 / (sigma**2 + 1) ** 0.5)
         c_skip, c_out = self._scalings(sigma, float(t))
 
@@ -57,15 +79,8 @@ class SigmaDenoiser:
         self._guide.remember(denoised)
         return denoised
 
-    def _exchange(self, time_step: int) -> None:
-        """Let a refiner take over when it is due."""
-        if self._handover is None:
-            return
-        successor = self._handover.successor(self._guide.calls, time_step)
-        if successor is not None:
-            self._predict, self._v_prediction = successor.predict, successor.v_prediction
-            self._sigmas = self._sigmas.of(successor.alphas_cumprod)
-            self._guide.cond = successor.cond
+    def _levels_of(self, alphas_cumprod: Tensor) -> ModelSigmas:
+        return self._levels.of(alphas_cumprod)
 
     def _scalings(self, sigma: Tensor, t: float) -> tuple[float, float]:
         """The shares of the latent and of the UNet's output in the prediction."""
@@ -86,32 +101,15 @@ class LCMDenoiser(SigmaDenoiser):
         return boundary_skip + boundary_out * skip, boundary_out * out
 
 
-class NoiseDenoiser:
+class NoiseDenoiser(_Denoiser[Tensor]):
     """Predicts the noise in a latent at a training time step: what timestep samplers call."""
-
-    def __init__(
-        self,
-        predict: UNetPredictor,
-        guide: Guide,
-        alphas_cumprod: Tensor,
-        *,
-        v_prediction: bool,
-        blend: Blend | None = None,
-        handover: Handover | None = None,
-    ) -> None:
-        self._predict = predict
-        self._guide = guide
-        self._alphas = alphas_cumprod
-        self._v_prediction = v_prediction
-        self._blend = blend
-        self._handover = handover
 
     def __call__(self, x: Tensor, timestep: float) -> Prediction:
         """The noise in `x` [B, C, h, w] at a time step; inpainting blends before the call."""
         if self._blend is not None:
             x = self._blend.during(x, timestep)
         self._exchange(int(timestep))
-        alpha = float(self._alphas[int(timestep)])
+        alpha = float(self._levels[int(timestep)])
         signal, noise = alpha**0.5, (1 - alpha) ** 0.5
 
         def inner(latents: Tensor, rows: Sequence[Row]) -> Tensor:
@@ -124,15 +122,8 @@ class NoiseDenoiser:
         uncond = predicted if self._guide.uncond is None else self._guide.uncond
         return Prediction(predicted, uncond)
 
-    def _exchange(self, time_step: int) -> None:
-        """Let a refiner take over when it is due."""
-        if self._handover is None:
-            return
-        successor = self._handover.successor(self._guide.calls, time_step)
-        if successor is not None:
-            self._predict, self._v_prediction = successor.predict, successor.v_prediction
-            self._alphas = successor.alphas_cumprod.cpu()
-            self._guide.cond = successor.cond
+    def _levels_of(self, alphas_cumprod: Tensor) -> Tensor:
+        return alphas_cumprod.cpu()
 
 
 def check_latent(latent: Tensor) -> None:

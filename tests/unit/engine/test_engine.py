@@ -22,6 +22,7 @@ from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.sampler_names import SAMPLERS, find_sampler
 from sdapi.errors import BadRequest, ModelUnusable, NanProduced, OutOfMemory
 from tests.builders import build_sd1
+from tests.engines import cpu_engine, golden_file, tiny_job
 
 CPU = torch.device("cpu")
 FP32 = Precision(torch.float32, torch.float32)
@@ -29,26 +30,12 @@ FP32 = Precision(torch.float32, torch.float32)
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(Models(CPU, FP32, ModelCache(CPU, 1 << 30, 1 << 30)))
+    return cpu_engine()
 
 
 @pytest.fixture(scope="module")
 def tiny(golden: Path) -> Job:
-    models = golden / "models"
-    return Job(
-        id="a",
-        prompts=("a cat",),
-        negative_prompts=("dog",),
-        seeds=(7,),
-        subseeds=(0,),
-        checkpoint=ModelFile.of(models / "tinyA.safetensors", models / "tinyA.yaml"),
-        sampler=find_sampler("Euler"),
-        scheduler="Automatic",
-        steps=3,
-        cfg_scale=5.0,
-        width=64,
-        height=64,
-    )
+    return tiny_job(golden_file(golden, "tinyA"), negative_prompts=("dog",), steps=3)
 
 
 def batch(job: Job, seeds: tuple[int, ...], batch_size: int, **changes: Any) -> Job:

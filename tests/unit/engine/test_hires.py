@@ -9,34 +9,26 @@ import pytest
 import torch
 from PIL import Image
 
-from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
 from sdapi.engine.hires import cut, merge_keys, timeline
-from sdapi.engine.job import BEFORE_HIRES, HiresPass, Job, ModelFile, SamplingOptions
+from sdapi.engine.job import BEFORE_HIRES, HiresPass, Job, SamplingOptions
 from sdapi.engine.latents.latent_modes import LATENT_MODES
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.engine.upscaling.upscaler import Filter
+from tests.engines import cpu_engine, golden_file, tiny_job
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    precision = Precision(torch.float32, torch.float32)
-    return Engine(Models(CPU, precision, ModelCache(CPU, 1 << 30, 1 << 30)))
-
-
-def model_file(golden: Path, name: str) -> ModelFile:
-    models = golden / "models"
-    return ModelFile.of(models / f"{name}.safetensors", models / f"{name}.yaml")
+    return cpu_engine()
 
 
 @pytest.fixture(scope="module")
 def job(golden: Path) -> Job:
-    checkpoint = model_file(golden, "tinyA")
+    checkpoint = golden_file(golden, "tinyA")
     hires = HiresPass(
         upscaler=LATENT_MODES[0],
         size=(96, 96),
@@ -48,21 +40,7 @@ def job(golden: Path) -> Job:
         negative_prompts=("",),
         checkpoint=checkpoint,
     )
-    return Job(
-        id="a",
-        prompts=("a cat",),
-        negative_prompts=("",),
-        seeds=(7,),
-        subseeds=(0,),
-        checkpoint=checkpoint,
-        sampler=find_sampler("Euler"),
-        scheduler="Automatic",
-        steps=2,
-        cfg_scale=5.0,
-        width=64,
-        height=64,
-        hires=hires,
-    )
+    return tiny_job(checkpoint, hires=hires)
 
 
 def changed(job: Job, **changes: Any) -> Job:
@@ -79,7 +57,7 @@ def drawn(engine: Engine, job: Job) -> np.ndarray:
 def test_inpainting_checkpoint_sees_the_enlarged_picture_as_far_as_it_is_not_masked(
     engine: Engine, job: Job, golden: Path, upscaler: Any
 ):
-    checkpoint = model_file(golden, "tinyInpaint")
+    checkpoint = golden_file(golden, "tinyInpaint")
     job = changed(replace(job, checkpoint=checkpoint), checkpoint=checkpoint, upscaler=upscaler)
     masked = drawn(engine, changed(job, surplus=(2, 0)))
     assert masked.shape == (96, 80, 3)
@@ -145,7 +123,7 @@ def test_second_pass_has_a_checkpoint_prompt_and_sampler_of_its_own(
 ):
     usual = drawn(engine, job)
     for changes in (
-        {"checkpoint": model_file(golden, "tinyB")},
+        {"checkpoint": golden_file(golden, "tinyB")},
         {"prompts": ("a dog",)},
         {"sampler": find_sampler("DPM++ 2M")},
         {"steps": 5},

@@ -10,16 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
 from sdapi.engine.job import Job, ModelFile, Result
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.networks.merge import MergedWeights
 from sdapi.engine.networks.selection import NetworkFiles
-from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.errors import ModelUnusable
+from tests.engines import cpu_engine, golden_file, tiny_job
 
 CPU = torch.device("cpu")
 #: of the tiny checkpoints' first attention
@@ -29,8 +26,7 @@ TEXT_NAME = "lora_te_text_model_encoder_layers_0_mlp_fc1"
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    precision = Precision(torch.float32, torch.float32)
-    return Engine(Models(CPU, precision, ModelCache(CPU, 1 << 30, 1 << 30)))
+    return cpu_engine()
 
 
 @pytest.fixture(scope="module")
@@ -60,24 +56,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelFile]:
 
 @pytest.fixture(scope="module")
 def job(golden: Path, files: dict[str, ModelFile]) -> Job:
-    models = golden / "models"
     loras = {name: file for name, file in files.items() if name not in ("wide", "hyper")}
     networks = NetworkFiles(loras, {"hyper": files["hyper"]}, (files["wide"],))
-    return Job(
-        id="a",
-        prompts=("a cat",),
-        negative_prompts=("dog",),
-        seeds=(7,),
-        subseeds=(0,),
-        checkpoint=ModelFile.of(models / "tinyA.safetensors", models / "tinyA.yaml"),
-        sampler=find_sampler("Euler"),
-        scheduler="Automatic",
-        steps=2,
-        cfg_scale=5.0,
-        width=64,
-        height=64,
-        networks=networks,
-    )
+    return tiny_job(golden_file(golden, "tinyA"), negative_prompts=("dog",), networks=networks)
 
 
 def run(engine: Engine, job: Job, prompt: str, **changes: Any) -> Result:

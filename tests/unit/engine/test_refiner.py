@@ -8,53 +8,31 @@ import numpy as np
 import pytest
 import torch
 
-from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
 from sdapi.engine.job import HiresPass, Job, Refiner, Result, SamplingOptions
 from sdapi.engine.latents.latent_modes import LATENT_MODES
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.handover import Handover
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.errors import ModelUnusable
+from tests.engines import cpu_engine, golden_file, tiny_job
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    precision = Precision(torch.float32, torch.float32)
-    return Engine(Models(CPU, precision, ModelCache(CPU, 1 << 30, 1 << 30)))
-
-
-def model_file(golden: Path, name: str) -> ModelFile:
-    models = golden / "models"
-    return ModelFile.of(models / f"{name}.safetensors", models / f"{name}.yaml")
+    return cpu_engine()
 
 
 @pytest.fixture(scope="module")
 def job(golden: Path) -> Job:
-    return Job(
-        id="a",
-        prompts=("a cat",),
-        negative_prompts=("",),
-        seeds=(7,),
-        subseeds=(0,),
-        checkpoint=model_file(golden, "tinyA"),
-        sampler=find_sampler("Euler"),
-        scheduler="Automatic",
-        steps=4,
-        cfg_scale=5.0,
-        width=64,
-        height=64,
-    )
+    return tiny_job(golden_file(golden, "tinyA"), steps=4)
 
 
 @pytest.fixture(scope="module")
 def refiner(golden: Path) -> Refiner:
-    return Refiner(model_file(golden, "tinyB"), "tinyB", switch_at=0.5)
+    return Refiner(golden_file(golden, "tinyB"), "tinyB", switch_at=0.5)
 
 
 def run(engine: Engine, job: Job) -> Result:
@@ -141,7 +119,7 @@ def test_hires_fix_has_the_refiner_in_the_passes_asked_for(
 def test_refiner_with_other_inputs_is_refused(
     engine: Engine, job: Job, refiner: Refiner, golden: Path
 ):
-    inpainting = replace(refiner, checkpoint=model_file(golden, "tinyInpaint"))
+    inpainting = replace(refiner, checkpoint=golden_file(golden, "tinyInpaint"))
     with pytest.raises(ModelUnusable, match="refiner_checkpoint"):
         run(engine, replace(job, refiner=inpainting))
     assert run(engine, job).images

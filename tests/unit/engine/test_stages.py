@@ -7,46 +7,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torch import Tensor
 
-from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job, ModelFile
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.models import Models
+from sdapi.engine.job import Job
 from sdapi.engine.monitor import Monitor
-from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.engine.stages import Stages, UNetCall
+from tests.engines import cpu_engine, golden_file, tiny_job
 
 STEPS = 2
 
 
 @pytest.fixture
 def engine() -> Engine:
-    cpu = torch.device("cpu")
-    models = Models(cpu, Precision(torch.float32, torch.float32), ModelCache(cpu, 1 << 30, 1 << 30))
-    return Engine(models)
+    return cpu_engine()
 
 
 @pytest.fixture
 def job(golden: Path) -> Job:
-    models = golden / "models"
-    return Job(
-        id="a",
-        prompts=("a cat",),
-        negative_prompts=("",),
-        seeds=(7,),
-        subseeds=(0,),
-        checkpoint=ModelFile.of(models / "tinyA.safetensors", models / "tinyA.yaml"),
-        sampler=find_sampler("Euler"),
-        scheduler="Automatic",
-        steps=STEPS,
-        cfg_scale=5.0,
-        width=64,
-        height=64,
-    )
+    return tiny_job(golden_file(golden, "tinyA"), steps=STEPS)
 
 
 class Recording(Stages):

@@ -15,14 +15,11 @@ from sdapi.engine.adaptations.hooks import hooks
 from sdapi.engine.adaptations.hypertile import Tiling, grid_of, tile_unet, tile_vae
 from sdapi.engine.adaptations.token_merging import Matching
 from sdapi.engine.adaptations.upcast import upcast_attention
-from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Hypertile, Job, ModelFile, SamplingOptions, TileOptions
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.models import Models
+from sdapi.engine.job import Hypertile, Job, SamplingOptions, TileOptions
 from sdapi.engine.monitor import Monitor
-from sdapi.engine.sampling.sampler_names import find_sampler
 from tests.builders import FEW_WORDS, build_sd1, build_sdxl
+from tests.engines import cpu_engine, golden_file, tiny_job
 
 CPU = torch.device("cpu")
 #: smaller than any picture here has, so that every layer is cut
@@ -31,27 +28,12 @@ SMALL_TILES = TileOptions(enabled=True, max_tile=16, swap_size=2)
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    precision = Precision(torch.float32, torch.float32)
-    return Engine(Models(CPU, precision, ModelCache(CPU, 1 << 30, 1 << 30)))
+    return cpu_engine()
 
 
 @pytest.fixture(scope="module")
 def tiny(golden: Path) -> Job:
-    models = golden / "models"
-    return Job(
-        id="a",
-        prompts=("a cat",),
-        negative_prompts=("dog",),
-        seeds=(7,),
-        subseeds=(0,),
-        checkpoint=ModelFile.of(models / "tinyA.safetensors", models / "tinyA.yaml"),
-        sampler=find_sampler("Euler"),
-        scheduler="Automatic",
-        steps=2,
-        cfg_scale=5.0,
-        width=256,
-        height=256,
-    )
+    return tiny_job(golden_file(golden, "tinyA"), negative_prompts=("dog",), width=256, height=256)
 
 
 def picture(engine: Engine, job: Job) -> np.ndarray[Any, Any]:

@@ -11,12 +11,8 @@ from torch import Tensor
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.engine import Engine
 from sdapi.engine.job import Job, ModelFile
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
-from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.engine.text.conditioning import Cond, Conditioner, TextOptions
 from sdapi.engine.text.schedule import Timeline
 from sdapi.errors import ModelUnusable
@@ -30,6 +26,7 @@ from tests.builders import (
     write_diffusers_folder,
     write_v_sidecar,
 )
+from tests.engines import cpu_engine, tiny_job
 
 FP32 = Precision(torch.float32, torch.float32)
 TOLERANCE = 1e-4
@@ -400,25 +397,11 @@ def test_missing_file_is_refused(tmp_path: Path):
 
 
 def job(checkpoint: Path) -> Job:
-    return Job(
-        id="a",
-        prompts=("a cat",),
-        negative_prompts=("",),
-        seeds=(3,),
-        subseeds=(0,),
-        checkpoint=ModelFile.of(checkpoint),
-        sampler=find_sampler("Euler"),
-        scheduler="Automatic",
-        steps=2,
-        cfg_scale=5.0,
-        width=64,
-        height=64,
-    )
+    return tiny_job(ModelFile.of(checkpoint), seeds=(3,))
 
 
 def test_model_in_memory_draws_the_same_after_files_that_failed_to_load(tmp_path: Path):
-    cpu = torch.device("cpu")
-    engine = Engine(Models(cpu, FP32, ModelCache(cpu, 1 << 30, 1 << 30)))
+    engine = cpu_engine()
     good = job(build_sd1().write(tmp_path / "good.safetensors"))
     before = np.asarray(engine.run(good, Monitor()).images[0].image)
     spoils = (unexplained_key, truncated, renamed_text_pickle, pickle_with_code, vae_only)

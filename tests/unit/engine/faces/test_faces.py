@@ -9,16 +9,15 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.faces.alignment import align, put_back
 from sdapi.engine.faces.detector import Face, FaceDetector, Guesses
 from sdapi.engine.faces.parser import FaceParser
 from sdapi.engine.faces.restorer import GFPGAN, FaceModels, FaceRestoration
 from sdapi.engine.faces.restoring import restore_faces
-from sdapi.engine.model_cache import ModelCache
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.models import Models
 from sdapi.errors import ModelUnusable
+from tests.engines import cpu_models
 
 CPU = torch.device("cpu")
 #: eyes, nose, corners of the mouth of an upright face about 100 pixels wide
@@ -27,7 +26,7 @@ POINTS = np.array([[80, 90], [120, 90], [100, 115], [85, 135], [115, 135]], np.f
 
 @pytest.fixture
 def models() -> Models:
-    return Models(CPU, Precision(torch.float32, torch.float32), ModelCache(CPU, 1 << 30, 1 << 30))
+    return cpu_models()
 
 
 def write(network: torch.nn.Module, path: Path) -> ModelFile:

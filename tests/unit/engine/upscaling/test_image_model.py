@@ -10,14 +10,13 @@ from PIL import Image
 from spandrel.architectures.ESRGAN import ESRGANArch
 from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
 
-from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.model_cache import ModelCache
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.models import Models
 from sdapi.engine.upscaling.image_model import ImageModel, load_image_model
 from sdapi.engine.upscaling.upscale import upscale_with
 from sdapi.engine.upscaling.upscaler import Filter, ModelUpscaler, Tiles
 from sdapi.errors import BadRequest, ModelUnusable
+from tests.engines import cpu_models
 
 CPU = torch.device("cpu")
 NEVER = Event()
@@ -45,7 +44,7 @@ def model(file: ModelFile) -> ImageModel:
 
 @pytest.fixture
 def models() -> Models:
-    return Models(CPU, Precision(torch.float32, torch.float32), ModelCache(CPU, 1 << 30, 1 << 30))
+    return cpu_models()
 
 
 def noise(width: int, height: int) -> Image.Image:
