@@ -122,6 +122,12 @@ class Settings:
     portrait_processes: int = 0
     portrait_keep_uploads_days: float = 30.0
     portrait_wording: str = "original"
+    #: checkpoints by any of their names; None lets what is there decide
+    portrait_checkpoint: str | None = None
+    portrait_checkpoint_xl: str | None = None
+    portrait_checkpoint_anime: str | None = None
+    #: side of the square that portraits are drawn at; 0: as the checkpoint says
+    portrait_native_size: int = 0
 
     no_hashing: bool = False
     no_half: bool = False
@@ -364,6 +370,10 @@ def _portrait(flags: ParsedFlags) -> dict[str, Any]:
         "portrait_processes": _at_least(0, flags, "portrait_processes"),
         "portrait_keep_uploads_days": _at_least(0, flags, "portrait_keep_uploads_days"),
         "portrait_wording": flags["portrait_wording"],
+        "portrait_checkpoint": flags["portrait_checkpoint"],
+        "portrait_checkpoint_xl": flags["portrait_checkpoint_xl"],
+        "portrait_checkpoint_anime": flags["portrait_checkpoint_anime"],
+        "portrait_native_size": _at_least(0, flags, "portrait_native_size"),
     }
 
 
