@@ -4,6 +4,7 @@
     ├── BadRequest                  422 bad_request        a bad value; names it and the valid ones
     │   ├── UnknownName             422 unknown_name       a model, scheduler, option … not there
     │   │   └── UnknownSampler      400 sampler_not_found
+    │   ├── AnnotatorMissing        422 annotator_missing  a preprocessor's weights are not there
     │   ├── BadImage                422 invalid_image      bytes that are no picture
     │   ├── BadUrl                  422 invalid_url        a URL that may not or cannot be fetched
     │   └── PathNotAllowed          403 path_not_allowed   outside every allowed root
@@ -54,6 +55,10 @@ class UnknownName(BadRequest):
 
 class UnknownSampler(UnknownName):
     status, code = 400, "sampler_not_found"
+
+
+class AnnotatorMissing(BadRequest):
+    status, code = 422, "annotator_missing"
 
 
 class BadImage(BadRequest):

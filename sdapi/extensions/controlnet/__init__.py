@@ -1,0 +1,1 @@
+"""ControlNet: `alwayson_scripts.controlnet` and `/controlnet/*` (contract: controlnet-api)."""

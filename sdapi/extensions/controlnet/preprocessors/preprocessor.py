@@ -1,0 +1,163 @@
+"""What a preprocessor is: names, sliders, and a function from pixels to a map."""
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdapi.engine.control.annotators.files import annotator_files
+from sdapi.errors import BadImage, BadRequest, NotBuilt
+
+#: [H, W, 3] red first, or [H, W, 4] with a mask behind it
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Slider:
+    """A number that a preprocessor takes; whole ones stay whole in infotexts."""
+
+    name: str
+    minimum: float
+    maximum: float
+    default: float
+    step: float = 0.01
+
+    def or_default(self, value: float) -> float:
+        """The value, or the default when it is out of range, as -1 always is."""
+        return value if self.minimum <= value <= self.maximum else self.default
+
+    def describe(self) -> dict[str, Any]:
+        """As `/controlnet/module_list` shows it."""
+        return {
+            "name": self.name,
+            "value": self.default,
+            "min": self.minimum,
+            "max": self.maximum,
+            "step": self.step,
+        }
+
+
+#: A slider that is not shown has a value all the same, and infotexts show it.
+HIDDEN: Final = Slider("", 0, 1, 0.5)
+RESOLUTION: Final = Slider("Resolution", 64, 2048, 512, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The numbers a preprocessor works with, none of them out of range."""
+
+    resolution: float
+    threshold_a: float
+    threshold_b: float
+
+
+class Kind(Enum):
+    """What a preprocessor needs, and what it makes."""
+
+    #: pixels from pixels alone: may run in any thread
+    WEIGHTLESS = "weightless"
+    #: pixels by a network: runs where the models are
+    NETWORK = "network"
+    #: nothing to see: what the unit's model makes of the picture belongs to the engine
+    EMBEDDING = "embedding"
+
+
+class Mask(Enum):
+    """What becomes of a fourth channel."""
+
+    IGNORED = "ignored"
+    ACCEPTED = "accepted"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedMap:
+    """What a preprocessor found in a picture."""
+
+    #: [H, W, 3], or [H, W, 4] where a mask was required
+    pixels: Pixels
+    #: what an openpose preprocessor saw, in OpenPose's JSON form
+    poses: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessor:
+    """One line of the table; `find` gets it by either name."""
+
+    name: str
+    #: what `alias_names` and the control types call it
+    label: str
+    tags: tuple[str, ...] = ()
+    kind: Kind = Kind.WEIGHTLESS
+    resolution: Slider = RESOLUTION
+    slider_1: Slider = HIDDEN
+    slider_2: Slider = HIDDEN
+    mask: Mask = Mask.IGNORED
+    #: works without a control model
+    model_free: bool = False
+
+    def values(self, processor_res: float, threshold_a: float, threshold_b: float) -> Values:
+        """What was asked for, with the default for what is out of range."""
+        return Values(
+            self.resolution.or_default(processor_res),
+            self.slider_1.or_default(threshold_a),
+            self.slider_2.or_default(threshold_b),
+        )
+
+    @property
+    def sliders(self) -> tuple[Slider, ...]:
+        """Those that are shown, the resolution first."""
+        return tuple(s for s in (self.resolution, self.slider_1, self.slider_2) if s.name)
+
+    def check(self, annotators_dir: Path) -> None:
+        """Raise `AnnotatorMissing` without its weights, `BadRequest` where it cannot be run."""
+        if self.kind is Kind.NETWORK:
+            annotator_files(self.name, annotators_dir)
+
+    def run(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        resolution: float = -1,
+        threshold_a: float = -1,
+        threshold_b: float = -1,
+        seed: int = 0,
+    ) -> DetectedMap:
+        """The map of a picture [H, W], [H, W, 3] or [H, W, 4]; blocks, in a thread of the pool.
+
+        Thresholds out of range count as not given. A resolution may be any number from 1 on, as
+        pixel perfect units ask for. Embeddings are the engine's: their map is the picture. Raises
+        `BadImage` or `BadRequest`, and `NotBuilt` for networks.
+        """
+        from sdapi.extensions.controlnet.preprocessors.works import work_of  # imports OpenCV
+
+        pixels = self._pixels(image)
+        values = self.values(resolution, threshold_a, threshold_b)
+        if resolution >= 1 and self.resolution.name:
+            values = Values(round(resolution), values.threshold_a, values.threshold_b)
+        if self.kind is Kind.EMBEDDING:
+            return DetectedMap(pixels)
+        if self.kind is Kind.NETWORK:
+            raise NotBuilt(f"the preprocessor {self.name!r} cannot be run yet")
+        return DetectedMap(work_of(self.name)(pixels, values, seed))
+
+    def _pixels(self, image: NDArray[np.uint8]) -> Pixels:
+        """Three channels, or four where a mask counts."""
+        if image.ndim == 2:
+            image = image[:, :, None]
+        if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.dtype != np.uint8:
+            raise BadImage(
+                f"{self.label}: a picture is bytes [height, width, 1, 3 or 4], "
+                f"not {image.dtype} {list(image.shape)}"
+            )
+        if image.size == 0:
+            raise BadImage(f"{self.label}: the picture has no pixels ({image.shape[:2]})")
+        if self.mask is Mask.REQUIRED and image.shape[2] != 4:
+            raise BadRequest(f"Preprocessor {self.name} requires a mask")
+        if image.shape[2] == 1:
+            image = np.repeat(image, 3, axis=2)
+        channels = 3 if self.mask is Mask.IGNORED else image.shape[2]
+        return np.ascontiguousarray(image[:, :, :channels])

@@ -1,0 +1,39 @@
+"""What each weightless preprocessor does with pixels; imported when the first picture comes."""
+
+from collections.abc import Callable
+from typing import Final
+
+from sdapi.extensions.controlnet.preprocessors.preprocessor import Pixels, Values
+from sdapi.extensions.controlnet.preprocessors.weightless import edges, tones
+from sdapi.extensions.controlnet.preprocessors.weightless.shuffle import shuffle
+
+#: (pixels, the values in force, a seed) -> the map
+Work = Callable[[Pixels, Values, int], Pixels]
+
+
+def _seedless(work: Callable[[Pixels, Values], Pixels]) -> Work:
+    return lambda pixels, values, _: work(pixels, values)
+
+
+_WORKS: Final[dict[str, Work]] = {
+    "canny": _seedless(edges.canny),
+    "scribble_xdog": _seedless(edges.scribble_xdog),
+    "lineart_standard": _seedless(edges.lineart_standard),
+    "threshold": _seedless(edges.threshold),
+    "invert": _seedless(edges.invert),
+    "blur_gaussian": _seedless(tones.blur_gaussian),
+    "color": _seedless(tones.color),
+    "tile_resample": _seedless(tones.tile_resample),
+    "recolor_luminance": _seedless(tones.recolor_luminance),
+    "recolor_intensity": _seedless(tones.recolor_intensity),
+    "shuffle": lambda pixels, _, seed: shuffle(pixels, seed),
+    **dict.fromkeys(
+        ("none", "tile_colorfix", "tile_colorfix+sharp", "inpaint", "inpaint_only"),
+        _seedless(tones.unchanged),
+    ),
+}
+
+
+def work_of(name: str) -> Work:
+    """What the weightless preprocessor of a name does."""
+    return _WORKS[name]
