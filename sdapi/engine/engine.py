@@ -1,5 +1,7 @@
 """Runs jobs on one device. Knows nothing of HTTP, users or queues."""
 
+import gc
+import traceback
 from dataclasses import dataclass
 
 import torch
@@ -52,17 +54,31 @@ class Engine:
                 if isinstance(job, ExtrasJob):
                     return ExtrasRun(self.models, job, monitor).run()
                 return JobRun(self.models, job, monitor, checks_nan=self.checks_nan).run()
-        except torch.OutOfMemoryError as error:
-            self.clear()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._release(error)
             raise OutOfMemory(
                 f"out of memory on {self.models.device} for {_wanted(job)}; {_ADVICE[type(job)]}"
             ) from error
-        except RuntimeError as error:
-            # What the CPU allocator raises has no class of its own.
-            if "not enough memory" not in str(error) and "allocate memory" not in str(error):
-                raise
-            self.clear()
-            raise OutOfMemory(f"out of memory for {_wanted(job)}; {_ADVICE[type(job)]}") from error
+
+    def _release(self, error: BaseException) -> None:
+        """Give memory back, what the frames of a failed job still hold included."""
+        traceback.clear_frames(error.__traceback__)
+        self.clear()
+        gc.collect()
+        if self.models.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+#: What allocators say that have no class for it: torch's on a CPU, and CUDA's libraries.
+_MEMORY_TEXTS = ("not enough memory", "allocate memory", "out of memory", "_ALLOC_FAILED")
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(text in str(error) for text in _MEMORY_TEXTS)
 
 
 _ADVICE: dict[type[Work], str] = {

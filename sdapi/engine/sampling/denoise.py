@@ -65,9 +65,11 @@ class SigmaDenoiser(_Denoiser[ModelSigmas]):
         """Denoised latents of `x` [B, C, h, w] at one `sigma`, a scalar on the CPU."""
         sigma = sigma.float().cpu()
         self._exchange(int((self._levels.sigmas - sigma).abs().argmin()))
-        t = self._levels.t(sigma.reshape(1)).to(x.device)
+        time_step = self._levels.t(sigma.reshape(1))
         c_in = float(1 / (sigma**2 + 1) ** 0.5)
-        c_skip, c_out = self._scalings(sigma, float(t))
+        # Read while it is on the CPU: a value that comes back from a GPU waits for all its work.
+        c_skip, c_out = self._scalings(sigma, float(time_step))
+        t = time_step.to(x.device)
 
         def inner(latents: Tensor, rows: Sequence[Row]) -> Tensor:
             output = self._predict(latents * c_in, t.expand(len(rows)), rows)
