@@ -9,7 +9,9 @@ from PIL import Image
 
 from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
 from sdapi.engine.monitor import Monitor
+from sdapi.engine.upscaling.upscaler import ModelUpscaler
 from sdapi.errors import SDAPIError
+from sdapi.images import Upscale
 from sdapi.services.jobs.worker import JobRunner
 from sdapi.settings import Settings
 
@@ -97,3 +99,8 @@ class FakeEngines:
 
     def make(self, settings: Settings, name: str) -> JobRunner:
         return self.engine
+
+
+def no_models(upscaler: ModelUpscaler) -> Upscale:
+    """For requests whose pictures no model enlarges."""
+    raise AssertionError(f"{upscaler.name} is not wanted here")

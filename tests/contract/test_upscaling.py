@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,34 @@ from starlette.testclient import TestClient
 
 from sdapi.app import build_app
 from sdapi.settings import Settings
-from tests.servers import in_process
+from tests.servers import golden_data_dir, in_process
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     data_dir = tmp_path_factory.mktemp("data")
+    _add_upscalers(data_dir)
+    with in_process(build_app(Settings(data_dir=data_dir)), raise_server_exceptions=False) as one:
+        yield one
+
+
+def _add_upscalers(data_dir: Path) -> None:
+    """One that works, and a file that is none."""
     folder = data_dir / "models" / "ESRGAN"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     network = RRDBNet(in_nc=3, out_nc=3, num_filters=8, num_blocks=1, scale=2)
     torch.save(network.state_dict(), folder / "mine.pth")
     (folder / "broken.pth").write_bytes(b"no")
-    with in_process(build_app(Settings(data_dir=data_dir)), raise_server_exceptions=False) as one:
+
+
+@pytest.fixture(scope="module")
+def drawing(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A server that has a checkpoint, too."""
+    data_dir = golden_data_dir(tmp_path_factory.mktemp("drawing") / "data", golden)
+    _add_upscalers(data_dir)
+    settings = Settings(data_dir=data_dir)
+    with in_process(build_app(settings), raise_server_exceptions=False) as one:
         yield one
 
 
@@ -159,3 +175,80 @@ def test_lists_have_what_can_run(client: TestClient):
     mine = client.get("/sdapi/v1/upscalers").json()[-1]
     assert Path(mine["model_path"]).name == "mine.pth"
     assert (mine["model_name"], mine["model_url"], mine["scale"]) == ("ESRGAN_4x", None, 4.0)
+
+
+IMG2IMG = {
+    "prompt": "a",
+    "steps": 2,
+    "seed": 1,
+    "subseed": 2,
+    "denoising_strength": 0.5,
+    "width": 128,
+    "height": 128,
+    "send_images": True,
+}
+
+
+def drawn(client: TestClient, status: int = 200, **body: Any) -> Any:
+    response = client.post("/sdapi/v1/img2img", json=IMG2IMG | body)
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def without_time(info: str) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(info).items() if key != "job_timestamp"}
+
+
+def test_model_enlarges_what_img2img_starts_from(drawing: TestClient):
+    small = noise(64, 64)
+    large = decoded(ask(drawing, small, upscaler_1="mine", upscaling_resize=2)["image"])
+
+    by_model = drawn(
+        drawing,
+        init_images=[encoded(small)],
+        override_settings={"upscaler_for_img2img": "mine"},
+    )
+    given_large = drawn(drawing, init_images=[encoded(large)])
+    by_filter = drawn(drawing, init_images=[encoded(small)])
+
+    assert by_model["images"] == given_large["images"]
+    assert by_model["images"] != by_filter["images"]
+    assert without_time(by_model["info"]) == without_time(given_large["info"])
+    assert drawing.get("/sdapi/v1/progress").json()["state"]["job_count"] == 0
+
+
+def test_model_enlarges_a_masked_part_that_is_put_back(drawing: TestClient):
+    mask = Image.new("L", (400, 400))
+    mask.paste(255, (40, 40, 360, 360))
+    body = {
+        "init_images": [encoded(noise(400, 400))],
+        "mask": encoded(mask),
+        "inpaint_full_res": True,
+        "width": 64,
+        "height": 64,
+    }
+    by_model = drawn(drawing, **body, override_settings={"upscaler_for_img2img": "mine"})
+    by_filter = drawn(drawing, **body)
+    assert decoded(by_model["images"][0]).size == (400, 400)
+    assert by_model["images"] != by_filter["images"]
+
+
+@pytest.mark.parametrize("name", ["broken", "missing"])
+def test_upscaler_of_img2img_that_cannot_work_is_told_and_frees_the_id(
+    drawing: TestClient, name: str
+):
+    asked = {
+        "init_images": [encoded(noise(64, 64))],
+        "override_settings": {"upscaler_for_img2img": name},
+        "force_task_id": "mine-1",
+    }
+    for _ in range(2):
+        assert name in drawn(drawing, 422, **asked)["detail"]
+
+
+@pytest.mark.parametrize("value", ["Enable", "Enable for SDXL"])
+def test_weights_of_one_byte_are_refused_by_name(drawing: TestClient, value: str):
+    answer = drawn(
+        drawing, 501, init_images=[encoded(noise(64, 64))], override_settings={"fp8_storage": value}
+    )
+    assert answer["detail"].startswith("option fp8_storage")

@@ -4,7 +4,7 @@ Contract: webui-generation 10.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -12,8 +12,8 @@ from typing import Any, Final
 from PIL import Image, ImageColor
 
 from sdapi.engine.init_images import InitImages, InpaintMask, MaskedContent
-from sdapi.engine.upscaling.upscaler import Filter, ModelUpscaler
-from sdapi.errors import BadRequest, NotBuilt, UnknownName, near_names
+from sdapi.engine.upscaling.upscaler import Filter, ModelUpscaler, Upscaler
+from sdapi.errors import BadRequest, UnknownName
 from sdapi.images import (
     CONTAIN,
     Upscale,
@@ -36,6 +36,8 @@ _MAX_RESULT_PIXELS: Final = 64_000_000
 #: pixels of all results of a request that have the init picture's size
 _MAX_RESULTS_PIXELS: Final = 1_000_000_000
 _UPSCALER: Final = "upscaler_for_img2img"
+#: makes a function of a model that enlarges pictures
+RunsModel = Callable[[ModelUpscaler], Upscale]
 _STEPS: Final = {Filter.LANCZOS: lanczos_step, Filter.NEAREST: nearest_step}
 _CONTENTS: Final = {
     Fill.LATENT_NOISE: MaskedContent.NOISE,
@@ -81,10 +83,11 @@ def prepare_init(
     size: tuple[int, int],
     count: int,
     upscalers: Upscalers,
+    runs_model: RunsModel,
 ) -> PreparedInit:
     """Bring pictures and mask to a job's size; `count` pictures will be drawn.
 
-    Raises `BadRequest` for what cannot work.
+    `runs_model` is asked where an upscaler is a model. Raises `BadRequest` for what cannot work.
     """
     soft = inputs.soft if inputs.mask is not None else None
     rounds = bool(request.mask_round) and soft is None
@@ -95,7 +98,7 @@ def prepare_init(
     keys |= {"Denoising strength": request.denoising_strength, **plan.keys}
     if (method := options.text("sd_vae_encode_method")) != "Full":
         keys["VAE Encoder"] = method
-    upscale = _upscaler(options, upscalers)
+    upscale = _upscale(options, upscalers, runs_model)
     geometry = _Geometry(size, int(request.resize_mode or 0), plan.mask, upscale)
     geometry.check(inputs, count)
     background = options.text("img2img_background_color")
@@ -211,20 +214,22 @@ def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _upscaler(options: Options, upscalers: Upscalers) -> Upscale | None:
+def find_upscaler(options: Options, upscalers: Upscalers) -> Upscaler | None:
+    """The upscaler of option `upscaler_for_img2img`; raises `UnknownName` with the near ones."""
     name = options.text(_UPSCALER)
     if not name:
         return None
     try:
-        found = upscalers.find(name, options)
+        return upscalers.find(name, options)
     except UnknownName as error:
         raise UnknownName(f"{_UPSCALER}: {error.detail}") from None
+
+
+def _upscale(options: Options, upscalers: Upscalers, runs_model: RunsModel) -> Upscale | None:
+    found = find_upscaler(options, upscalers)
     if isinstance(found, ModelUpscaler):
-        raise NotBuilt(
-            f"option {_UPSCALER}: {name!r} is a model, which init images cannot use yet; there are "
-            f"{near_names('', upscalers.filters())}"
-        )
-    step = _STEPS.get(found)
+        return runs_model(found)
+    step = None if found is None else _STEPS.get(found)
     return None if step is None else partial(enlarge, step=step)
 
 

@@ -23,7 +23,7 @@ from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation import hires_request
 from sdapi.services.generation.eas import EASFields
 from sdapi.services.generation.hires_request import HiresRequest
-from sdapi.services.generation.img2img import InitInputs, PreparedInit, prepare_init
+from sdapi.services.generation.img2img import InitInputs, PreparedInit, RunsModel, prepare_init
 from sdapi.services.generation.named_model import NamedModel, find_further_checkpoint
 from sdapi.services.generation.network_files import resolve_networks, with_default_networks
 from sdapi.services.generation.refiner_request import names_refiner, refiner
@@ -61,6 +61,7 @@ _FRACTIONS = (
 )
 #: Options whose feature is still to come, and the values under which they change nothing.
 _TO_COME_OPTIONS: dict[str, tuple[object, ...]] = {
+    "fp8_storage": ("Disable",),
     "use_old_emphasis_implementation": (False,),
 }
 
@@ -93,6 +94,8 @@ class JobBuilder:
     styles: Styles
     networks: NetworkCatalog
     upscalers: Upscalers
+    #: enlarges img2img's pictures where option `upscaler_for_img2img` names a model
+    runs_model: RunsModel
 
     def build(
         self,
@@ -127,7 +130,7 @@ class JobBuilder:
         )
         count = batch_size * n_iter
         seeds, subseeds = _seeds(request, count)
-        prepared = _prepared(inputs, request, options, size, count, self.upscalers)
+        prepared = self._prepared(inputs, request, options, size, count)
         job = Job(
             id=task_id,
             prompts=(prompt,) * count,
@@ -179,6 +182,18 @@ class JobBuilder:
             prepared,
             model.checkpoint if model else None,
         )
+
+    def _prepared(
+        self,
+        inputs: InitInputs | None,
+        request: GenerationRequest,
+        options: Options,
+        size: tuple[int, int],
+        count: int,
+    ) -> PreparedInit | None:
+        if inputs is None or not isinstance(request, Img2ImgRequest):
+            return None
+        return prepare_init(inputs, request, options, size, count, self.upscalers, self.runs_model)
 
     def _checkpoint(
         self, request: GenerationRequest, options: Options, eas: EASFields
@@ -389,16 +404,3 @@ def _seed_resize(request: GenerationRequest) -> tuple[int, int] | None:
             f"{_MAX_PIXELS // 1_000_000} megapixels"
         )
     return (width, height) if width > 0 and height > 0 else None
-
-
-def _prepared(
-    inputs: InitInputs | None,
-    request: GenerationRequest,
-    options: Options,
-    size: tuple[int, int],
-    count: int,
-    upscalers: Upscalers,
-) -> PreparedInit | None:
-    if inputs is None or not isinstance(request, Img2ImgRequest):
-        return None
-    return prepare_init(inputs, request, options, size, count, upscalers)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
 import anyio.from_thread
 import anyio.to_thread
 from PIL import Image
@@ -17,7 +18,8 @@ from PIL import Image
 from sdapi import infotext
 from sdapi.engine.job import Result
 from sdapi.engine.sampling.sampler_names import resolve
-from sdapi.errors import BadRequest, TaskCancelled
+from sdapi.engine.upscaling.upscaler import ModelUpscaler
+from sdapi.errors import BadRequest, SDAPIError, TaskCancelled
 from sdapi.logs import log_fields
 from sdapi.metrics import Metrics
 from sdapi.options import Options
@@ -28,10 +30,12 @@ from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation import delivery, url_mode
+from sdapi.services.generation.device_upscaling import DeviceUpscaling
 from sdapi.services.generation.eas import EASFields, take_eas_fields
 from sdapi.services.generation.finish import finish_result
 from sdapi.services.generation.generation_info import GenerationInfo
 from sdapi.services.generation.image_files import ImageFiles, replace_file
+from sdapi.services.generation.img2img import find_upscaler
 from sdapi.services.generation.init_images import ImageLoader
 from sdapi.services.generation.job_builder import Draft, JobBuilder, check_formats
 from sdapi.services.generation.network_files import told_hashes, with_local_names
@@ -60,6 +64,8 @@ Request = GenerationRequest
 _Made = TypeVar("_Made")
 #: How long a finished picture waits for its checkpoint's hash.
 _HASH_WAIT_S = 5.0
+#: Requests that are prepared, or finished, at a time; models may work for them meanwhile.
+_MOST_PREPARING = 64
 
 
 @dataclass(slots=True)
@@ -77,6 +83,10 @@ class GenerationService:
     scripts: Scripts
     metrics: Metrics
     files: ImageFiles = field(default_factory=ImageFiles)
+    #: threads that may wait for a device, and so are not those that everything else needs
+    _preparing: anyio.CapacityLimiter = field(
+        default_factory=partial(anyio.CapacityLimiter, _MOST_PREPARING)
+    )
     #: what scripts may use; set once there are all of them
     services: "Services" = field(init=False)
 
@@ -121,17 +131,9 @@ class GenerationService:
     async def _plain_answer(
         self, order: Order, save_dir: url_mode.SaveDir | None, started: float
     ) -> dict[str, Any]:
-        kind, request, task, eas = order.kind, order.request, order.task, order.eas
-        try:
-            draft = await self.draft(order)
-            if request.override_settings and not request.override_settings_restore_afterwards:
-                task.on_done = self._keep_options(dict(request.override_settings))
-            task.job = draft.job
-        except BaseException:
-            self.tasks.cancel(task)
-            raise
-        drawn = asyncio.ensure_future(self.drawn(task))
-        result = await self.finished(order, draft, await self._wait(order, drawn))
+        kind, task, eas = order.kind, order.task, order.eas
+        work = self._drawn_in_parts if self._needs_device_before(order) else self._drawn_at_once
+        draft, result = await self._wait(order, asyncio.ensure_future(work(order)))
         info = await self.info(order, draft, result)
         drawn_at = time.perf_counter()
         if save_dir is not None:
@@ -140,6 +142,47 @@ class GenerationService:
             answer = await self._webui_answer(order, result, info, draft)
         self._tell_times(task, result, started, drawn_at)
         return answer
+
+    async def _drawn_at_once(self, order: Order) -> tuple[Draft, Result]:
+        """An order's job, and its result with the pictures finished."""
+        try:
+            draft = await self.draft(order)
+            order.task.on_done = self._on_done(order)
+            order.task.job = draft.job
+        except BaseException:
+            self.tasks.cancel(order.task)
+            raise
+        return draft, await self.finished(order, draft, await self.drawn(order.task))
+
+    def _needs_device_before(self, order: Order) -> bool:
+        """Whether a model enlarges the pictures that an order brings."""
+        if not isinstance(order.request, Img2ImgRequest):
+            return False
+        try:
+            found = find_upscaler(order.options, Upscalers(self.settings))
+        except SDAPIError:
+            return False  # its draft fails for the same reason
+        return isinstance(found, ModelUpscaler)
+
+    async def _drawn_in_parts(self, order: Order) -> tuple[Draft, Result]:
+        """The same, of several jobs: before and after the drawing a model enlarges pictures."""
+        error: BaseException | None = None
+        try:
+            draft = await self.draft(order)
+            inner = self.tasks.create_inner(order.task)
+            inner.job, inner.on_done = draft.job, self._on_done(order)
+            return draft, await self.finished(order, draft, await self.drawn(inner))
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.tasks.end(order.task, error)
+
+    def _on_done(self, order: Order) -> Callable[[], None] | None:
+        request = order.request
+        if not request.override_settings or request.override_settings_restore_afterwards:
+            return None
+        return self._keep_options(dict(request.override_settings))
 
     def _tell_times(self, task: Task, result: Result, started: float, drawn_at: float) -> None:
         """Count how long the answer took to make; with `--time-log` tell all phases."""
@@ -168,13 +211,16 @@ class GenerationService:
         if isinstance(request, Txt2ImgRequest) and request.enable_hr and request.firstpass_image:
             first_picture = await self.images.first_picture(request, options)
         upscalers = Upscalers(self.settings)
-        builder = JobBuilder(self.catalog, order.styles, self.networks, upscalers)
+        on_device = DeviceUpscaling(self.tasks, self.drawn, order.task)
+        builder = JobBuilder(
+            self.catalog, order.styles, self.networks, upscalers, on_device.function_of
+        )
 
         def build() -> Draft:
             made = builder.build(order.task.id, request, options, eas, inputs, first_picture)
             return self._with_scripts(order, made)
 
-        draft = await anyio.to_thread.run_sync(build)
+        draft = await anyio.to_thread.run_sync(build, limiter=self._preparing)
         if not self.settings.no_hashing and draft.checkpoint.path.is_file():
             self.hashes.compute(draft.checkpoint.path)
         for lora in () if self.settings.no_hashing else draft.loras.values():
@@ -234,7 +280,7 @@ class GenerationService:
                 self._folders.save_init_images(prepared.originals, order.options)
             return finish_result(result, prepared.finish, batch_size, order.options)
 
-        return await anyio.to_thread.run_sync(work)
+        return await anyio.to_thread.run_sync(work, limiter=self._preparing)
 
     async def _script_answer(
         self,

@@ -102,12 +102,16 @@ class TaskRegistry:
             self._forget_old()
             return task
 
-    def create_inner(self, parent: Task) -> Task:
-        """A queued task for one of several generations of a task; only its parent has an id.
+    def create_inner(self, parent: Task, *, counts: bool = True) -> Task:
+        """A queued task for one of several jobs of a task; only its parent has an id.
 
-        The parent begins with its first inner one, and ends with `end`.
+        The parent begins with its first inner one, and ends with `end`. One that does not count
+        is stopped with its parent, and does not show in its progress.
         """
-        inner = Task(parent.id, parent.kind, parent.uid, monitor=parent.monitor, parent=parent)
+        monitor = parent.monitor
+        if not counts:
+            monitor = Monitor(interrupted=monitor.interrupted, skipped=monitor.skipped)
+        inner = Task(parent.id, parent.kind, parent.uid, monitor=monitor, parent=parent)
         with self._lock:
             if parent.state is State.CANCELLED:
                 self._cancel_queued(inner)

@@ -7,13 +7,16 @@ import pytest
 from PIL import Image
 
 from sdapi.engine.init_images import MaskedContent
-from sdapi.errors import BadImage, BadRequest, NotBuilt, UnknownName
+from sdapi.engine.upscaling.upscaler import ModelUpscaler
+from sdapi.errors import BadImage, BadRequest, UnknownName
+from sdapi.images import Upscale
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation.img2img import InitInputs, PreparedInit, pixel_hash, prepare_init
 from sdapi.services.generation.soft_inpainting import SoftInpaintingArgs
 from sdapi.settings import Settings
+from tests.fakes import no_models
 
 SIZE = (64, 64)
 UPSCALERS = Upscalers(Settings(data_dir=Path("nowhere")))
@@ -39,7 +42,9 @@ def prepare(
 ) -> PreparedInit:
     request = Img2ImgRequest.model_validate(body)
     chosen = Options.defaults().overlay(options or {})
-    return prepare_init(inputs or InitInputs((picture(),)), request, chosen, size, count, UPSCALERS)
+    return prepare_init(
+        inputs or InitInputs((picture(),)), request, chosen, size, count, UPSCALERS, no_models
+    )
 
 
 def masked(
@@ -260,12 +265,25 @@ def test_resize_mode_3_wants_pictures_of_one_size_that_fill_a_latent_cell():
         prepare(InitInputs((Image.new("L", (5000, 5000)),)), resize_mode=3)
 
 
-def test_upscaler_model_is_refused_for_init_images(tmp_path: Path):
+def test_upscaler_that_is_a_model_is_run_by_whoever_has_a_device(tmp_path: Path):
     model = tmp_path / "models" / "ESRGAN" / "large.pth"
     model.parent.mkdir(parents=True)
     model.write_bytes(b"x")
     options = Options.defaults().overlay({"upscaler_for_img2img": "large"})
     upscalers = Upscalers(Settings(data_dir=tmp_path))
-    inputs, request = InitInputs((picture(),)), Img2ImgRequest()
-    with pytest.raises(NotBuilt, match=r"^option upscaler_for_img2img: 'large' is a model"):
-        prepare_init(inputs, request, options, SIZE, 1, upscalers)
+    asked: list[tuple[str, tuple[int, int], float]] = []
+
+    def runs_model(upscaler: ModelUpscaler) -> Upscale:
+        def red(image: Image.Image, scale: float) -> Image.Image:
+            asked.append((upscaler.name, image.size, scale))
+            return Image.new("RGB", (image.width * 2, image.height * 2), "red")
+
+        return red
+
+    inputs = InitInputs((picture((32, 16)),))
+    request = Img2ImgRequest()
+    prepared = prepare_init(inputs, request, options, SIZE, 1, upscalers, runs_model)
+
+    assert asked == [("large", (32, 16), 4.0)]
+    assert prepared.init.images[0].size == SIZE
+    assert prepared.init.images[0].getpixel((5, 5)) == (255, 0, 0)

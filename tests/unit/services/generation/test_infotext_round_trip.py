@@ -30,6 +30,7 @@ from sdapi.services.generation.eas import EASFields
 from sdapi.services.generation.generation_info import GenerationInfo
 from sdapi.services.generation.job_builder import Draft, JobBuilder
 from sdapi.settings import Settings
+from tests.fakes import no_models
 
 ALPHAS = alphas_cumprod(0.00085, 0.012)
 #: Lines lose the space around them, empty ones at the ends are lost, and this mark ends a prompt.
@@ -92,7 +93,9 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> JobBuilder:
     (folder / "one.safetensors").write_bytes(b"x")
     server = Settings(data_dir=data)
     networks = NetworkCatalog(server, HashCache(data, "network_hashes"))
-    return JobBuilder(Catalog(server, HashCache(data)), Styles(), networks, Upscalers(server))
+    return JobBuilder(
+        Catalog(server, HashCache(data)), Styles(), networks, Upscalers(server), no_models
+    )
 
 
 def drawn_keys(job: Job) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sdapi.services.generation.eas import EASFields
 from sdapi.services.generation.img2img import InitInputs
 from sdapi.services.generation.job_builder import Draft, JobBuilder
 from sdapi.settings import Settings
+from tests.fakes import no_models
 
 PICTURE = Image.new("RGB", (64, 64))
 
@@ -34,7 +35,7 @@ def builder(tmp_path: Path) -> JobBuilder:
     settings = Settings(data_dir=tmp_path)
     catalog = Catalog(settings, HashCache(tmp_path))
     networks = NetworkCatalog(settings, HashCache(tmp_path, "network_hashes"))
-    return JobBuilder(catalog, Styles.load(styles), networks, Upscalers(settings))
+    return JobBuilder(catalog, Styles.load(styles), networks, Upscalers(settings), no_models)
 
 
 def txt2img(
