@@ -110,7 +110,7 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _tensors_of(content: object, path: Path) -> StateDict:
-    for key in ("state_dict", "params_ema", "params", "model"):
+    for key in ("state_dict", "params_ema", "params", "model", "depth_model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):

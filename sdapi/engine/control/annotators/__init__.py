@@ -1,5 +1,9 @@
 """Networks that turn a picture into a map, such as depth or pose (contract: controlnet-api 11).
 
-files.py       which files each needs, and where they are looked for
-auxiliary.py   the package that has most of the networks
+annotators.py    the networks of a server: loaded when asked for, one picture at a time
+files.py         which files each needs, and where they are looked for
+recipes.py       how each is loaded and how it draws; edges, surfaces, segments, openpose and dwpose
+                 hold the parts
+people.py        poses in OpenPose's JSON form and as drawings
+auxiliary.py     the package that has most of the networks
 """

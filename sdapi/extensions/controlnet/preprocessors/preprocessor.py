@@ -1,18 +1,19 @@
 """What a preprocessor is: names, sliders, and a function from pixels to a map."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
 from sdapi.engine.control.annotators.files import annotator_files
-from sdapi.errors import BadImage, BadRequest, NotBuilt
+from sdapi.errors import BadImage, BadRequest
 
-#: [H, W, 3] red first, or [H, W, 4] with a mask behind it
-Pixels = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from sdapi.engine.control.annotators.annotators import Annotators
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Kind(Enum):
 
     #: pixels from pixels alone: may run in any thread
     WEIGHTLESS = "weightless"
-    #: pixels by a network: runs where the models are
+    #: pixels by a network, which `Annotators` lends
     NETWORK = "network"
     #: nothing to see: what the unit's model makes of the picture belongs to the engine
     EMBEDDING = "embedding"
@@ -71,16 +72,6 @@ class Mask(Enum):
     IGNORED = "ignored"
     ACCEPTED = "accepted"
     REQUIRED = "required"
-
-
-@dataclass(frozen=True, slots=True)
-class DetectedMap:
-    """What a preprocessor found in a picture."""
-
-    #: [H, W, 3], or [H, W, 4] where a mask was required
-    pixels: Pixels
-    #: what an openpose preprocessor saw, in OpenPose's JSON form
-    poses: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,24 +116,28 @@ class Preprocessor:
         threshold_a: float = -1,
         threshold_b: float = -1,
         seed: int = 0,
+        annotators: "Annotators | None" = None,
     ) -> DetectedMap:
         """The map of a picture [H, W], [H, W, 3] or [H, W, 4]; blocks, in a thread of the pool.
 
         Thresholds out of range count as not given. A resolution may be any number from 1 on, as
-        pixel perfect units ask for. Embeddings are the engine's: their map is the picture. Raises
-        `BadImage` or `BadRequest`, and `NotBuilt` for networks.
+        pixel perfect units ask for. `annotators` has the networks that `Kind.NETWORK` needs.
+        Embeddings are the engine's: their map is the picture. Raises `BadImage`, `BadRequest`,
+        `AnnotatorMissing` or `ModelUnusable`.
         """
-        from sdapi.extensions.controlnet.preprocessors.works import work_of  # imports OpenCV
-
         pixels = self._pixels(image)
         values = self.values(resolution, threshold_a, threshold_b)
         if resolution >= 1 and self.resolution.name:
-            values = Values(round(resolution), values.threshold_a, values.threshold_b)
+            values = replace(values, resolution=round(resolution))
         if self.kind is Kind.EMBEDDING:
             return DetectedMap(pixels)
-        if self.kind is Kind.NETWORK:
-            raise NotBuilt(f"the preprocessor {self.name!r} cannot be run yet")
-        return DetectedMap(work_of(self.name)(pixels, values, seed))
+        from sdapi.extensions.controlnet.preprocessors import works  # imports OpenCV
+
+        if self.kind is Kind.WEIGHTLESS:
+            return DetectedMap(works.work_of(self.name)(pixels, values, seed))
+        if annotators is None:
+            raise TypeError(f"the preprocessor {self.name} needs the networks of `annotators`")
+        return works.annotated(annotators, self.name, pixels, values, seed)
 
     def _pixels(self, image: NDArray[np.uint8]) -> Pixels:
         """Three channels, or four where a mask counts."""

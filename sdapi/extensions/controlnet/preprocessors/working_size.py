@@ -9,8 +9,8 @@ from typing import Final
 import cv2
 import numpy as np
 
+from sdapi.engine.control.annotators.detected_map import Pixels
 from sdapi.errors import BadRequest
-from sdapi.extensions.controlnet.preprocessors.preprocessor import Pixels
 
 #: pixels; a narrow strip becomes long before it is wide
 _LARGEST: Final = 32_000_000

@@ -1,11 +1,14 @@
-"""What each weightless preprocessor does with pixels; imported when the first picture comes."""
+"""What each preprocessor does with pixels; imported when the first picture comes."""
 
 from collections.abc import Callable
 from typing import Final
 
-from sdapi.extensions.controlnet.preprocessors.preprocessor import Pixels, Values
+from sdapi.engine.control.annotators.annotators import Annotators
+from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
+from sdapi.extensions.controlnet.preprocessors.preprocessor import Values
 from sdapi.extensions.controlnet.preprocessors.weightless import edges, tones
 from sdapi.extensions.controlnet.preprocessors.weightless.shuffle import shuffle
+from sdapi.extensions.controlnet.preprocessors.working_size import at_working_size
 
 #: (pixels, the values in force, a seed) -> the map
 Work = Callable[[Pixels, Values, int], Pixels]
@@ -37,3 +40,12 @@ _WORKS: Final[dict[str, Work]] = {
 def work_of(name: str) -> Work:
     """What the weightless preprocessor of a name does."""
     return _WORKS[name]
+
+
+def annotated(
+    annotators: Annotators, name: str, pixels: Pixels, values: Values, seed: int
+) -> DetectedMap:
+    """The map of a network, which looks at the working size."""
+    size = at_working_size(pixels, values.resolution)
+    found = annotators.detect(name, size.canvas, values.threshold_a, values.threshold_b, seed)
+    return DetectedMap(size.cut(found.pixels), found.poses)

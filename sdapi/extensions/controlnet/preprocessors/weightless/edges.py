@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sdapi.extensions.controlnet.preprocessors.preprocessor import Pixels, Values
+from sdapi.engine.control.annotators.detected_map import Pixels
+from sdapi.extensions.controlnet.preprocessors.preprocessor import Values
 from sdapi.extensions.controlnet.preprocessors.working_size import at_working_size
 
 _FINE, _COARSE = 0.5, 5.0

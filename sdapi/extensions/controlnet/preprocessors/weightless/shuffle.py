@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sdapi.extensions.controlnet.preprocessors.preprocessor import Pixels
+from sdapi.engine.control.annotators.detected_map import Pixels
 from sdapi.extensions.controlnet.preprocessors.working_size import at_working_size
 
 _RESOLUTION: Final = 512

@@ -5,7 +5,8 @@ from typing import Final
 import cv2
 import numpy as np
 
-from sdapi.extensions.controlnet.preprocessors.preprocessor import Pixels, Values
+from sdapi.engine.control.annotators.detected_map import Pixels
+from sdapi.extensions.controlnet.preprocessors.preprocessor import Values
 from sdapi.extensions.controlnet.preprocessors.working_size import at_working_size
 
 _CELL: Final = 64
