@@ -1,4 +1,4 @@
-"""Write the trained networks as one Stable Diffusion 1 checkpoint with its sidecar."""
+"""Write the trained networks as files that every Stable Diffusion 1 program reads."""
 
 import argparse
 from collections.abc import Mapping
@@ -11,8 +11,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tools.demo_model.networks import models
-from tools.demo_model.networks.ldm_names import ldm_text_encoder, ldm_unet, ldm_vae
+from tools.demo_model.networks.ldm_names import (
+    kohya_lora,
+    ldm_control,
+    ldm_text_encoder,
+    ldm_unet,
+    ldm_vae,
+)
+from tools.demo_model.training.control import KINDS
 
+_DOWN = ".lora_down.weight"
 _UNET_ATTENTION_LEVELS = [4, 2]  # downsampling factors of the levels with attention
 
 
@@ -26,7 +34,7 @@ def checkpoint_weights(networks: models.Networks, vae: torch.nn.Module) -> dict[
     return {name: parts[name].half().contiguous() for name in sorted(parts)}
 
 
-def sidecar() -> Mapping[str, Any]:
+def sidecar(size: int) -> Mapping[str, Any]:
     """The original configuration format, with the text encoder's heads that weights do not show."""
     return {
         "model": {
@@ -39,26 +47,26 @@ def sidecar() -> Mapping[str, Any]:
                 "timesteps": 1000,
                 "first_stage_key": "jpg",
                 "cond_stage_key": "txt",
-                "image_size": 16,
+                "image_size": size // 8,
                 "channels": models.LATENT_CHANNELS,
                 "cond_stage_trainable": False,
                 "conditioning_key": "crossattn",
                 "scale_factor": models.SCALE_FACTOR,
                 "use_ema": False,
-                "unet_config": _unet_config(),
-                "first_stage_config": _vae_config(),
+                "unet_config": _unet_config(size),
+                "first_stage_config": _vae_config(size),
                 "cond_stage_config": _text_config(),
             },
         }
     }
 
 
-def _unet_config() -> dict[str, Any]:
+def _unet_config(size: int) -> dict[str, Any]:
     first = models.UNET_WIDTHS[0]
     return {
         "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
         "params": {
-            "image_size": 16,
+            "image_size": size // 8,
             "in_channels": models.LATENT_CHANNELS,
             "out_channels": models.LATENT_CHANNELS,
             "model_channels": first,
@@ -75,7 +83,7 @@ def _unet_config() -> dict[str, Any]:
     }
 
 
-def _vae_config() -> dict[str, Any]:
+def _vae_config(size: int) -> dict[str, Any]:
     first = models.VAE_WIDTHS[0]
     return {
         "target": "ldm.models.autoencoder.AutoencoderKL",
@@ -85,7 +93,7 @@ def _vae_config() -> dict[str, Any]:
             "ddconfig": {
                 "double_z": True,
                 "z_channels": models.LATENT_CHANNELS,
-                "resolution": 128,
+                "resolution": size,
                 "in_channels": 3,
                 "out_ch": 3,
                 "ch": first,
@@ -107,25 +115,56 @@ def _text_config() -> dict[str, Any]:
     }
 
 
-def export(folder: Path, size: int, target: Path) -> None:
+def export_checkpoint(folder: Path, size: int, target: Path) -> None:
     """Averaged weights of the run in `folder` to `target` (.safetensors) and its .yaml."""
     networks, vae = models.make_networks(), models.make_vae()
-    averaged = torch.load(folder / f"diffusion{size}.ema.pt", weights_only=True)
-    networks.load_state_dict(averaged)
-    vae.load_state_dict(torch.load(folder / "vae.pt", map_location="cpu", weights_only=True))
+    networks.load_state_dict(_read(folder / f"diffusion{size}.ema.pt"))
+    vae.load_state_dict(_read(folder / "vae.pt"))
+    _write(checkpoint_weights(networks, vae), target)
+    target.with_suffix(".yaml").write_text(yaml.safe_dump(dict(sidecar(size)), sort_keys=False))
+
+
+def export_control(folder: Path, size: int, kind: str, target: Path) -> None:
+    """A ControlNet under its original names."""
+    _write(dict(ldm_control(_read(folder / f"control_{kind}{size}.ema.pt"), models.LAYERS)), target)
+
+
+def export_lora(folder: Path, size: int, target: Path) -> None:
+    """The low-rank weights under the names that every LoRA loader knows."""
+    weights = dict(kohya_lora(_read(folder / f"lcm{size}.pt")))
+    ranks = {n.removesuffix(_DOWN): w.shape[0] for n, w in weights.items() if n.endswith(_DOWN)}
+    alphas = {f"{n}.alpha": torch.tensor(float(rank)) for n, rank in ranks.items()}
+    _write({**weights, **alphas}, target)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _write(weights: Mapping[str, Tensor], target: Path) -> None:
+    """In fp16, whole or not at all."""
+    halves = {name: weights[name].half().contiguous() for name in sorted(weights)}
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(checkpoint_weights(networks, vae), target, metadata={"format": "pt"})
-    target.with_suffix(".yaml").write_text(yaml.safe_dump(dict(sidecar()), sort_keys=False))
+    draft = target.with_suffix(".draft")
+    save_file(halves, draft, metadata={"format": "pt"})
+    draft.replace(target)
 
 
 def main() -> None:
-    """Read the command line and export."""
+    """Read the command line and export whatever the run has trained."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("demo_train"))
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--target", type=Path, default=Path("sdapi/demo/sdapi-demo.safetensors"))
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--target", type=Path, default=Path("sdapi/demo"))
     arguments = parser.parse_args()
-    export(arguments.folder, arguments.size, arguments.target)
+    folder, size, target = arguments.folder, arguments.size, arguments.target
+    if (folder / f"diffusion{size}.ema.pt").exists():
+        export_checkpoint(folder, size, target / "sdapi-demo.safetensors")
+    for kind in KINDS:
+        if (folder / f"control_{kind}{size}.ema.pt").exists():
+            export_control(folder, size, kind, target / f"sdapi-demo-{kind}.safetensors")
+    if (folder / f"lcm{size}.pt").exists():
+        export_lora(folder, size, target / "sdapi-demo-lcm.safetensors")
 
 
 if __name__ == "__main__":

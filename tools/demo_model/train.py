@@ -1,10 +1,11 @@
-"""Train the demo model: `python -m tools.demo_model.train vae`, then `... diffusion`.
+"""Train one stage of the demo model: `python -m tools.demo_model.train vae --folder RUN`.
 
 A run that was cut off goes on where its folder says; the same command is given again.
 """
 
 import argparse
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from tools.demo_model.training.control import KINDS, ControlPlan, train_control
 from tools.demo_model.training.decoder import DecoderPlan, train_decoder
 from tools.demo_model.training.diffusion import DiffusionPlan, train_diffusion
+from tools.demo_model.training.lcm import LCMPlan, train_lcm
 from tools.demo_model.training.text import TextPlan, train_text
 from tools.demo_model.training.vae import VaePlan, train_vae
+
+#: what each stage reads of the command line, and what it trains
+STAGES: Mapping[str, tuple[type, Callable[[Any], nn.Module]]] = {
+    "vae": (VaePlan, train_vae),
+    "text": (TextPlan, train_text),
+    "diffusion": (DiffusionPlan, lambda plan: train_diffusion(plan).networks),
+    "decoder": (DecoderPlan, train_decoder),
+    "control": (ControlPlan, lambda plan: train_control(plan).average),
+    "lcm": (LCMPlan, lambda plan: train_lcm(plan).unet),
+}
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -29,14 +42,17 @@ def weights_hash(model: nn.Module) -> str:
 def read_arguments() -> argparse.Namespace:
     """Options that are not given keep the plan's defaults."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("vae", "text", "diffusion", "decoder"))
+    parser.add_argument("stage", choices=tuple(STAGES))
     parser.add_argument("--folder", type=Path, default=Path("demo_train"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--print-hash", action="store_true", help="print the final weights' hash")
-    for name in ("size", "pictures", "steps", "until", "batch", "workers", "seed"):
+    numbers = ("size", "pictures", "shown", "steps", "until", "batch", "rank", "workers", "seed")
+    for name in (*numbers, "crop", "crop-batch", "frame-batch"):
         parser.add_argument(f"--{name}", type=int)
-    parser.add_argument("--rate", type=float)
+    for name in ("rate", "ema", "seconds"):
+        parser.add_argument(f"--{name}", type=float)
+    parser.add_argument("--kind", choices=KINDS, help="control: what leads")
     parser.add_argument(
         "--start-from",
         type=Path,
@@ -44,6 +60,9 @@ def read_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--bf16", action="store_true", default=None, help="bfloat16 products; the default on a GPU"
+    )
+    parser.add_argument(
+        "--compiles", action="store_true", default=None, help="diffusion: compile the UNet"
     )
     arguments = parser.parse_args()
     if arguments.device == "cuda":
@@ -61,17 +80,11 @@ def main() -> None:
     """Run one stage."""
     arguments = read_arguments()
     torch.set_num_threads(arguments.threads)
+    torch.set_float32_matmul_precision("high")
     if arguments.device == "cpu":
         torch.use_deterministic_algorithms(True)
-    model: nn.Module
-    if arguments.stage == "vae":
-        model = train_vae(VaePlan(**given(VaePlan, arguments)))
-    elif arguments.stage == "text":
-        model = train_text(TextPlan(**given(TextPlan, arguments)))
-    elif arguments.stage == "diffusion":
-        model = train_diffusion(DiffusionPlan(**given(DiffusionPlan, arguments))).networks
-    else:
-        model = train_decoder(DecoderPlan(**given(DecoderPlan, arguments)))
+    plan, train = STAGES[arguments.stage]
+    model = train(plan(**given(plan, arguments)))
     if arguments.print_hash:
         print(weights_hash(model))
 

@@ -12,7 +12,13 @@ transformers = pytest.importorskip("transformers")
 from tools.demo_model.export import checkpoint_weights, sidecar  # noqa: E402
 from tools.demo_model.networks import models  # noqa: E402  torch packages may be missing
 from tools.demo_model.networks.checkpoint import load_checkpoint  # noqa: E402
-from tools.demo_model.networks.ldm_names import ldm_text_encoder, ldm_unet, ldm_vae  # noqa: E402
+from tools.demo_model.networks.ldm_names import (  # noqa: E402
+    kohya_lora,
+    ldm_control,
+    ldm_text_encoder,
+    ldm_unet,
+    ldm_vae,
+)
 
 SD1_LAYOUT = Path(__file__).parent / "sd1_layout.json"  # names and shapes of a small SD 1 file
 ATTENDING = "CrossAttnDownBlock2D"
@@ -68,7 +74,7 @@ def test_checkpoint_is_small_and_reads_back(tmp_path: Path):
 
 
 def test_sidecar_describes_the_networks():
-    parameters = sidecar()["model"]["params"]
+    parameters = sidecar(256)["model"]["params"]
     unet, text = parameters["unet_config"]["params"], parameters["cond_stage_config"]["params"]
 
     widths = [unet["model_channels"] * mult for mult in unet["channel_mult"]]
@@ -76,3 +82,30 @@ def test_sidecar_describes_the_networks():
     assert unet["context_dim"] == models.TEXT_WIDTH
     assert models.TEXT_WIDTH % text["text_config"]["num_attention_heads"] == 0
     assert parameters["scale_factor"] == models.SCALE_FACTOR
+
+
+def test_control_names_are_those_of_an_original_file():
+    control = diffusers.ControlNetModel.from_unet(models.make_unet())
+
+    parts = dict(ldm_control(control.state_dict(), models.LAYERS))
+
+    hints = {n.split(".")[2] for n in parts if n.startswith("control_model.input_hint_block.")}
+    ways_out = {n.split(".")[2] for n in parts if n.startswith("control_model.zero_convs.")}
+    assert len(parts) == len(control.state_dict())
+    assert hints == {"0", "2", "4", "6", "8", "10", "12", "14"}
+    assert ways_out == {"0", "1", "2", "3", "4", "5"}
+    assert "control_model.middle_block_out.0.weight" in parts
+    assert "control_model.input_blocks.3.1.transformer_blocks.0.attn2.to_k.weight" in parts
+    assert "control_model.time_embed.0.weight" in parts
+
+
+def test_low_rank_weights_are_named_for_every_loader():
+    down, up = torch.zeros(4, 8), torch.zeros(8, 4)
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"
+
+    named = dict(
+        kohya_lora({f"{name}.lora_A.default.weight": down, f"{name}.lora_B.default.weight": up})
+    )
+
+    start = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0"
+    assert named == {f"{start}.lora_down.weight": down, f"{start}.lora_up.weight": up}

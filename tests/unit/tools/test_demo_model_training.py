@@ -9,19 +9,25 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from tools.demo_model.networks.models import make_text_encoder, make_vae  # noqa: E402  torch may be missing
+from tools.demo_model.networks.schedule import alphas_cumprod  # noqa: E402
 from tools.demo_model.networks.soft_norm import harden, set_soft_eps, soften  # noqa: E402
 from tools.demo_model.networks.vae_start import carry_colours  # noqa: E402
 from tools.demo_model.pictures.attributes import VALUES  # noqa: E402
 from tools.demo_model.pictures.dataset import UNSEEN, draw_sample, render  # noqa: E402
+from tools.demo_model.training.control import ControlPlan, Hints  # noqa: E402
 from tools.demo_model.training.diffusion import loss_weight, spread_times  # noqa: E402
+from tools.demo_model.training.latent_set import Batch  # noqa: E402
+from tools.demo_model.training.latents import cached_latents, to_tensor  # noqa: E402
+from tools.demo_model.training.lcm import Level  # noqa: E402
+from tools.demo_model.training.pace import Pace  # noqa: E402
 from tools.demo_model.training.run_folder import learning_rate  # noqa: E402
 from tools.demo_model.training.text import Reader, TextPlan, draw_lesson  # noqa: E402
 from tools.demo_model.training.vae import (  # noqa: E402
     normalise_latents,
     psnr,
     reconstruct,
-    to_tensor,
 )
+from tools.demo_model.training.wordings import cached_wordings  # noqa: E402
 
 
 @pytest.fixture
@@ -77,11 +83,72 @@ def test_loss_weighs_hidden_colours_more_than_nearly_clean_latents():
 
 
 def test_noisy_times_are_likelier_and_all_are_valid():
-    times = spread_times(np.random.default_rng(0), 1000)
+    times = spread_times(1000, torch.Generator().manual_seed(0))
 
     assert times.min() >= 0
     assert times.max() <= 999
-    assert 0.55 < (times >= 500).mean() < 0.65
+    assert 0.55 < (times >= 500).float().mean() < 0.65
+
+
+def test_pace_fits_the_steps_into_the_seconds(monkeypatch: pytest.MonkeyPatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr("tools.demo_model.training.pace.time.monotonic", lambda: next(clock))
+
+    pace = Pace(steps=10**6, seconds=500.0)
+    done = 0
+    while done < pace.look(done):
+        done += 1
+
+    assert 495 <= done <= 500  # one tick of the clock a step
+
+
+def test_wordings_name_their_picture_and_now_and_then_nothing(tmp_path: Path):
+    pytest.importorskip("open_clip")
+    wordings = cached_wordings(tmp_path, pictures=5, wordings=3, workers=1)
+    numbers = torch.tensor([0, 1, 2, 3, 4])
+
+    named = wordings.choose(numbers, 0.0, torch.Generator().manual_seed(1))
+    unnamed = wordings.choose(numbers, 1.0, torch.Generator().manual_seed(1))
+
+    for number, tokens in enumerate(named):
+        assert any(torch.equal(tokens, one.long()) for one in wordings.captions[number])
+    assert all((tokens == wordings.nothing).all(dim=1).any() for tokens in unnamed)
+
+
+def test_latents_of_mirror_images_lie_beside_those_of_the_pictures(vae, tmp_path: Path):
+    shown = np.stack([render(draw_sample(UNSEEN, i), 64) for i in range(3)])
+
+    latents = cached_latents(tmp_path / "a.npy", vae, shown, "cpu", bf16=False, batch=2)
+
+    alone = cached_latents(tmp_path / "b.npy", vae, shown[:, :, ::-1], "cpu", bf16=False, batch=2)
+    assert latents.shape == (3, 2, 4, 8, 8)
+    assert np.allclose(latents[:, 1], alone[:, 0], atol=1e-3)
+
+
+def test_control_pictures_are_mirrored_with_their_latents(tmp_path: Path):
+    plan = ControlPlan(tmp_path, "cpu", kind="canny", size=64, shown=4, workers=1)
+    hints = Hints(plan)
+    latents = torch.zeros(4, 4, 8, 8)
+    tokens = torch.zeros(4, 77, dtype=torch.long)
+
+    def of(mirrored: int) -> torch.Tensor:
+        flips = torch.full((4,), mirrored)
+        return hints.of(Batch(torch.arange(4), flips, latents, tokens, latents), step=3)
+
+    assert of(0).shape == (4, 3, 64, 64)
+    assert 0.005 < of(0).mean() < 0.5
+    assert torch.equal(of(1), of(0).flip(-1))
+
+
+def test_consistency_function_keeps_what_is_clean_and_predicts_what_is_noisy():
+    noisy, noise = torch.randn(2, 2, 4, 8, 8)
+    kept = alphas_cumprod()[[0, 999]]
+    level = Level(torch.tensor([0, 999]), kept[:, None, None, None])
+
+    made = level.consistent(noisy, noise)
+
+    assert torch.allclose(made[0], noisy[0])
+    assert torch.allclose(made[1], level.clean(noisy, noise)[1], atol=1e-2)
 
 
 def test_text_heads_read_every_attribute(tmp_path: Path):

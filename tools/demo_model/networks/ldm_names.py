@@ -1,4 +1,4 @@
-"""Names of weights in an original Stable Diffusion 1 file, from those that diffusers gives."""
+"""Names of weights in original Stable Diffusion 1 files, from those that diffusers gives."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -27,6 +27,10 @@ _VAE_ATTENTION = {
     "to_v": "v",
     "to_out.0": "proj_out",
 }
+_HINT = re.compile(
+    r"controlnet_cond_embedding\.(?:blocks\.(?P<number>\d+)|(?P<end>conv_in|conv_out))\.(?P<leaf>.+)"
+)
+_WAY_OUT = re.compile(r"controlnet_down_blocks\.(?P<number>\d+)\.(?P<leaf>.+)")
 _BLOCK = re.compile(
     r"(?P<side>down|mid|up)_blocks?(\.(?P<level>\d+))?"
     r"\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<number>\d+)\.(?P<rest>.+)"
@@ -100,3 +104,27 @@ def ldm_text_encoder(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tenso
                 f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}",
                 weight,
             )
+
+
+def ldm_control(weights: Mapping[str, Tensor], layers: int) -> Iterator[tuple[str, Tensor]]:
+    """A ControlNet's file: the UNet's first half, the picture's way in, and the ways out."""
+    for name, weight in weights.items():
+        if found := _HINT.fullmatch(name):
+            place = {"conv_in": 0, "conv_out": 14}.get(found["end"] or "")
+            number = 2 * (int(found["number"]) + 1) if place is None else place
+            original = f"input_hint_block.{number}.{found['leaf']}"
+        elif found := _WAY_OUT.fullmatch(name):
+            original = f"zero_convs.{found['number']}.0.{found['leaf']}"
+        elif name.startswith("controlnet_mid_block."):
+            original = name.replace("controlnet_mid_block", "middle_block_out.0")
+        else:
+            original = ldm_unet_name(name, layers, weights)
+        yield f"control_model.{original}", weight
+
+
+def kohya_lora(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Low-rank weights of a UNet, from those that peft gives."""
+    for name, weight in weights.items():
+        module, half = name.removesuffix(".default.weight").rsplit(".", 1)
+        side = {"lora_A": "lora_down", "lora_B": "lora_up"}[half]
+        yield f"lora_unet_{module.replace('.', '_')}.{side}.weight", weight

@@ -1,9 +1,6 @@
-"""Samples by number: what each shows, its picture, its caption; and a cache of pictures on disk."""
+"""Samples by number: what each shows, its picture, its caption."""
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,20 +53,3 @@ def caption(sample: Sample, rng: np.random.Generator) -> str:
 def render_number(stream: int, size: int, index: int) -> Picture:
     """The picture of sample number `index`."""
     return render(draw_sample(stream, index), size)
-
-
-def cached_pictures(path: Path, stream: int, count: int, size: int, workers: int) -> Picture:
-    """Pictures 0..count-1 as a read-only array [count, size, size, 3], rendered once."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pictures = np.empty((count, size, size, 3), np.uint8)
-        with ProcessPoolExecutor(workers) as pool:
-            numbers = range(count)
-            for i, picture in enumerate(
-                pool.map(partial(render_number, stream, size), numbers, chunksize=64)
-            ):
-                pictures[i] = picture
-        partial_path = path.with_suffix(".part.npy")
-        np.save(partial_path, pictures)
-        partial_path.rename(path)
-    return np.load(path, mmap_mode="r")

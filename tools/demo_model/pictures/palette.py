@@ -23,7 +23,7 @@ SKIN: Mapping[str, Colour] = {
     "fair": (0.97, 0.80, 0.71),
     "tan": (0.84, 0.62, 0.45),
     "brown": (0.66, 0.45, 0.32),
-    "dark": (0.47, 0.30, 0.22),
+    "dark": (0.52, 0.34, 0.25),
 }
 HAIR: Mapping[str, Colour] = {
     "black": (0.06, 0.05, 0.06),

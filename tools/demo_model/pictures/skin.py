@@ -9,11 +9,26 @@ from tools.demo_model.pictures.person import Identity, View
 _LIP = np.array([0.72, 0.20, 0.22], np.float32)
 _WHITE_OF_EYE = np.array([0.95, 0.94, 0.93], np.float32)
 _DARK = np.array([0.05, 0.03, 0.03], np.float32)
+_RIM = np.array([0.22, 0.17, 0.15], np.float32)
+_EYE_REACH = 1.2  # half-widths of an eye from its middle to where nothing of it is painted
 
 
 def mix(below: Array, above: Array, weight: Array) -> Array:
-    """Paint `above` over `below` with per-pixel weight."""
-    return below + (above - below) * weight[..., None]
+    """Paint `above` over `below` with per-pixel weight; most features cover little of a picture."""
+    window = touched(weight)
+    part = below[window]
+    painted = below.copy()
+    over = np.broadcast_to(above, below.shape)[window]
+    painted[window] = part + (over - part) * weight[window][..., None]
+    return painted
+
+
+def touched(weight: Array) -> tuple[slice, slice]:
+    """The rows and columns in which anything is painted; may be empty."""
+    rows, columns = np.flatnonzero(weight.any(axis=1)), np.flatnonzero(weight.any(axis=0))
+    if not rows.size:
+        return slice(0, 0), slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def paint_skin(face: Surface, who: Identity, view: View) -> Array:
@@ -61,44 +76,52 @@ def _beard(x: Array, y: Array, lips: Array, who: Identity) -> Array:
 
 def paint_eyes(colour: Array, face: Surface, who: Identity, view: View) -> Array:
     """Whites, iris, pupil, highlight and lids, over the already shaded skin."""
-    lit = view.ambient + 0.45
+    painted = colour.copy()
     for sign in (-1.0, 1.0):
         x = (face.x - sign * who.eye_spread) / who.eye_size
         y = (face.y - who.eye_line) / who.eye_size
-        arch = np.clip(1.0 - x**2, 0.0, 1.0)
-        upper, lower = -0.52 * arch, (0.40 - 0.06 * view.smile) * arch
-        inside = smoothstep(-0.04, 0.06, y - upper) * smoothstep(0.04, -0.06, y - lower)
-        inside *= (np.abs(x) < 1.0) * smoothstep(0.05, 0.2, face.z)
-        gaze_x, gaze_y = view.gaze[0] / who.eye_size, view.gaze[1] / who.eye_size
-        far = np.hypot(x - gaze_x, y - gaze_y + 0.03)
-        shadow = 1.0 - 0.35 * smoothstep(0.30, 0.0, y - upper)
-        white = _WHITE_OF_EYE * (0.72 + 0.28 * who.skin[0])
-        eye = np.broadcast_to(white, colour.shape) * (lit * shadow)[..., None]
-        iris = as_array(who.eyes) * (0.75 + 0.6 * smoothstep(0.1, 0.4, far))[..., None]
-        eye = mix(eye, iris, smoothstep(0.47, 0.39, far))
-        eye = mix(eye, _DARK, smoothstep(0.21, 0.15, far))
-        glint = np.hypot(x - gaze_x + 0.14, y - gaze_y + 0.18)
-        eye = mix(eye, np.ones(3, np.float32), smoothstep(0.15, 0.07, glint))
-        colour = mix(colour, eye, inside)
-        lash = smoothstep(0.12, 0.04, np.abs(y - upper + 0.04)) * smoothstep(1.12, 1.0, np.abs(x))
-        crease = 0.35 * smoothstep(0.09, 0.02, np.abs(y + 0.28 + 0.45 * arch))
-        crease *= smoothstep(1.1, 0.8, np.abs(x))
-        under = 0.25 * smoothstep(0.08, 0.02, np.abs(y - lower)) * (np.abs(x) < 1.0)
-        line = np.clip(np.maximum(np.maximum(0.9 * lash, crease), under), 0.0, 1.0)
-        colour = mix(colour, _DARK, line * smoothstep(0.05, 0.2, face.z))
-    return colour
+        window = touched((np.abs(x) < _EYE_REACH) & (np.abs(y) < _EYE_REACH))
+        painted[window] = _paint_eye(
+            painted[window], x[window], y[window], face.z[window], who, view
+        )
+    return painted
+
+
+def _paint_eye(colour: Array, x: Array, y: Array, z: Array, who: Identity, view: View) -> Array:
+    """One eye; x and y count from its middle in half-widths of the eye."""
+    arch = np.clip(1.0 - x**2, 0.0, 1.0)
+    upper, lower = -0.52 * arch, (0.40 - 0.06 * view.smile) * arch
+    inside = smoothstep(-0.04, 0.06, y - upper) * smoothstep(0.04, -0.06, y - lower)
+    inside *= (np.abs(x) < 1.0) * smoothstep(0.05, 0.2, z)
+    gaze_x, gaze_y = view.gaze[0] / who.eye_size, view.gaze[1] / who.eye_size
+    far = np.hypot(x - gaze_x, y - gaze_y + 0.03)
+    shadow = 1.0 - 0.35 * smoothstep(0.30, 0.0, y - upper)
+    white = _WHITE_OF_EYE * (0.72 + 0.28 * who.skin[0])
+    eye = white * ((view.ambient + 0.45) * shadow)[..., None]
+    iris = as_array(who.eyes) * (0.75 + 0.6 * smoothstep(0.1, 0.4, far))[..., None]
+    eye = mix(eye, iris, smoothstep(0.47, 0.39, far))
+    eye = mix(eye, _DARK, smoothstep(0.21, 0.15, far))
+    glint = np.hypot(x - gaze_x + 0.14, y - gaze_y + 0.18)
+    eye = mix(eye, np.ones(3, np.float32), smoothstep(0.15, 0.07, glint))
+    colour = mix(colour, eye, inside)
+    lash = smoothstep(0.12, 0.04, np.abs(y - upper + 0.04)) * smoothstep(1.12, 1.0, np.abs(x))
+    crease = 0.35 * smoothstep(0.09, 0.02, np.abs(y + 0.28 + 0.45 * arch))
+    crease *= smoothstep(1.1, 0.8, np.abs(x))
+    under = 0.25 * smoothstep(0.08, 0.02, np.abs(y - lower)) * (np.abs(x) < 1.0)
+    line = np.clip(np.maximum(np.maximum(0.9 * lash, crease), under), 0.0, 1.0)
+    return mix(colour, _DARK, line * smoothstep(0.05, 0.2, z))
 
 
 def paint_glasses(colour: Array, face: Surface, who: Identity) -> Array:
-    """Round dark rims with a bridge and arms."""
+    """Round, thin rims with a bridge and arms; heavy ones would hide the eyes in small pictures."""
     side = np.abs(face.x)
     ring = np.hypot((side - who.eye_spread) / 1.08, face.y - who.eye_line - 0.02)
-    rim = smoothstep(0.022, 0.010, np.abs(ring - 0.220))
-    level = smoothstep(0.022, 0.010, np.abs(face.y - who.eye_line + 0.01))
-    bridge = level * (side < who.eye_spread - 0.20)
-    arms = level * (side > who.eye_spread + 0.22)
+    rim = smoothstep(0.018, 0.006, np.abs(ring - 0.235))
+    level = smoothstep(0.018, 0.006, np.abs(face.y - who.eye_line + 0.01))
+    bridge = level * (side < who.eye_spread - 0.21)
+    arms = level * (side > who.eye_spread + 0.24)
     frame = np.maximum(rim, np.maximum(bridge, arms)) * smoothstep(-0.1, 0.1, face.z)
-    return mix(colour, _DARK, 0.95 * frame)
+    return mix(colour, _RIM, 0.8 * frame)
 
 
 def hair_on_head(face: Surface, who: Identity) -> Array:

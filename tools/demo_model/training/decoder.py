@@ -18,15 +18,17 @@ from tqdm import tqdm
 
 from tools.demo_model.networks.models import SCALE_FACTOR, make_vae
 from tools.demo_model.networks.soft_norm import harden, soften
-from tools.demo_model.pictures.dataset import TRAIN, UNSEEN, Picture, cached_pictures
+from tools.demo_model.pictures.cache import cached_pictures
+from tools.demo_model.pictures.dataset import TRAIN, UNSEEN, Picture
 from tools.demo_model.training.average import follow
+from tools.demo_model.training.latents import to_tensor
+from tools.demo_model.training.pace import Pace
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
 from tools.demo_model.training.vae import (
     picture_loss,
     psnr,
     reconstruct,
     save_weights,
-    to_tensor,
 )
 
 _WINDOW = 8  # side of a crop, in latents
@@ -39,9 +41,10 @@ class DecoderPlan:
 
     folder: Path
     device: str
-    size: int = 128
-    pictures: int = 9000
+    size: int = 256
+    pictures: int = 16000
     steps: int = 4000
+    seconds: float | None = None  # set the number of steps by the time they may take
     crop_share: float = 0.8  # of all steps; the rest sees whole pictures, which settles colours
     crop_batch: int = 6
     frame_batch: int = 2
@@ -54,11 +57,11 @@ class DecoderPlan:
 
 
 def draw_pairs(
-    latents: NDArray[np.float16], pictures: Picture, step: int, plan: DecoderPlan
+    latents: NDArray[np.float16], pictures: Picture, step: int, steps: int, plan: DecoderPlan
 ) -> tuple[Tensor, Tensor]:
     """Latents with noise and the pictures they stand for, both perhaps cropped."""
     rng = np.random.default_rng([plan.seed, 30, step])
-    if step >= plan.steps * plan.crop_share:
+    if step >= steps * plan.crop_share:
         numbers = np.sort(rng.integers(len(latents), size=plan.frame_batch))
         chosen, wanted = latents[numbers], pictures[numbers]
     else:
@@ -82,7 +85,9 @@ class DecoderRun:
         self.plan = plan
         self.folder = RunFolder(plan.folder, "decoder")
         self.vae = make_vae().to(plan.device).requires_grad_(False)
-        self.vae.load_state_dict(torch.load(plan.folder / "vae.pt", weights_only=True))
+        self.vae.load_state_dict(
+            torch.load(plan.folder / "vae.pt", map_location=plan.device, weights_only=True)
+        )
         soften(self.vae)
         self.decoder = nn.ModuleList([self.vae.decoder, self.vae.post_quant_conv])
         self.average = copy.deepcopy(self.decoder)
@@ -90,10 +95,9 @@ class DecoderRun:
         self.optimiser = torch.optim.AdamW(
             self.decoder.parameters(), lr=plan.rate, betas=(0.9, 0.99), fused=True
         )
-        suffix = f"{plan.size}_{plan.pictures}.npy"
-        cache = plan.folder / f"train_{suffix}"
-        self.pictures = cached_pictures(cache, TRAIN, plan.pictures, plan.size, plan.workers)
-        self.latents = np.load(plan.folder / f"latents_{suffix}")
+        self.pictures = cached_pictures(plan.folder, TRAIN, plan.pictures, plan.size, plan.workers)
+        path = plan.folder / f"latents_{plan.size}_{plan.pictures}.npy"
+        self.latents = np.load(path)[:, 0]
         self.first_step = self._resume()
 
     def _resume(self) -> int:
@@ -116,12 +120,12 @@ class DecoderRun:
             }
         )
 
-    def update(self, step: int) -> float:
-        """One step; returns the L1 part of the loss."""
+    def update(self, step: int, steps: int) -> Tensor:
+        """One step of so many; returns the L1 part of the loss."""
         plan = self.plan
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, plan.steps, plan.rate, warm_up=50, fade_share=0.3)
-        latent, wanted = draw_pairs(self.latents, self.pictures, step, plan)
+            group["lr"] = learning_rate(step, steps, plan.rate, warm_up=50, fade_share=0.3)
+        latent, wanted = draw_pairs(self.latents, self.pictures, step, steps, plan)
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bf16):
             made = self.vae.decode(latent / SCALE_FACTOR).sample
             loss, plain = picture_loss(made, wanted)
@@ -130,7 +134,7 @@ class DecoderRun:
         nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
         self.optimiser.step()
         follow(self.average, self.decoder, step, plan.ema)
-        return float(plain.detach())
+        return plain.detach()
 
     def averaged(self) -> AutoencoderKL:
         """A VAE with soft norms and the averaged decoder."""
@@ -142,20 +146,23 @@ class DecoderRun:
 def train_decoder(plan: DecoderPlan) -> AutoencoderKL:
     """From `vae.pt` to a new `vae.pt`; the former stays as `vae.before.pt`."""
     run = DecoderRun(plan)
-    unseen_cache = plan.folder / f"unseen_{plan.size}_200.npy"
-    unseen = cached_pictures(unseen_cache, UNSEEN, 200, plan.size, plan.workers)
-    wanted = to_tensor(unseen[:32], plan.device)
-    saved = time.monotonic()
-    for step in tqdm(range(run.first_step, plan.steps), initial=run.first_step, total=plan.steps):
-        plain = run.update(step)
+    unseen = cached_pictures(plan.folder, UNSEEN, 32, plan.size, plan.workers)
+    wanted = to_tensor(unseen, plan.device)
+    saved, step = time.monotonic(), run.first_step
+    pace = Pace(plan.steps, plan.seconds, step)
+    bar = tqdm(initial=step, total=plan.steps)
+    while step < pace.look(step):
+        plain = run.update(step, pace.steps)
+        bar.update()
+        step += 1
         if step % 20 == 0:
-            run.folder.log(step, l1=plain)
-        if step % 400 == 399:
+            run.folder.log(step, l1=float(plain))
+        if step % 400 == 0:
             made = reconstruct(run.averaged(), wanted)
-            run.folder.log(step + 1, psnr=psnr(made, wanted))
+            run.folder.log(step, psnr=psnr(made, wanted), steps=pace.steps)
             run.folder.sheet("latest", torch.cat([wanted[:16], made[:16]]) / 2 + 0.5, 8)
-        if time.monotonic() - saved > plan.save_every_s or step == plan.steps - 1:
-            run.save(step + 1)
+        if time.monotonic() - saved > plan.save_every_s or step == pace.steps:
+            run.save(step)
             saved = time.monotonic()
     vae = run.averaged()
     harden(vae)

@@ -1,25 +1,21 @@
 """The last stage: text encoder and UNet learn to predict the noise in captioned latents."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from tools.demo_model.networks.models import Networks, make_networks, make_vae
 from tools.demo_model.networks.pipeline import draw_pictures
 from tools.demo_model.networks.schedule import STEPS, alphas_cumprod
-from tools.demo_model.networks.tokens import encode, make_tokenizer
-from tools.demo_model.pictures.captions import caption_nothing
-from tools.demo_model.pictures.dataset import TRAIN, cached_pictures, caption, draw_sample
+from tools.demo_model.networks.tokens import make_tokenizer
 from tools.demo_model.training.average import follow
-from tools.demo_model.training.latents import cached_latents
+from tools.demo_model.training.latent_set import LatentSet, load_latent_set
+from tools.demo_model.training.pace import Pace
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
 _SNR_LIMIT = 5.0  # min-SNR weighting for the nearly clean, Hang et al. 2023
@@ -43,9 +39,10 @@ class DiffusionPlan:
 
     folder: Path
     device: str
-    size: int = 128
-    pictures: int = 9000
+    size: int = 256
+    pictures: int = 16000
     steps: int = 10000
+    seconds: float | None = None  # set the number of steps by the time they may take
     until: int | None = None  # stop early here, with the schedule of the whole run
     batch: int = 16
     rate: float = 5e-4
@@ -58,16 +55,9 @@ class DiffusionPlan:
     workers: int = 2
     start_from: Path | None = None  # weights of an earlier run, for another size
     bf16: bool = False
+    compiles: bool = False
     save_every_s: float = 300.0
     sheet_every: int = 1000
-
-
-def draw_captions(
-    plan: DiffusionPlan, numbers: Iterable[int], rng: np.random.Generator
-) -> list[str]:
-    """A fresh wording for every picture, and now and then nothing."""
-    texts = [caption(draw_sample(TRAIN, int(number)), rng) for number in numbers]
-    return [caption_nothing(rng) if rng.random() < plan.drop else text for text in texts]
 
 
 def diffusion_loss(
@@ -98,13 +88,13 @@ def loss_weight(snr: Tensor) -> Tensor:
     return hidden * (_SNR_LIMIT / snr).clamp(max=1.0)
 
 
-def spread_times(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+def spread_times(count: int, random: torch.Generator) -> Tensor:
     """Random timesteps, one from each of `count` equally likely parts of the schedule.
 
     Noisy ones are likelier, since colours and framing are decided there.
     """
-    share = (np.arange(count) + rng.random(count)) / count
-    return (share**_NOISY_BIAS * STEPS).astype(np.int64)
+    share = (torch.arange(count) + torch.rand(count, generator=random)) / count
+    return (share**_NOISY_BIAS * STEPS).long()
 
 
 class DiffusionRun:
@@ -118,10 +108,17 @@ class DiffusionRun:
         self.networks = make_networks().to(plan.device)
         self.average = make_networks().to(plan.device).requires_grad_(False)
         if plan.start_from:
-            self.networks.load_state_dict(torch.load(plan.start_from, weights_only=True))
+            self.networks.load_state_dict(
+                torch.load(plan.start_from, map_location=plan.device, weights_only=True)
+            )
         else:
-            words = torch.load(plan.folder / "text.pt", weights_only=True)
+            words = torch.load(plan.folder / "text.pt", map_location=plan.device, weights_only=True)
             self.networks.text_encoder.load_state_dict(words)
+        if plan.device == "cuda":  # how its convolutions want it
+            for networks in (self.networks, self.average):
+                networks.unet.to(memory_format=torch.channels_last)
+        if plan.compiles:
+            self.networks.unet.compile()
         if plan.bf16 and plan.device == "cpu":  # where fused attention is slow in bfloat16
             self.networks.unet.set_attn_processor(AttnProcessor())
         self.average.load_state_dict(self.networks.state_dict())
@@ -134,7 +131,9 @@ class DiffusionRun:
             fused=True,
         )
         self.vae = make_vae().to(plan.device).requires_grad_(False)
-        self.vae.load_state_dict(torch.load(plan.folder / "vae.pt", weights_only=True))
+        self.vae.load_state_dict(
+            torch.load(plan.folder / "vae.pt", map_location=plan.device, weights_only=True)
+        )
         self.first_step = self._resume()
 
     def _resume(self) -> int:
@@ -158,36 +157,24 @@ class DiffusionRun:
         )
         torch.save(self.average.state_dict(), self.folder.path / f"{self.folder.stage}.ema.pt")
 
-    def load_latents(self) -> NDArray[np.float16]:
-        """Latents of the run's pictures; both are made on the first call."""
-        plan, suffix = self.plan, f"{self.plan.size}_{self.plan.pictures}.npy"
-        latents = plan.folder / f"latents_{suffix}"
-        if latents.exists():
-            return np.load(latents)
-        cache = plan.folder / f"train_{suffix}"
-        pictures = cached_pictures(cache, TRAIN, plan.pictures, plan.size, plan.workers)
-        return cached_latents(latents, self.vae, pictures, plan.device, plan.bf16)
-
-    def update(self, step: int, latents: NDArray[np.float16]) -> float:
-        """One step; its batch depends on nothing but the plan and the step's number."""
+    def update(self, step: int, steps: int, data: LatentSet) -> Tensor:
+        """One step of so many; its batch depends on nothing but the plan and the step's number."""
         plan = self.plan
-        rng = np.random.default_rng([plan.seed, 20, step])
-        numbers = rng.integers(len(latents), size=plan.batch)
-        tokens = encode(self.tokenizer, draw_captions(plan, numbers, rng)).to(plan.device)
-        clean = torch.from_numpy(latents[numbers]).to(plan.device).float()
-        drawn = rng.standard_normal(clean.shape, dtype=np.float32)
-        noise = torch.from_numpy(drawn).to(plan.device)
-        times = torch.from_numpy(spread_times(rng, plan.batch)).to(plan.device)
-        rate = learning_rate(step, plan.steps, plan.rate, plan.warm_up, plan.fade_share)
+        batch = data.batch(plan.seed, step, plan.batch, plan.drop)
+        random = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
+        times = spread_times(plan.batch, random).to(plan.device)
+        rate = learning_rate(step, steps, plan.rate, plan.warm_up, plan.fade_share)
         for group, share in zip(self.optimiser.param_groups, (plan.text_rate, 1.0), strict=True):
             group["lr"] = rate * share
-        loss = diffusion_loss(self.networks, clean, tokens, noise, times, plan.bf16)
+        loss = diffusion_loss(
+            self.networks, batch.latents, batch.tokens, batch.noise, times, plan.bf16
+        )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
         self.optimiser.step()
         follow(self.average, self.networks, step, plan.ema)
-        return float(loss.detach())
+        return loss.detach()
 
     def draw_sheet(self, step: int) -> None:
         """Fixed prompts and noise, drawn with the averaged weights."""
@@ -200,20 +187,25 @@ class DiffusionRun:
 
 def train_diffusion(plan: DiffusionPlan) -> DiffusionRun:
     """Train, or continue to train, until the plan's last step."""
+    data = load_latent_set(
+        plan.folder, plan.size, plan.pictures, plan.device, bf16=plan.bf16, workers=plan.workers
+    )
     run = DiffusionRun(plan)
-    latents = run.load_latents()
-    saved, losses = time.monotonic(), []
-    last = plan.until or plan.steps
-    bar = tqdm(range(run.first_step, last), initial=run.first_step, total=plan.steps)
-    for step in bar:
-        losses.append(run.update(step, latents))
-        if step % 50 == 49:
-            mean = float(np.mean(losses[-50:]))
+    saved, losses, step = time.monotonic(), [], run.first_step
+    pace = Pace(plan.steps, plan.seconds, step)
+    bar = tqdm(initial=step, total=plan.steps)
+    while step < (last := plan.until or pace.look(step)):
+        losses.append(run.update(step, pace.steps, data))
+        bar.update()
+        step += 1
+        if step % 50 == 0:
+            mean = float(torch.stack(losses[-50:]).mean())
             bar.set_postfix(loss=f"{mean:.4f}")
-            run.folder.log(step + 1, loss=mean)
-        if step % plan.sheet_every == plan.sheet_every - 1:
-            run.draw_sheet(step + 1)
-        if time.monotonic() - saved > plan.save_every_s or step == last - 1:
-            run.save(step + 1)
+            run.folder.log(step, loss=mean, steps=pace.steps)
+            losses.clear()
+        if step % plan.sheet_every == 0 or step == last:
+            run.draw_sheet(step)
+        if time.monotonic() - saved > plan.save_every_s or step == last:
+            run.save(step)
             saved = time.monotonic()
     return run

@@ -22,6 +22,7 @@ from tools.demo_model.networks.tokens import encode, make_tokenizer
 from tools.demo_model.pictures.attributes import VALUES, named_attributes
 from tools.demo_model.pictures.captions import caption_nothing
 from tools.demo_model.pictures.dataset import TRAIN, caption, draw_sample
+from tools.demo_model.training.pace import Pace
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
 _HEAD_DECAY = 0.1  # small heads need states that differ much
@@ -34,6 +35,7 @@ class TextPlan:
     folder: Path
     device: str
     steps: int = 1500
+    seconds: float | None = None  # set the number of steps by the time they may take
     until: int | None = None  # stop early here, with the schedule of the whole run
     batch: int = 64
     rate: float = 1e-3
@@ -88,33 +90,36 @@ def train_text(plan: TextPlan) -> CLIPTextModel:
         fused=True,
     )
     first = _resume(run, reader, optimiser)
-    last, saved = plan.until or plan.steps, time.monotonic()
-    for step in (bar := tqdm(range(first, last), initial=first, total=plan.steps)):
+    saved, pace = time.monotonic(), Pace(plan.steps, plan.seconds, first)
+    bar, step = tqdm(initial=first, total=plan.steps), first
+    while step < (last := plan.until or pace.look(step)):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, plan.steps, plan.rate, warm_up=100, fade_share=0.5)
+            group["lr"] = learning_rate(step, pace.steps, plan.rate, warm_up=100, fade_share=0.5)
         texts, wanted = draw_lesson(plan, step)
         both = reader(encode(tokenizer, texts).to(plan.device))
         wanted = wanted.to(plan.device)
-        loss = torch.stack(
-            [
-                F.cross_entropy(s, w)
-                for scores in both
-                for s, w in zip(scores, wanted.T, strict=True)
-            ]
-        ).mean()
+        loss = _loss(both, wanted)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
         optimiser.step()
-        if step % 50 == 49:
+        bar.update()
+        step += 1
+        if step % 50 == 0:
             bar.set_postfix(loss=f"{float(loss.detach()):.4f}")
-            run.log(step + 1, loss=float(loss.detach()), right=_share_right(both[0], wanted))
-        if time.monotonic() - saved > plan.save_every_s or step == last - 1:
+            run.log(step, loss=float(loss.detach()), right=_share_right(both[0], wanted))
+        if time.monotonic() - saved > plan.save_every_s or step == last:
             state = {"model": reader.state_dict(), "optim": optimiser.state_dict()}
-            run.save({"step": step + 1, **state})
+            run.save({"step": step, **state})
             saved = time.monotonic()
     torch.save(reader.text_encoder.state_dict(), plan.folder / "text.pt")
     return reader.text_encoder
+
+
+def _loss(both: list[list[Tensor]], wanted: Tensor) -> Tensor:
+    """Mean cross entropy over both heads and all attributes."""
+    pairs = [(s, w) for scores in both for s, w in zip(scores, wanted.T, strict=True)]
+    return torch.stack([F.cross_entropy(s, w) for s, w in pairs]).mean()
 
 
 @torch.no_grad()

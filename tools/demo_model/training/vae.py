@@ -15,11 +15,14 @@ from tools.demo_model.networks.checkpoint import load_checkpoint
 from tools.demo_model.networks.models import SCALE_FACTOR, make_vae
 from tools.demo_model.networks.soft_norm import harden, set_soft_eps, soften
 from tools.demo_model.networks.vae_start import carry_colours
-from tools.demo_model.pictures.dataset import TRAIN, UNSEEN, Picture, cached_pictures
+from tools.demo_model.pictures.cache import cached_pictures
+from tools.demo_model.pictures.dataset import TRAIN, UNSEEN, Picture
+from tools.demo_model.training.latents import to_tensor
+from tools.demo_model.training.pace import Pace
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
 _EDGE_WEIGHT, _TONE_WEIGHT, _KL_WEIGHT = 0.5, 0.5, 1e-4
-_CROP = 64
+_UNSEEN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +31,13 @@ class VaePlan:
 
     folder: Path
     device: str
-    size: int = 128
-    pictures: int = 9000
+    size: int = 256
+    pictures: int = 3072
     steps: int = 3000
+    seconds: float | None = None  # set the number of steps by the time they may take
     until: int | None = None  # stop early here, with the schedule of the whole run
     crop_share: float = 0.9  # of all steps; the rest sees whole pictures, which settles colours
+    crop: int = 64  # side of the crops, in pixels
     crop_batch: int = 6
     frame_batch: int = 3
     rate: float = 3e-4
@@ -41,26 +46,21 @@ class VaePlan:
     start_from: Path | None = None  # a checkpoint whose VAE is trained on
     bf16: bool = False
     save_every_s: float = 300.0
+    look_every: int = 200  # steps from one look at unseen pictures to the next
 
 
-def to_tensor(pictures: Picture, device: str) -> Tensor:
-    """Bytes [N, H, W, 3] to floats [N, 3, H, W] in -1..1."""
-    plain = torch.from_numpy(np.array(pictures)).to(device)
-    return (plain.permute(0, 3, 1, 2) / 127.5 - 1.0).contiguous()
-
-
-def draw_batch(pictures: Picture, step: int, plan: VaePlan) -> Picture:
+def draw_batch(pictures: Picture, step: int, steps: int, plan: VaePlan) -> Picture:
     """The batch of one step; depends on nothing but the plan and the step's number."""
     rng = np.random.default_rng([plan.seed, 10, step])
-    if step >= plan.steps * plan.crop_share:
+    if step >= steps * plan.crop_share:
         chosen = pictures[np.sort(rng.integers(len(pictures), size=plan.frame_batch))]
         return chosen[:, :, ::-1] if rng.random() < 0.5 else chosen
     crops = []
-    room = plan.size - _CROP
+    room = plan.size - plan.crop
     for index in rng.integers(len(pictures), size=plan.crop_batch):
         drawn = rng.normal(room / 2, plan.size / 7, size=2)  # towards the middle, where faces are
         top, left = np.clip(np.rint(drawn), 0, room).astype(int)
-        crop = pictures[index, top : top + _CROP, left : left + _CROP]
+        crop = pictures[index, top : top + plan.crop, left : left + plan.crop]
         crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
     return np.stack(crops)
 
@@ -123,33 +123,35 @@ def train_vae(plan: VaePlan) -> AutoencoderKL:
     torch.manual_seed(plan.seed)
     run = RunFolder(plan.folder, "vae")
     vae = _first_weights(plan).to(plan.device)
+    if plan.device == "cuda":  # how its convolutions want it
+        vae.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=plan.rate, betas=(0.9, 0.99), fused=True)
     first = _resume(run, vae, optimiser)
-    cache = plan.folder / f"train_{plan.size}_{plan.pictures}.npy"
-    pictures = cached_pictures(cache, TRAIN, plan.pictures, plan.size, plan.workers)
-    unseen_cache = plan.folder / f"unseen_{plan.size}_200.npy"
-    unseen = cached_pictures(unseen_cache, UNSEEN, 200, plan.size, plan.workers)
-    wanted = to_tensor(unseen[:64], plan.device)
-    saved = time.monotonic()
-    last = plan.until or plan.steps
-    for step in (bar := tqdm(range(first, last), initial=first, total=plan.steps)):
-        plain = _step(vae, optimiser, pictures, step, plan)
+    pictures = cached_pictures(plan.folder, TRAIN, plan.pictures, plan.size, plan.workers)
+    unseen = cached_pictures(plan.folder, UNSEEN, _UNSEEN, plan.size, plan.workers)
+    wanted = to_tensor(unseen, plan.device)
+    saved, pace = time.monotonic(), Pace(plan.steps, plan.seconds, first)
+    bar, step = tqdm(initial=first, total=plan.steps), first
+    while step < (last := plan.until or pace.look(step)):
+        plain = _step(vae, optimiser, pictures, step, pace.steps, plan)
+        bar.update()
+        step += 1
         if step % 20 == 0:
-            bar.set_postfix(l1=f"{plain:.4f}")
-            run.log(step, l1=plain)
-        if step % 100 == 99:
+            bar.set_postfix(l1=f"{float(plain):.4f}")
+            run.log(step, l1=float(plain))
+        if step % plan.look_every == 0:
             made = reconstruct(vae, wanted)
-            run.log(step, psnr=psnr(made, wanted))
+            run.log(step, psnr=psnr(made, wanted), steps=pace.steps)
             run.sheet("latest", torch.cat([wanted[:16], made[:16]]) / 2 + 0.5, 8)
-        if time.monotonic() - saved > plan.save_every_s or step == last - 1:
-            run.save({"step": step + 1, "model": vae.state_dict(), "optim": optimiser.state_dict()})
+        if time.monotonic() - saved > plan.save_every_s or step == last:
+            run.save({"step": step, "model": vae.state_dict(), "optim": optimiser.state_dict()})
             saved = time.monotonic()
-    if last < plan.steps:
+    if plan.until:
         return vae
     normalise_latents(vae, to_tensor(pictures[:256], plan.device))
     harden(vae)
     save_weights(vae, plan.folder / "vae.pt")
-    run.log(plan.steps, final_psnr=psnr(reconstruct(vae, wanted), wanted))
+    run.log(step, final_psnr=psnr(reconstruct(vae, wanted), wanted))
     return vae
 
 
@@ -177,20 +179,21 @@ def _step(
     optimiser: torch.optim.Optimizer,
     pictures: Picture,
     step: int,
+    steps: int,
     plan: VaePlan,
-) -> float:
+) -> Tensor:
     """One update; returns the L1 part of the loss."""
     for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, plan.steps, plan.rate, warm_up=60, fade_share=0.4)
+        group["lr"] = learning_rate(step, steps, plan.rate, warm_up=60, fade_share=0.4)
     noise = torch.Generator(plan.device).manual_seed(plan.seed * 1_000_003 + step)
-    wanted = to_tensor(draw_batch(pictures, step, plan), plan.device)
+    wanted = to_tensor(draw_batch(pictures, step, steps, plan), plan.device)
     with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bf16):
         loss, plain = vae_loss(vae, wanted, noise)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
     optimiser.step()
-    return float(plain.detach())
+    return plain.detach()
 
 
 def _resume(run: RunFolder, vae: AutoencoderKL, optimiser: torch.optim.Optimizer) -> int:
