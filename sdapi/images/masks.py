@@ -6,8 +6,9 @@ Contract: webui-generation 10.2 and 10.7.
 from typing import Final, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageDraw
 
+from sdapi.errors import BadRequest
 from sdapi.images.resize import CONTAIN, COVER, Upscale, resize_image
 
 _OPAQUE: Final = (255, 255)
@@ -42,6 +43,22 @@ def mask_from(image: Image.Image, *, rounds: bool) -> Image.Image:
 def invert_mask(mask: Image.Image) -> Image.Image:
     """White where it was black."""
     return ImageChops.invert(mask)
+
+
+def white_around(size: tuple[int, int], kept: Box) -> Image.Image:
+    """A white mask of a size with a black box, whose corners all belong to it.
+
+    Raises `BadRequest` where the corners cross.
+    """
+    if kept.right < kept.left or kept.lower < kept.upper:
+        raise BadRequest(
+            f"x1 must be greater than or equal to x0: nothing is kept of a picture of "
+            f"{size[0]}x{size[1]} when both its edges are blurred that far; less mask blur or more "
+            "pixels would do"
+        )
+    mask = Image.new("L", size, 255)
+    ImageDraw.Draw(mask).rectangle(kept, fill=0)
+    return mask
 
 
 def blur_width(sigma: int) -> int:
