@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from sdapi.engine.extras_job import ExtrasJob
 from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.upscaling.upscaler import ModelUpscaler
+from sdapi.engine.work import Work
 from sdapi.errors import SDAPIError
 from sdapi.images import Upscale
 from sdapi.services.jobs.worker import JobRunner
@@ -36,7 +38,9 @@ class FakeEngine:
     #: set while a job runs
     is_running: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, job: Job, monitor: Monitor) -> Result:
+    def run(self, job: Work, monitor: Monitor) -> Result:
+        if isinstance(job, ExtrasJob):
+            return _enlarged(job)
         self.jobs.append(job)
         self.is_running.set()
         try:
@@ -56,7 +60,7 @@ class FakeEngine:
             monitor.begin_sampling(job.steps)
             self._wait(monitor)
             first = batch * job.batch_size
-            for index in range(first, first + job.batch_size):
+            for index in range(first, min(first + job.batch_size, len(job.seeds))):
                 size = (job.width // 8 * 8, job.height // 8 * 8)
                 images.append(
                     GeneratedImage(index, Image.new("RGB", size, colour_of(job.seeds[index])))
@@ -85,6 +89,16 @@ class FakeEngine:
     def clear(self) -> None:
         self.clears += 1
         self.loaded.clear()
+
+
+def _enlarged(job: ExtrasJob) -> Result:
+    """The pictures of a job on given ones at their new size."""
+    enlarged: list[GeneratedImage] = []
+    for index, image in enumerate(job.images):
+        factor = 1.0 if job.enlargement is None else job.enlargement.factor_for(image.size)
+        size = (int(image.width * factor), int(image.height * factor))
+        enlarged.append(GeneratedImage(index, image.resize(size)))
+    return Result(tuple(enlarged), {})
 
 
 @dataclass

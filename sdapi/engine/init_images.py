@@ -33,9 +33,28 @@ class InpaintMask:
     image: Image
     #: black and white at the resolution of latents
     rounds: bool = True
+    #: decides over latents in place of `image`
+    latent_image: Image | None = None
     content: MaskedContent = MaskedContent.PICTURE
     #: None blends linearly
     soft: SoftInpainting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inversion:
+    """How the noise behind a picture is found, and how much of it is used.
+
+    Contract: webui-scripts 9.
+    """
+
+    #: what the picture shows
+    prompt: str
+    negative_prompt: str
+    steps: int
+    cfg_scale: float
+    #: share of ordinary noise, 0 to 1
+    randomness: float = 0.0
+    adjusts_sigma: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +69,5 @@ class InitImages:
     mask: InpaintMask | None = None
     #: how strongly an instruct-pix2pix checkpoint keeps to the picture; None or 1: not by itself
     image_cfg_scale: float | None = None
+    #: the run starts from the noise behind the picture, and the mask acts during the run only
+    inversion: Inversion | None = None

@@ -19,6 +19,7 @@ from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.checkpoints.precision import wider_vae_type
 from sdapi.engine.faces.restorer import FaceRestoration
 from sdapi.engine.faces.restoring import restore_faces
+from sdapi.engine.init_images import Inversion
 from sdapi.engine.job import BEFORE_FACES, BEFORE_HIRES, GeneratedImage, HiresPass, Job, Result
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.image_cond import image_conditioning
@@ -31,8 +32,9 @@ from sdapi.engine.networks.selection import select
 from sdapi.engine.pass_plan import Batch, Model, PassPlan
 from sdapi.engine.refiner import Relief, handover
 from sdapi.engine.sampling.guidance import Stopped
+from sdapi.engine.sampling.inversion import find_noise, from_found_noise
 from sdapi.engine.sampling.noise import NoiseSource
-from sdapi.engine.sampling.sampling_pass import Start, denoiser_calls, run_sampler
+from sdapi.engine.sampling.sampling_pass import SamplingPass, Start, denoiser_calls, run_sampler
 from sdapi.engine.sampling.soft_inpainting import SoftBlend, composite_masks
 from sdapi.engine.text.conditioning import BatchCond
 from sdapi.engine.text.notes import ti_hashes
@@ -73,6 +75,8 @@ class JobRun:
     _init: InitLatent | None = None
     _image_cond: Tensor | None = None
     _is_encoded: bool = False
+    #: behind the init picture
+    _found_noise: Tensor | None = None
     #: Hypertile's choices
     _tile_choice: random.Random = field(init=False)
     _load_s: float = 0.0
@@ -303,18 +307,31 @@ class JobRun:
         )
         for stages in self.job.stages:
             sampling = stages.begin_pass(sampling)
+        inversion = plan.job.init.inversion if plan.job.init else None
         try:
             with adapted_unet(model.components, plan.job, self._tile_choice):
+                if inversion is not None:
+                    sampling = self._inverted(inversion, plan, model, sampling)
                 latent = run_sampler(sampling, plan.extra)
         except Stopped as stop:
             latent = stop.latent
         if latent is None:
             return None
-        if sampling.blend is not None:
+        if sampling.blend is not None and inversion is None:
             latent = sampling.blend.after(latent)
         for stages in self.job.stages:
             latent = stages.end_pass(sampling, latent)
         return Drawn(plan, relief.model or model, latent)
+
+    def _inverted(
+        self, inversion: Inversion, plan: PassPlan, model: Model, sampling: SamplingPass
+    ) -> SamplingPass:
+        """A run that starts from the noise behind the picture, which all batches share."""
+        assert sampling.start is not None
+        if self._found_noise is None:
+            cond = plan.inversion_cond(model, inversion)
+            self._found_noise = find_noise(inversion, sampling, sampling.start, cond)
+        return from_found_noise(inversion, sampling, sampling.start, self._found_noise)
 
     def _first_pass(self, model: Model, batch: Batch) -> PassPlan:
         if not self._is_encoded:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
+from sdapi.engine.init_images import Inversion
 from sdapi.engine.job import Job
 from sdapi.engine.models import LoadedCheckpoint
 from sdapi.engine.monitor import Monitor
@@ -109,10 +110,18 @@ class PassPlan:
         """The model's cumulative alphas as the job's options want them."""
         return job_alphas(model.components.alphas_cumprod, self.job.options, self.extra)
 
-    def cond(self, model: Model) -> BatchCond:
-        """The batch's prompts, encoded by a model."""
+    def inversion_cond(self, model: Model, inversion: Inversion) -> BatchCond:
+        """The texts under which the noise behind the batch's pictures is found."""
+        prompt, negative = (
+            extract_tags(text)[0] for text in (inversion.prompt, inversion.negative_prompt)
+        )
+        options = self._text_options
+        return model.conditioner.unscheduled(prompt, negative, self.batch.count, options)
+
+    @property
+    def _text_options(self) -> TextOptions:
         job, options = self.job, self.job.options
-        text_options = TextOptions(
+        return TextOptions(
             clip_skip=options.clip_skip,
             emphasis=options.emphasis,
             comma_backtrack=options.comma_backtrack,
@@ -121,6 +130,10 @@ class PassPlan:
             crop=options.sdxl_crop,
             attention=options.prompt_attention,
         )
+
+    def cond(self, model: Model) -> BatchCond:
+        """The batch's prompts, encoded by a model."""
+        job, options, text_options = self.job, self.job.options, self._text_options
         prompts = [extract_tags(prompt)[0] for prompt in job.prompts[self.batch.rows]]
         negatives = job.negative_prompts[self.batch.rows]
         cond = model.conditioner.batch(prompts, negatives, self.timeline, text_options)

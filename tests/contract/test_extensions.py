@@ -182,8 +182,3 @@ def test_extra_options_are_set_by_position(serve: Serve, data_dir: Path):
         override_settings=overridden,
     )
     assert json.loads(answer["info"])["clip_skip"] == 3
-
-
-def test_script_to_come_says_so(client: TestClient):
-    response = client.post("/sdapi/v1/txt2img", json=SMALL | {"script_name": "X/Y/Z plot"})
-    assert (response.status_code, response.json()["code"]) == (501, "not_implemented")

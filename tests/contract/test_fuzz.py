@@ -77,6 +77,11 @@ def operations(client: TestClient) -> list[tuple[str, str, dict[str, Any]]]:
 def test_no_request_meets_a_defect(client: TestClient, engine: FakeEngine):
     described = client.app.openapi()  # pyright: ignore
     known = operations(client)
+    listed = client.get("/sdapi/v1/scripts").json()
+    names = [*listed["txt2img"], *listed["img2img"]]
+    scripts = st.fixed_dictionaries(
+        {"script_name": st.sampled_from(names), "script_args": st.lists(_ANYTHING, max_size=19)}
+    )
 
     @EXAMPLES
     @given(st.data())
@@ -92,6 +97,8 @@ def test_no_request_meets_a_defect(client: TestClient, engine: FakeEngine):
         if isinstance(content, dict) and path.endswith("2img"):
             # large pictures and many are slow, not wrong
             content |= {"width": 64, "height": 64, "batch_size": 1, "n_iter": 2}
+            if data.draw(st.booleans()):
+                content |= data.draw(scripts)
         response = client.request(
             method.upper(),
             path,

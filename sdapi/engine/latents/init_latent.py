@@ -78,7 +78,8 @@ def seeded_generator(job: Job) -> torch.Generator:
 def latent_mask(mask: InpaintMask, size: tuple[int, int]) -> Tensor:
     """1 where latents are drawn anew: the mask at a latent size (height, width)."""
     height, width = size
-    small = resize_to(mask.image, (width, height), Image.Resampling.BICUBIC)
+    image = mask.image if mask.latent_image is None else mask.latent_image
+    small = resize_to(image, (width, height), Image.Resampling.BICUBIC)
     shares = torch.from_numpy(np.asarray(small, dtype=np.float32) / 255.0)
     return shares.round() if mask.rounds else shares
 

@@ -178,6 +178,18 @@ class Conditioner:
         """The encoding of the empty prompt."""
         return self._schedule("", Timeline(1), options).at(0)
 
+    def unscheduled(
+        self, prompt: str, negative_prompt: str, count: int, options: TextOptions
+    ) -> BatchCond:
+        """`count` times two texts as they stand: weights count, schedules and `AND` do not."""
+        cond, uncond = (
+            CondSchedule(
+                ((0, self._encode(self._split([text], options)[0], {text: 1}, options)[0]),)
+            )
+            for text in (prompt, negative_prompt)
+        )
+        return BatchCond(((WeightedCond(cond, 1.0),),) * count, (uncond,) * count)
+
     def _schedule(
         self, prompt: str, timeline: Timeline, options: TextOptions, *, is_negative: bool = False
     ) -> CondSchedule:
@@ -230,7 +242,7 @@ class Conditioner:
         counts: Mapping[str, int],
         options: TextOptions,
         *,
-        is_negative: bool,
+        is_negative: bool = False,
     ) -> list[Cond]:
         """Encode the texts of one prompt; `counts` says how often its schedule has each."""
         encode = _ENCODERS[self._components.family]

@@ -17,7 +17,7 @@ from sdapi.services.generation.generation_info import GenerationInfo
 from sdapi.services.generation.image_files import FileName, ImageFiles, write_whole
 from sdapi.services.generation.img2img import pixel_hash
 from sdapi.services.generation.variants import answered, saved
-from sdapi.services.scripts.script import ScriptFile
+from sdapi.services.scripts.script import GRID_PREFIX, ScriptFile
 from sdapi.settings import Settings
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
@@ -88,13 +88,15 @@ class OutputFolders:
                 )
                 write_whole(path, data)
 
-    def save(self, kind: str, pictures: Pictures, info: GenerationInfo) -> list[Path]:
-        """Write grid and images of a job; returns their paths.
+    def save(
+        self, kind: str, pictures: Pictures, info: GenerationInfo, *, samples: bool = True
+    ) -> list[Path]:
+        """Write grid and, if wanted, images of a job; returns their paths.
 
         Raises `PathNotAllowed` for a folder outside the allowed roots, `StorageFailed`.
         """
         options, written = info.options, list[Path]()
-        if options.flag("samples_save"):
+        if samples and options.flag("samples_save"):
             folder = self._folder(options, f"outdir_{kind}_samples")
             for each in saved(pictures.images, info.job.batch_size, options):
                 index, image = each.index, each.image
@@ -108,16 +110,18 @@ class OutputFolders:
             context = name_context(info, 0)
             folder = self._folder(options, f"outdir_{kind}_grids")
             directory = output_directory(folder, context, options, is_grid=True)
-            name = FileName(decoration(context, options, is_grid=True), prefix="grid")
+            name = FileName(decoration(context, options, is_grid=True), prefix=GRID_PREFIX)
             written.append(self._write(pictures.grid, directory, name, "grid_format", info, 0))
         return written
 
     def save_script_file(self, kind: str, file: ScriptFile, info: GenerationInfo) -> Path:
         """Write a picture that a script made; as `save` otherwise."""
+        info = file.info or info
         options, context = info.options, name_context(info, 0)
         folder = self._folder(options, f"outdir_{kind}_{'grids' if file.is_grid else 'samples'}")
         directory = output_directory(folder, context, options, is_grid=file.is_grid)
-        named = decoration(context, options, is_grid=file.is_grid)
+        # Only plain grids have the short names of grids.
+        named = decoration(context, options, is_grid=file.prefix == GRID_PREFIX)
         name = FileName(named, prefix=file.prefix) if file.prefix else FileName(named)
         fmt = options.text("grid_format" if file.is_grid else "samples_format")
         return self.files.save(file.image, directory, name, fmt, file.infotext, options)

@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from sdapi.engine.extras_job import Enlargement, ExtrasJob
 from sdapi.engine.job import Result
-from sdapi.engine.upscaling.upscaler import ModelUpscaler
+from sdapi.engine.upscaling.upscaler import ModelUpscaler, Upscaler
 from sdapi.images import Upscale
 from sdapi.services.jobs.tasks import Task, TaskRegistry
 
@@ -31,7 +31,7 @@ class DeviceUpscaling:
         """
         return partial(_in_thread, self, upscaler)
 
-    async def enlarged(self, upscaler: ModelUpscaler, image: Image, scale: float) -> Image:
+    async def enlarged(self, upscaler: Upscaler, image: Image, scale: float) -> Image:
         """One picture enlarged; as it is when the task is interrupted before its turn."""
         inner = self.tasks.create_inner(self.parent, counts=False)
         inner.job = ExtrasJob(self.parent.id, (image,), ("",), Enlargement(upscaler, factor=scale))

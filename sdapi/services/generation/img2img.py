@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from PIL import Image, ImageColor
+from PIL import Image
 
 from sdapi.engine.init_images import InitImages, InpaintMask, MaskedContent
 from sdapi.engine.upscaling.upscaler import Filter, ModelUpscaler, Upscaler
@@ -24,6 +24,7 @@ from sdapi.images import (
     resize_image,
 )
 from sdapi.images.fill import fill_masked
+from sdapi.images.named_colour import rgba
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.catalog.upscalers import Upscalers
@@ -52,6 +53,8 @@ class InitInputs:
     images: tuple[Image.Image, ...]
     mask: Image.Image | None = None
     soft: SoftInpaintingArgs | None = None
+    #: a script's, grey, for latents in place of `mask`
+    latent_mask: Image.Image | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def prepare_init(
     """
     soft = inputs.soft if inputs.mask is not None else None
     rounds = bool(request.mask_round) and soft is None
-    plan = MaskPlan()
+    plan, latent_mask = MaskPlan(), inputs.latent_mask
     if inputs.mask is not None:
         plan = plan_mask(inputs.mask, request, size, rounds=rounds)
     keys: dict[str, Any] = {} if soft is None else soft.keys
@@ -103,14 +106,16 @@ def prepare_init(
     geometry.check(inputs, count)
     background = options.text("img2img_background_color")
     flat = [geometry.surrounding(flatten(image, background)) for image in inputs.images]
-    images = tuple(geometry.drawn(picture) for picture in flat)
+    images = tuple(geometry.drawn(picture, latent_mask) for picture in flat)
     surroundings = mask = None
     if plan.mask is not None:
         hidden = geometry.hidden(plan.mask, flat[0].size)
         shows = options.flag("overlay_inpaint")
         surroundings = Surroundings(tuple(flat), hidden, plan.mask.box, shows)
         content = _CONTENTS.get(plan.mask.fill, MaskedContent.PICTURE)
-        mask = InpaintMask(plan.mask.drawn, rounds, content, soft.settings if soft else None)
+        mask = InpaintMask(
+            plan.mask.drawn, rounds, latent_mask, content, soft.settings if soft else None
+        )
     init = InitImages(
         images,
         request.denoising_strength,
@@ -190,15 +195,15 @@ class _Geometry:
             return image
         return resize_image(image, self.mode, self.size, self.upscale)
 
-    def drawn(self, picture: Image.Image) -> Image.Image:
-        """What the engine starts from."""
+    def drawn(self, picture: Image.Image, latent_mask: Image.Image | None) -> Image.Image:
+        """What the engine starts from; `latent_mask` decides what is filled, where there is one."""
         if self.mask is None:
             return picture
         if self.mask.box is not None:
             picture = resize_image(picture.crop(self.mask.box), CONTAIN, self.size, self.upscale)
         if self.mask.fill is Fill.ORIGINAL:
             return picture
-        return fill_masked(picture, _fitting(self.mask.drawn, picture.size))
+        return fill_masked(picture, _fitting(latent_mask or self.mask.drawn, picture.size))
 
     @staticmethod
     def hidden(mask: Mask, size: tuple[int, int]) -> Image.Image:
@@ -242,9 +247,6 @@ def flatten(image: Image.Image, background: str) -> Image.Image:
     """RGB; transparency shows the background colour."""
     if image.mode == "RGB":
         return image
-    rgba = image.convert("RGBA")
-    try:
-        colour = ImageColor.getcolor(background, "RGBA")
-    except ValueError:
-        raise BadRequest(f"img2img_background_color: {background!r} is no colour") from None
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, colour), rgba).convert("RGB")
+    layer = image.convert("RGBA")
+    colour = rgba(background, "img2img_background_color")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, colour), layer).convert("RGB")

@@ -1,5 +1,7 @@
 """img2img's input pictures: from base64, data URIs and URLs."""
 
+from typing import cast
+
 import anyio.to_thread
 from PIL import Image
 
@@ -75,7 +77,9 @@ class ImageLoader:
                 raise BadRequest(
                     f"init_images: more than {_MAX_PIXELS // 1_000_000} megapixels in all"
                 )
-        return InitInputs(tuple(images), mask)
+        latent_mask = cast("object", request.latent_mask)
+        is_picture = isinstance(latent_mask, Image.Image)
+        return InitInputs(tuple(images), mask, latent_mask=latent_mask if is_picture else None)
 
     async def first_picture(self, request: Txt2ImgRequest, options: Options) -> Image.Image:
         """`firstpass_image`: what stands for the first pass of hires fix, RGB, of its size.

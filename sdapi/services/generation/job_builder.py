@@ -1,18 +1,18 @@
 """A validated request -> an immutable job. Bad input fails here, before anything is queued."""
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageColor
+from PIL import Image
 
 from sdapi.engine.job import Job, ModelFile
 from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.engine.text import compel_prompts
 from sdapi.engine.text.composition import extract_tags, strip_comments
 from sdapi.errors import BadRequest, ModelUnusable, NotBuilt, near_names
+from sdapi.images.named_colour import rgba
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import AUTOMATIC, NONE, Catalog, Checkpoint, VAEFile
@@ -37,9 +37,8 @@ from sdapi.services.generation.sampling_options import (
     token_merging_ratio,
     token_merging_ratio_hr,
 )
+from sdapi.services.generation.seeds import picture_seeds
 
-_MAX_RANDOM_SEED = 4294967294
-_SEED_LIMIT = 1 << 64
 #: No device there is can draw a larger picture; a bound for what a caller may ask.
 _MAX_PIXELS = 64_000_000
 _MAX_IMAGES = 1000
@@ -116,20 +115,20 @@ class JobBuilder:
         _check_numbers(request)
         _check_pictures(options)
         size = _size(request, options)
-        batch_size, n_iter = _counts(request, len(inputs.images) if inputs else 0)
+        batch_size, n_iter = counts(request, len(inputs.images) if inputs else 0)
         sampler, scheduler = resolve(
             request.sampler_name or request.sampler_index, request.scheduler
         )
         checkpoint = self._checkpoint(request, options, eas)
         vae = self._vae(checkpoint, request, options, eas)
-        prompt, negative = self._texts(request, options)
+        prompt, negative = self.texts(request, options)
         second_texts = self._second_texts(request, options)
         prompts = (prompt, *second_texts[:1])
         networks = resolve_networks(
             prompts, self.networks, options, are_disabled=bool(request.disable_extra_networks)
         )
         count = batch_size * n_iter
-        seeds, subseeds = _seeds(request, count)
+        seeds, subseeds = picture_seeds(request, count)
         prepared = self._prepared(inputs, request, options, size, count)
         job = Job(
             id=task_id,
@@ -264,9 +263,9 @@ class JobBuilder:
             "prompt": request.hr_prompt or request.prompt,
             "negative_prompt": request.hr_negative_prompt or request.negative_prompt,
         }
-        return self._texts(request.model_copy(update=second), options)
+        return self.texts(request.model_copy(update=second), options)
 
-    def _texts(self, request: GenerationRequest, options: Options) -> tuple[str, str]:
+    def texts(self, request: GenerationRequest, options: Options) -> tuple[str, str]:
         """Prompt and negative with styles and without comments."""
         prompt = _required(request.prompt, "prompt")
         negative = _required(request.negative_prompt, "negative_prompt")
@@ -312,11 +311,7 @@ def check_formats(options: Options) -> None:
 
 
 def _check_pictures(options: Options) -> None:
-    colour = options.text("grid_background_color")
-    try:
-        ImageColor.getrgb(colour)
-    except ValueError:
-        raise BadRequest(f"grid_background_color: {colour!r} is no colour") from None
+    rgba(options.text("grid_background_color"), "grid_background_color")
 
 
 def _file(path: Path, sidecar: Path | None = None) -> ModelFile:
@@ -353,7 +348,8 @@ def _check_size(size: tuple[int, int], what: str) -> None:
         )
 
 
-def _counts(request: GenerationRequest, init_images: int) -> tuple[int, int]:
+def counts(request: GenerationRequest, init_images: int = 0) -> tuple[int, int]:
+    """The pictures of a batch, and the batches; raises `BadRequest` for none and too many."""
     batch_size = _required(request.batch_size, "batch_size")
     n_iter = _required(request.n_iter, "n_iter")
     for name, number in (("batch_size", batch_size), ("n_iter", n_iter)):
@@ -378,22 +374,6 @@ def _check_steps(steps: int, name: str) -> None:
         raise BadRequest(f"{name}: {steps} is too few; it must be at least 1")
     if steps > _MAX_STEPS:
         raise BadRequest(f"{name}: {steps} is too many; at most {_MAX_STEPS}")
-
-
-def _seeds(request: GenerationRequest, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Every picture's seed and subseed; with a variation all share the seed (contract: 6.7)."""
-    seed, subseed = _seed(request.seed, "seed"), _seed(request.subseed, "subseed")
-    varies = bool(request.subseed_strength)
-    seeds = tuple(seed if varies else seed + i for i in range(count))
-    return seeds, tuple(subseed + i for i in range(count))
-
-
-def _seed(value: int | None, name: str) -> int:
-    if value is None or value == -1:
-        return random.randrange(_MAX_RANDOM_SEED)
-    if not -_SEED_LIMIT // 2 <= value < _SEED_LIMIT:
-        raise BadRequest(f"{name}: {value} does not fit into 64 bits")
-    return value
 
 
 def _seed_resize(request: GenerationRequest) -> tuple[int, int] | None:

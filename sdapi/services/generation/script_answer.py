@@ -6,16 +6,22 @@ Contract: webui-api 6.3, webui-scripts 1.3.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 from PIL.Image import Image
 
 from sdapi import images as codecs
 from sdapi.engine.job import Job, Result
+from sdapi.engine.upscaling.upscaler import Upscaler
 from sdapi.errors import TaskCancelled
 from sdapi.options import Options
+from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.generation import url_mode
 from sdapi.services.generation.delivery import OutputFolders
+from sdapi.services.generation.device_upscaling import DeviceUpscaling
+from sdapi.services.generation.job_builder import Draft, counts
 from sdapi.services.generation.order import Order
 from sdapi.services.jobs.tasks import State
 from sdapi.services.scripts.script import (
@@ -27,6 +33,7 @@ from sdapi.services.scripts.script import (
 
 if TYPE_CHECKING:
     from sdapi.services.container import Services
+    from sdapi.services.generation.generation_info import GenerationInfo
     from sdapi.services.generation.service import GenerationService
 
 
@@ -40,6 +47,31 @@ class InnerRuns:
     server_options: Options
     #: sentences for the answer, once each
     warnings: dict[str, None] = field(default_factory=dict[str, None])
+
+    async def open(self) -> None:
+        """Make the order what scripts may copy: EAS keys become fields, pictures are decoded.
+
+        Raises `SDAPIError`.
+        """
+        request, eas = self.order.request, self.order.eas
+        counts(request)
+        saves = request.save_images and eas.save_dir is None
+        fills: dict[str, Any] = {"do_not_save_samples": not saves, "do_not_save_grid": not saves}
+        overrides: dict[str, Any] = {}
+        if eas.sd_model_checkpoint is not None:
+            overrides["sd_model_checkpoint"] = eas.sd_model_checkpoint
+        if eas.sd_vae is not None:
+            overrides |= {"sd_vae": eas.sd_vae, "sd_vae_overrides_per_model_preferences": True}
+        if overrides:
+            fills["override_settings"] = (request.override_settings or {}) | overrides
+        if isinstance(request, Img2ImgRequest):
+            inputs = await self.service.images.inputs(request, eas.image_link, self.options)
+            fills |= {"init_images": list(inputs.images), "mask": inputs.mask}
+        self.order = replace(
+            self.order,
+            request=request.model_copy(update=fills),
+            eas=replace(eas, sd_model_checkpoint=None, sd_vae=None, image_link=None),
+        )
 
     @property
     def kind(self) -> Kind:
@@ -68,33 +100,85 @@ class InnerRuns:
     def plan(self, passes: int) -> None:
         self.order.task.monitor.plan(passes)
 
+    def warn(self, text: str) -> None:
+        self.warnings[text] = None
+
     async def load_image(self, source: Any, field: str) -> Image:
         return await self.service.images.load(source, self.order.options, field=field)
 
+    def texts(self, request: GenerationRequest) -> tuple[str, str]:
+        order = self._inner_order(request)
+        return self.service.builder(order).texts(request, order.options)
+
+    async def check(self, request: GenerationRequest) -> None:
+        await self.service.draft(self._inner_order(request))
+
+    async def outline(self, request: GenerationRequest) -> "GenerationInfo":
+        order = self._inner_order(request)
+        draft = await self.service.draft(order)
+        return await self.service.info(order, draft, Result((), {}))
+
     async def generate(
-        self, request: GenerationRequest, *, change: Callable[[Job], Job] | None = None
+        self,
+        request: GenerationRequest,
+        *,
+        change: Callable[[Job], Job] | None = None,
+        keys: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        colours: Image | None = None,
     ) -> Generated:
-        service, parent = self.service, self.order.task
-        options = self.server_options.overlay(request.override_settings or {})
-        order = replace(self.order, request=request, options=options)
+        service, order = self.service, self._inner_order(request)
         draft = await service.draft(order)
         self.warnings.update(dict.fromkeys(draft.warnings))
         if change is not None:
             draft = replace(draft, job=change(draft.job))
+        if keys is not None:
+            draft = replace(draft, keys=keys(draft.keys))
+        if colours is not None:
+            draft = _with_colours(draft, colours)
+        result = await self._drawn(draft.job)
+        result = await service.finished(order, draft, result)
+        info = await service.info(order, draft, result)
+        keep = partial(
+            service.keep,
+            samples=not request.do_not_save_samples,
+            grid=not request.do_not_save_grid,
+        )
+        kept = await anyio.to_thread.run_sync(keep, self.kind, result, info)
+        return Generated(result, info, kept.grid)
+
+    async def upscale(self, image: Image, upscaler: Upscaler, factor: float) -> Image:
+        service = self.service
+        on_device = DeviceUpscaling(service.tasks, service.drawn, self.order.task)
+        return await on_device.enlarged(upscaler, image, factor)
+
+    def _inner_order(self, request: GenerationRequest) -> Order:
+        options = self.server_options.overlay(request.override_settings or {})
+        return replace(self.order, request=request, options=options)
+
+    async def _drawn(self, job: Job) -> Result:
+        """Queue a job under the order's task; no pictures when that is interrupted before it."""
+        service, parent = self.service, self.order.task
         inner = service.tasks.create_inner(parent)
-        inner.job = draft.job
+        inner.job = job
         try:
             result = await service.drawn(inner)
         except TaskCancelled:
             if parent.state is not State.RUNNING:
                 raise
-            result = Result((), {}, interrupted=True)
+            return Result((), {}, interrupted=True)
         except asyncio.CancelledError:
             service.tasks.cancel(inner)
             raise
         self.warnings.update(dict.fromkeys(result.warnings))
-        result = await service.finished(order, draft, result)
-        return Generated(result, await service.info(order, draft, result))
+        return result
+
+
+def _with_colours(draft: Draft, colours: Image) -> Draft:
+    """A draft whose pictures are corrected towards others than its init images."""
+    if draft.prepared is None or not draft.prepared.finish.colours:
+        return draft
+    finish = replace(draft.prepared.finish, colours=(colours,))
+    return replace(draft, prepared=replace(draft.prepared, finish=finish))
 
 
 async def run_script(runs: InnerRuns) -> ScriptResult:
@@ -104,6 +188,7 @@ async def run_script(runs: InnerRuns) -> ScriptResult:
     script, args = selected
     error: BaseException | None = None
     try:
+        await runs.open()
         return await script.run(runs, args)
     except BaseException as raised:
         error = raised
@@ -139,10 +224,15 @@ def script_urls(
     order: Order, result: ScriptResult, save_dir: url_mode.SaveDir
 ) -> tuple[list[str], list[int]]:
     """Write a script's pictures for URL mode; their paths and seeds. Blocks."""
+    pictures = [each for each in result.pictures if not each.is_extra]
     named = [
         url_mode.NamedImage(
-            f"{order.kind}-images", url_mode.image_stem(each.seed), each.image, each.infotext or ""
+            f"{order.kind}-{'grids' if each.is_grid else 'images'}",
+            url_mode.grid_stem() if each.is_grid else url_mode.image_stem(each.seed),
+            each.image,
+            each.infotext or "",
         )
-        for each in result.pictures
+        for each in pictures
     ]
-    return url_mode.write_all(save_dir, named), [each.seed for each in result.pictures]
+    seeds = [each.seed for each in pictures if not each.is_grid]
+    return url_mode.write_all(save_dir, named), seeds

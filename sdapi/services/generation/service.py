@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -139,7 +139,7 @@ class GenerationService:
         if save_dir is not None:
             answer = await self._url_answer(kind, save_dir, result, info, eas, started)
         else:
-            answer = await self._webui_answer(order, result, info, draft)
+            answer = await self._webui_answer(order, result, info, draft.warnings)
         self._tell_times(task, result, started, drawn_at)
         return answer
 
@@ -210,11 +210,7 @@ class GenerationService:
         first_picture = None
         if isinstance(request, Txt2ImgRequest) and request.enable_hr and request.firstpass_image:
             first_picture = await self.images.first_picture(request, options)
-        upscalers = Upscalers(self.settings)
-        on_device = DeviceUpscaling(self.tasks, self.drawn, order.task)
-        builder = JobBuilder(
-            self.catalog, order.styles, self.networks, upscalers, on_device.function_of
-        )
+        builder = self.builder(order)
 
         def build() -> Draft:
             made = builder.build(order.task.id, request, options, eas, inputs, first_picture)
@@ -227,6 +223,14 @@ class GenerationService:
             if self.networks.shorthash(lora) is None:
                 self.networks.hashes.compute(lora.path)
         return draft
+
+    def builder(self, order: Order) -> JobBuilder:
+        """What makes jobs of an order's requests."""
+        upscalers = Upscalers(self.settings)
+        on_device = DeviceUpscaling(self.tasks, self.drawn, order.task)
+        return JobBuilder(
+            self.catalog, order.styles, self.networks, upscalers, on_device.function_of
+        )
 
     def _with_scripts(self, order: Order, draft: Draft) -> Draft:
         """Let the always-on scripts prepare a job. In a worker thread of anyio's."""
@@ -293,10 +297,10 @@ class GenerationService:
         try:
             if request.override_settings and not request.override_settings_restore_afterwards:
                 keep = self._keep_options(dict(request.override_settings))
-            runs = InnerRuns(self, order, server_options)
         except BaseException:
             self.tasks.cancel(order.task)
             raise
+        runs = InnerRuns(self, order, server_options)
         result = await self._wait(order, asyncio.ensure_future(run_script(runs)))
         if keep is not None:
             keep()
@@ -409,18 +413,13 @@ class GenerationService:
         return self.catalog.with_hash(checkpoint)
 
     async def _webui_answer(
-        self, order: Order, result: Result, info: GenerationInfo, draft: Draft
+        self, order: Order, result: Result, info: GenerationInfo, warnings: Sequence[str]
     ) -> dict[str, Any]:
         kind, request = order.kind, order.request
 
         def work() -> tuple[list[str], list[str], bool]:
-            grid = delivery.wants_grid(result, info.options, saves=request.save_images)
-            pictures = delivery.with_grid(result, info.options, draft.job.batch_size, wanted=grid)
-            keeps = not result.interrupted or info.options.flag("save_incomplete_images")
-            if request.save_images and keeps:
-                self._folders.save(kind, pictures, info)
-            if not self.settings.no_prompt_history:
-                self._remember_prompt(info.infotext(0))
+            saves = request.save_images
+            pictures = self.keep(kind, result, info, samples=saves, grid=saves)
             shows = pictures.grid is not None and info.options.flag("return_grid")
             texts = [info.infotext(index) for index in pictures.indices]
             texts = [info.infotext(0), *texts] if shows or not texts else texts
@@ -435,8 +434,8 @@ class GenerationService:
             "parameters": _parameters(order),
             "info": info.to_json(texts, 1 if has_grid else 0),
         }
-        if warnings := [*draft.warnings, *result.warnings]:
-            body["warnings"] = warnings
+        if told := [*warnings, *result.warnings]:
+            body["warnings"] = told
         return body
 
     async def _url_answer(
@@ -465,6 +464,20 @@ class GenerationService:
             seeds=seeds,
             total_time_s=time.perf_counter() - started,
         )
+
+    def keep(
+        self, kind: Kind, result: Result, info: GenerationInfo, *, samples: bool, grid: bool
+    ) -> delivery.Pictures:
+        """The pictures of a job, with a grid if wanted, written if the request wants it. Blocks."""
+        batch_size = info.job.batch_size
+        wanted = delivery.wants_grid(result, info.options, saves=grid)
+        pictures = delivery.with_grid(result, info.options, batch_size, wanted=wanted)
+        keeps = not result.interrupted or info.options.flag("save_incomplete_images")
+        if (samples or grid) and keeps:
+            self._folders.save(kind, pictures, info, samples=samples)
+        if not self.settings.no_prompt_history:
+            self._remember_prompt(info.infotext(0))
+        return pictures
 
     @property
     def _folders(self) -> delivery.OutputFolders:

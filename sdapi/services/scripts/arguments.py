@@ -6,7 +6,7 @@ same model. Contract: webui-api 6.3, webui-scripts 1.2.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import BaseModel, RootModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -78,10 +78,14 @@ def _by_name(model: type[BaseModel], given: dict[str, Any], where: str) -> dict[
 def _by_position(model: type[BaseModel], given: list[Any]) -> dict[str, Any]:
     pairs = zip(model.model_fields.items(), given, strict=False)
     return {
-        name: value
-        for (name, field), value in pairs
-        if value is not None or field.default is None or field.is_required()
+        name: value for (name, field), value in pairs if value is not None or _takes_null(field)
     }
+
+
+def _takes_null(field: FieldInfo) -> bool:
+    """Whether null means something for an argument, or must be refused by its model."""
+    is_optional = type(None) in get_args(field.annotation)
+    return is_optional or field.default is None or field.is_required()
 
 
 def describe_arguments(model: type[BaseModel], services: "Services") -> list[dict[str, Any]]:

@@ -6,15 +6,17 @@ Both are objects made once; everything that belongs to one request is handed to 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 from PIL.Image import Image
 from pydantic import BaseModel
 
 from sdapi.engine.job import Job, Result
 from sdapi.engine.stages import Stages
+from sdapi.engine.upscaling.upscaler import Upscaler
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
+from sdapi.services.generation.variants import answered
 from sdapi.services.scripts.arguments import NoArgs, describe_arguments
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ Kind = Literal["txt2img", "img2img"]
 GenerationRequest = Txt2ImgRequest | Img2ImgRequest
 BOTH: frozenset[Kind] = frozenset({"txt2img", "img2img"})
 IMG2IMG_ONLY: frozenset[Kind] = frozenset({"img2img"})
+#: begins the names of plain grids
+GRID_PREFIX: Final = "grid"
 
 
 class Listing(Enum):
@@ -94,6 +98,8 @@ class Generated:
 
     result: Result
     info: "GenerationInfo"
+    #: where the request has several pictures and wants one
+    grid: Image | None = None
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -104,6 +110,25 @@ class Generated:
         images = self.result.images
         return self.info.infotext(images[number].index if images else 0)
 
+    @property
+    def pictures(self) -> list["ScriptPicture"]:
+        """What an answer has of it but for the grid: images, masks, what always-on scripts add."""
+        info = self.info
+        shown = [
+            ScriptPicture(each.image, is_extra=True)
+            if each.suffix
+            else ScriptPicture(each.image, info.infotext(each.index), info.job.seeds[each.index])
+            for each in answered(self.result.images, info.options)
+        ]
+        return shown + [ScriptPicture(each, is_extra=True) for each in self.result.extra_images]
+
+    def answer(self) -> "ScriptResult":
+        """The answer of one ordinary generation."""
+        shown = [ScriptPicture(self.grid, self.infotext(), is_grid=True)] if self.grid else []
+        pictures = [*shown, *self.pictures]
+        told = [each.infotext for each in pictures if not each.is_extra]
+        return ScriptResult(pictures, told, self.info, index_of_first_image=len(shown))
+
 
 @dataclass(frozen=True, slots=True)
 class ScriptPicture:
@@ -112,6 +137,9 @@ class ScriptPicture:
     image: Image
     infotext: str | None = None
     seed: int = -1
+    is_grid: bool = False
+    #: a mask or detected map: no picture that was drawn
+    is_extra: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +147,12 @@ class ScriptFile:
     """A picture to write, beside what inner generations write themselves."""
 
     image: Image
-    infotext: str
+    infotext: str | None
     is_grid: bool = False
-    #: begins the file's name, as in `xyz_grid-0001-…`
+    #: begins the file's name, as in `xyz_grid-0001-…`; `GRID_PREFIX` for plain grids
     prefix: str = ""
+    #: whose seed and prompt its name tells; None: the answer's
+    info: "GenerationInfo | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +182,11 @@ class ScriptRun(Protocol):
 
     @property
     def request(self) -> GenerationRequest:
-        """As sent, with its `infotext` applied; a seed of -1 is still -1.
+        """With its `infotext` and EAS keys applied, and its pictures decoded; -1 is still -1.
 
-        A script copies it (`model_copy`), and may put PIL pictures where a request has texts.
+        A script copies it (`model_copy`), and may put other PIL pictures there, `latent_mask` among
+        them. `do_not_save_samples` and `do_not_save_grid` say what an inner generation writes
+        itself; what the client sent there means nothing.
         """
         ...
 
@@ -184,13 +216,41 @@ class ScriptRun(Protocol):
         """A picture of the request; raises `BadImage` or `BadUrl`."""
         ...
 
-    async def generate(
-        self, request: GenerationRequest, *, change: Callable[[Job], Job] | None = None
-    ) -> Generated:
-        """Draw a request; `change` may alter its job, such as the prompts of single pictures.
+    def warn(self, text: str) -> None:
+        """Add a sentence to the answer's `warnings`."""
+        ...
 
-        Raises `SDAPIError`, `TaskCancelled` when the task was cancelled before it began.
+    def texts(self, request: GenerationRequest) -> tuple[str, str]:
+        """Prompt and negative prompt as its job has them: with styles, without comments."""
+        ...
+
+    async def check(self, request: GenerationRequest) -> None:
+        """Raise the `SDAPIError` that drawing a request would raise before it is queued."""
+        ...
+
+    async def outline(self, request: GenerationRequest) -> "GenerationInfo":
+        """What an answer would tell of a request, without drawing it; raises `SDAPIError`."""
+        ...
+
+    async def generate(
+        self,
+        request: GenerationRequest,
+        *,
+        change: Callable[[Job], Job] | None = None,
+        keys: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        colours: Image | None = None,
+    ) -> Generated:
+        """Draw a request.
+
+        `change` may alter its job, such as the prompts of single pictures, `keys` its infotext
+        keys; `colours` is what option `img2img_color_correction` takes them from in place of the
+        init images. Raises `SDAPIError`, `TaskCancelled` when the task was cancelled before it
+        began.
         """
+        ...
+
+    async def upscale(self, image: Image, upscaler: Upscaler, factor: float) -> Image:
+        """A picture enlarged by the rules of `extra-single-image`; as `generate` otherwise."""
         ...
 
 
