@@ -106,10 +106,12 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(data_dir: Path, *arguments: str | Path) -> Iterator[ServerProcess]:
+def server_process(
+    data_dir: Path, *arguments: str | Path, python: str | Path = sys.executable
+) -> Iterator[ServerProcess]:
     """`python -m sdapi.cli` on a free port, once it can draw."""
     command: Sequence[str] = [
-        *(sys.executable, "-m", "sdapi.cli", "--port=0", "--data-dir", str(data_dir)),
+        *(str(python), "-m", "sdapi.cli", "--port=0", "--data-dir", str(data_dir)),
         *(str(argument) for argument in arguments),
     ]
     environ = {k: v for k, v in os.environ.items() if k not in ("COMMANDLINE_ARGS", "SDAPI_TOKEN")}
