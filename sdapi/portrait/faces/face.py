@@ -113,6 +113,20 @@ class Parser(Protocol):
         ...
 
 
+class Swapper(Protocol):
+    """Puts a person's face in the place of another."""
+
+    @property
+    def about(self) -> About: ...
+
+    def swap(self, target: Pixels, target_face: Face, source: Pixels, source_face: Face) -> Pixels:
+        """The target with the source's face at full strength; both faces are located.
+
+        Raises FaceError.
+        """
+        ...
+
+
 def distance(a: Embedding, b: Embedding, metric: Literal["l2", "cosine"]) -> float:
     """How far two vectors are apart: Euclid's distance, or one minus the cosine."""
     if metric == "l2":

@@ -15,10 +15,13 @@ from sdapi.portrait.faces.files import FOLDER, MESH, SELFIE
 from sdapi.settings import SettingsError
 
 if TYPE_CHECKING:
-    from sdapi.portrait.faces.face import Detector, Embedder, Landmarks, Matting, Parser
+    from sdapi.portrait.faces.face import Detector, Embedder, Landmarks, Matting, Parser, Swapper
 
-Role = Literal["detector", "landmarks", "embedder", "matting", "parser"]
-ROLES: Final[tuple[Role, ...]] = ("detector", "landmarks", "embedder", "matting", "parser")
+Role = Literal["detector", "landmarks", "embedder", "matting", "parser", "swapper"]
+ROLES: Final[tuple[Role, ...]] = (
+    *("detector", "landmarks", "embedder"),
+    *("matting", "parser", "swapper"),
+)
 AUTO: Final = "auto"
 
 
@@ -32,9 +35,12 @@ class Candidate:
     patterns: tuple[str, ...]
     package: str
     licence: str
+    #: patterns of another file that it cannot do without
+    needs: tuple[str, ...] = ()
 
 
 _DLIB: Final = "face_recognition_models"
+_ARCFACE: Final = ("insightface/w600k_*.onnx", "insightface/glintr*.onnx")
 #: in the order of preference
 CANDIDATES: Final = (
     Candidate("detector", "scrfd", ("insightface/scrfd_*.onnx", "insightface/det_*.onnx"), "cv2",
@@ -52,6 +58,9 @@ CANDIDATES: Final = (
     Candidate("matting", "grabcut", (), "cv2", "Apache-2.0"),
     Candidate("parser", "bisenet", ("parsing/*.onnx",), "cv2",
               "the file's own; CelebAMask-HQ is non-commercial"),
+    Candidate("swapper", "inswapper", ("insightface/inswapper_*.onnx",), "cv2",
+              "on request only (InsightFace); older copies non-commercial", needs=_ARCFACE),
+    Candidate("swapper", "warp", (), "cv2", "Apache-2.0"),
 )  # fmt: skip
 
 
@@ -134,6 +143,10 @@ class Providers:
         return self._get("matting")
 
     @property
+    def swapper(self) -> "Swapper":
+        return self._get("swapper")
+
+    @property
     def parser(self) -> "Parser | None":
         """None without a parsing network: regions then come from landmarks."""
         return self._get("parser") if "parser" in self._choices.by_role else None
@@ -160,6 +173,8 @@ def _choose(role: Role, name: str, models_dir: Path) -> Choice | None:
     choice = _usable(named, models_dir)
     if choice is None:
         looked = " or ".join(str(models_dir / pattern) for pattern in named.patterns)
+        if named.needs:
+            looked += f", with {' or '.join(str(models_dir / pattern) for pattern in named.needs)}"
         missing = f"no file {looked}" if looked else f"the package {named.package} is not installed"
         raise SettingsError(f"--portrait-provider: {role}={name} cannot be used: {missing}")
     return choice
@@ -170,19 +185,29 @@ def _usable(candidate: Candidate, models_dir: Path) -> Choice | None:
         return None
     if not candidate.patterns:
         return Choice(candidate, None)
-    for pattern in candidate.patterns:
+    if candidate.needs and _first_file(models_dir, candidate.needs) is None:
+        return None
+    path = _first_file(models_dir, candidate.patterns)
+    return None if path is None else Choice(candidate, path)
+
+
+def _first_file(models_dir: Path, patterns: tuple[str, ...]) -> Path | None:
+    """The first file that is there, in the order of the patterns."""
+    for pattern in patterns:
         if files := sorted(models_dir.glob(pattern)):
-            return Choice(candidate, files[0])
+            return files[0]
     return None
 
 
-def _loader(module: str, name: str, takes_path: bool) -> Callable[[Path | None], Any]:
+def _loader(
+    module: str, name: str, takes_path: bool, package: str = "faces"
+) -> Callable[[Path | None], Any]:
     """Import late: these modules load dlib and OpenCV."""
 
     def load(path: Path | None) -> Any:
         from importlib import import_module
 
-        made = getattr(import_module(f"sdapi.portrait.faces.{module}"), name)
+        made = getattr(import_module(f"sdapi.portrait.{package}.{module}"), name)
         return getattr(made, "load", made)(path) if takes_path else made()
 
     return load
@@ -200,4 +225,6 @@ _LOADERS: Final[Mapping[str, Callable[[Path | None], Any]]] = {
     "selfie": _loader("mediapipe_faces", "SelfieMatting", takes_path=True),
     "grabcut": _loader("grabcut", "GrabCutMatting", takes_path=False),
     "bisenet": _loader("bisenet", "BiSeNetParser", takes_path=True),
+    "inswapper": _loader("inswapper", "InSwapper", takes_path=True),
+    "warp": _loader("warp", "WarpSwapper", takes_path=False, package="pixels"),
 }

@@ -1,0 +1,69 @@
+"""The masks that drawing needs: the face, its edge, eyes and lips.
+
+A parsing network tells them apart where there is one; else they come from landmarks. Sizes in
+pixels are those at 512 pixels of the shorter side and grow with it. Contract: portrait-pipeline 3.4
+to 3.8.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from sdapi.portrait.faces.face import Face, Mask, Parser, Pixels
+from sdapi.portrait.pixels.raster import closed, grown, shrunk
+from sdapi.portrait.pixels.shape import Shape
+
+_USUAL_SIDE: Final = 512
+_FACE: Final = ("skin", "brows", "eyes", "nose", "mouth", "lips")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """Parts of one face in a picture."""
+
+    face: Mask
+    eyes: Mask
+    lips: Mask
+    #: width of the jaw, pixels
+    fw: float
+    #: this picture's pixels for one at 512
+    scale: float
+
+    @classmethod
+    def of(cls, rgb: Pixels, face: Face, parser: Parser | None) -> "Regions":
+        """Raises FaceError without landmarks, and what a parser raises."""
+        shape = Shape.of(face, rgb.shape)
+        scale = min(shape.size) / _USUAL_SIDE
+        if parser is None:
+            return cls(shape.face(), shape.eyes(), shape.lips(), shape.fw, scale)
+        parts = parser.parse(rgb, face)
+        whole = _either(parts, _FACE, shape.size)
+        return cls(whole, parts["eyes"], parts["lips"], shape.fw, scale)
+
+    def redrawn(self) -> Mask:
+        """What the first pass draws anew: the face without holes, and a little around it."""
+        reach = self.fw / 20
+        return grown(closed(self.face, reach), reach)
+
+    def edge(self) -> Mask:
+        """What the second pass draws anew: the face's edge, eyes and lips."""
+        outside, inside = grown(self.face, 16 * self.scale), shrunk(self.face, 8 * self.scale)
+        return np.maximum.reduce([outside - inside, self.eyes, self.lips])
+
+    def with_ears(self, rgb: Pixels, face: Face, parser: Parser | None) -> Mask:
+        """The face and, where a parser knows them, its ears, without holes."""
+        whole = self.face
+        if parser is not None:
+            whole = np.maximum(whole, parser.parse(rgb, face)["ears"])
+        reach = self.fw / 20
+        return grown(closed(whole, reach), reach)
+
+
+def _either(parts: Mapping[str, Mask], names: tuple[str, ...], size: tuple[int, int]) -> Mask:
+    """1 where any of the named parts is."""
+    whole = np.zeros(size, np.float32)
+    for name in names:
+        whole = np.maximum(whole, parts[name])
+    return whole
