@@ -1,7 +1,7 @@
 """The application: services, routes, and what every request passes through."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,13 +15,15 @@ from starlette.middleware.cors import CORSMiddleware
 from sdapi import __version__
 from sdapi.extensions.loader import Extensions
 from sdapi.middleware import BodyLimit, Gate, RequestLog
+from sdapi.portrait.creation.address import elsewhere
 from sdapi.portrait.portrait import Portrait
+from sdapi.portrait.queue_services import SINK_BYTES
 from sdapi.portrait.routes import portrait_router
 from sdapi.problems import install_handlers
 from sdapi.queue.inference import InProcess
 from sdapi.queue.server import QueueServer
 from sdapi.queue.service_config import PORTRAIT_SERVICES, load_services
-from sdapi.queue.spec import Program
+from sdapi.queue.spec import Program, ServiceSpec
 from sdapi.routes import (
     cards,
     catalog,
@@ -58,7 +60,8 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     )
     scripts = Scripts(extensions.scripts())
     services = Services.build(settings, engines or TorchEngines(), scripts)
-    portrait = Portrait.build(settings) if settings.portrait else None
+    specs = load_services(settings)
+    portrait = _portrait(settings, services, specs) if settings.portrait else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -83,7 +86,7 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     programs = {Program.WEBUI: InProcess(app, lambda: services.is_ready)}
     if portrait is not None:
         programs |= _portrait_programs(portrait)
-    queues = QueueServer(settings, load_services(settings), programs)
+    queues = QueueServer(settings, specs, programs)
     app.state.services = services
     app.state.queues = queues
     app.state.is_stopping = False
@@ -123,6 +126,19 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     )
     app.add_middleware(RequestLog, prints=settings.api_log, metrics=services.metrics)
     return app
+
+
+def _portrait(settings: Settings, services: Services, specs: Sequence[ServiceSpec]) -> Portrait:
+    """The portrait, drawn here unless the settings or its service's variables say elsewhere."""
+    spec = next((s for s in specs if s.container.program is Program.PORTRAIT_INFER), None)
+    variables = dict(spec.container.env) if spec is not None else {}
+    drawn_at = elsewhere(
+        settings.portrait_url or variables.get("URL"),
+        settings.portrait_authorization or variables.get("AUTHORIZATION"),
+        {settings.port, *(each.port for each in (spec.containers if spec else ()))},
+    )
+    sink_bytes = SINK_BYTES if spec is None else spec.sink.max_payload_bytes
+    return Portrait.build(settings, services=services, drawn_at=drawn_at, sink_bytes=sink_bytes)
 
 
 def _portrait_programs(portrait: Portrait) -> dict[Program, InProcess]:

@@ -313,6 +313,8 @@ OWN_FLAGS = (
     _acts("--portrait-checkpoint-xl", _T, None, "SDXL checkpoint of portraits (the first)"),
     _acts("--portrait-checkpoint-anime", _T, None, "checkpoint of style Anime (none)"),
     _acts("--portrait-native-size", _I, 0, "pixels portraits are drawn at (the checkpoint's)"),
+    _acts("--portrait-url", _T, None, "web UI that draws portraits, when it is not this server"),
+    _acts("--portrait-authorization", _T, None, "value of the Authorization header for that"),
     _acts("--queue-limit", _I, 1000, "jobs that may wait; more are answered 429"),
     _acts("--max-body-mb", Kind.NUMBER, 256.0, "largest request body in MiB"),
     _acts("--model-cache-gb", Kind.NUMBER, None, "GiB of models kept in memory (automatic)"),
@@ -348,7 +350,10 @@ COMMANDS = frozenset({"f", "exit", "test", "version"})
 QUEUE_COMMAND = "queue"
 #: never shown, not even to a caller who may read everything else
 SECRETS = frozenset(
-    {"api_auth", "gradio_auth", "ngrok", "queue_url", "service_token", "token", "webhook_secret"}
+    {
+        *("api_auth", "gradio_auth", "ngrok", "portrait_authorization", "queue_url"),
+        *("service_token", "token", "webhook_secret"),
+    }
 )
 
 
@@ -419,7 +424,7 @@ def _parse_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     Other variables of that prefix are let be: for a service named sdapi Kubernetes makes
     `SDAPI_SERVICE_HOST`, and an `SDAPI_PORT` that holds a URL.
     """
-    found: dict[str, Any] = {}
+    found = _product_variables(environ)
     for flag in FLAGS:
         name = ENVIRONMENT_PREFIX + flag.dest.upper()
         text = environ.get(name, "").strip()
@@ -430,6 +435,14 @@ def _parse_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         except ValueError as error:
             raise FlagError(f"{name}: {error}") from error
     return found
+
+
+def _product_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the product's service files set for the portrait; any other `URL` is let be."""
+    url = environ.get("URL", "").strip()
+    if not url.startswith(("http://", "https://")) or "AUTHORIZATION" not in environ:
+        return {}
+    return {"portrait_url": url, "portrait_authorization": environ["AUTHORIZATION"].strip()}
 
 
 def _from_text(flag: Flag, text: str) -> Any:

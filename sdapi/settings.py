@@ -128,6 +128,9 @@ class Settings:
     portrait_checkpoint_anime: str | None = None
     #: side of the square that portraits are drawn at; 0: as the checkpoint says
     portrait_native_size: int = 0
+    #: web UI that draws portraits; None for this server
+    portrait_url: str | None = None
+    portrait_authorization: str | None = field(default=None, repr=False)
 
     no_hashing: bool = False
     no_half: bool = False
@@ -374,6 +377,8 @@ def _portrait(flags: ParsedFlags) -> dict[str, Any]:
         "portrait_checkpoint_xl": flags["portrait_checkpoint_xl"],
         "portrait_checkpoint_anime": flags["portrait_checkpoint_anime"],
         "portrait_native_size": _at_least(0, flags, "portrait_native_size"),
+        "portrait_url": flags["portrait_url"],
+        "portrait_authorization": flags["portrait_authorization"],
     }
 
 

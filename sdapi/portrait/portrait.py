@@ -9,16 +9,20 @@ from typing import Any, Final
 import anyio.to_thread
 
 from sdapi.portrait.checking import Checker
+from sdapi.portrait.creation.address import Address
+from sdapi.portrait.creation.make import make_creator
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices
 from sdapi.portrait.folders import ModelFolders
 from sdapi.portrait.handlers import Handlers
 from sdapi.portrait.job_runner import JobRunner
 from sdapi.portrait.photos import MAX_BYTES, MAX_PHOTOS, MAX_PIXELS, PhotoFetcher
-from sdapi.portrait.queue_services import QueueServices
+from sdapi.portrait.queue_services import SINK_BYTES, QueueServices
 from sdapi.portrait.rest import RestApi
 from sdapi.portrait.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.tools import Tools
+from sdapi.services.container import Services
 from sdapi.services.fetch import Fetcher
 from sdapi.settings import Settings
 
@@ -31,38 +35,52 @@ class Portrait:
     """The portrait part of a server; made without importing dlib, OpenCV or torch."""
 
     def __init__(
-        self, settings: Settings, store: PortraitStore, handlers: Handlers | None = None
+        self, settings: Settings, tools: Tools, handlers: Handlers, sink_bytes: int
     ) -> None:
-        """Wire it; raises SettingsError when a provider that was asked for is not there."""
         self._settings = settings
-        self._store = store
-        self._handlers = handlers or Handlers()
-        self._choices = Choices.make(settings.models_dir, settings.portrait_providers)
+        self._store = tools.store
+        self._handlers = handlers
+        self._choices = tools.choices
         self._sweeper: asyncio.Task[None] | None = None
         is_corrected = settings.portrait_wording == "corrected"
-        self.processes = FaceProcesses(self._choices, _process_count(settings))
-        self.checker = Checker(PhotoFetcher(Fetcher(settings)), self.processes)
-        self.folders = ModelFolders(settings.portrait_dir)
-        trainer = self._handlers.trainer
+        self.processes = tools.processes
+        self.checker = Checker(tools.photos, tools.processes)
+        self.folders = tools.folders
+        trainer = handlers.trainer
         self._runner = (
-            None if trainer is None else JobRunner(store, trainer, is_corrected=is_corrected)
+            None if trainer is None else JobRunner(self._store, trainer, is_corrected=is_corrected)
         )
         self.rest = RestApi(
-            store,
+            self._store,
             self.checker,
             self.folders,
-            self._handlers,
+            handlers,
             on_job=self._runner.wake if self._runner else _nothing,
             is_corrected=is_corrected,
         )
         self.queue_services = QueueServices(
-            store, self.checker, self._handlers, is_corrected=is_corrected
+            self._store, self.checker, handlers, is_corrected=is_corrected, sink_bytes=sink_bytes
         )
 
     @classmethod
-    def build(cls, settings: Settings, handlers: Handlers | None = None) -> "Portrait":
-        """With the store that the settings name."""
-        return cls(settings, make_store(settings), handlers)
+    def build(
+        cls,
+        settings: Settings,
+        handlers: Handlers | None = None,
+        *,
+        services: Services | None = None,
+        drawn_at: Address | None = None,
+        sink_bytes: int = SINK_BYTES,
+    ) -> "Portrait":
+        """With the store that the settings name, and what `services` can do.
+
+        `drawn_at` is another server that draws. Raises SettingsError when a face provider that was
+        asked for is not there.
+        """
+        tools = make_tools(settings)
+        if handlers is None and services is not None:
+            handlers = Handlers(creator=make_creator(settings, services, tools, drawn_at))
+        return cls(settings, tools, handlers or Handlers(), sink_bytes)
 
     async def start(self) -> None:
         """Open the store and begin with what runs by itself; raises StorageFailed."""
@@ -110,6 +128,18 @@ class Portrait:
             except OSError:
                 log.exception("old portrait uploads could not be deleted")
             await asyncio.sleep(_SWEEP_S)
+
+
+def make_tools(settings: Settings) -> Tools:
+    """Raises SettingsError when a provider that was asked for is not there."""
+    choices = Choices.make(settings.models_dir, settings.portrait_providers)
+    return Tools(
+        make_store(settings),
+        ModelFolders(settings.portrait_dir),
+        PhotoFetcher(Fetcher(settings)),
+        FaceProcesses(choices, _process_count(settings)),
+        choices,
+    )
 
 
 def make_store(settings: Settings) -> PortraitStore:

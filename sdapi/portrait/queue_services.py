@@ -31,6 +31,13 @@ CHECK: Final = "photog_check"
 TRAIN: Final = "photog_train_pmml"
 CREATE: Final = "photog_pre_pmml"
 
+#: of a result's JSON, where the service does not say otherwise
+SINK_BYTES: Final = 20480 << 10
+#: of that for everything but the picture
+_ENVELOPE_BYTES: Final = 16 << 10
+#: how much a side shrinks when a picture is too large for the sink
+_SHRINK: Final = 0.85
+
 Body = Mapping[str, Any]
 Work = Callable[[Body], Awaitable[dict[str, Any]]]
 log = logging.getLogger(__name__)
@@ -46,8 +53,10 @@ class QueueServices:
         handlers: Handlers,
         *,
         is_corrected: bool,
+        sink_bytes: int = SINK_BYTES,
     ) -> None:
         self._store = store
+        self._picture_bytes = max(sink_bytes - _ENVELOPE_BYTES, 1)
         self._checker = checker
         self._handlers = handlers
         self._is_corrected = is_corrected
@@ -85,10 +94,12 @@ class QueueServices:
             raise PortraitError(faults.MODEL_UNKNOWN)
         models = await trained_models(self._store, QUEUE_OWNER, request)
         created = await creator.create(models, request)
-        image = await anyio.to_thread.run_sync(_png_text, created.image)
+        image, scaled = await anyio.to_thread.run_sync(
+            _fitting_png_text, created.image, self._picture_bytes
+        )
         cost_s = time.perf_counter() - started
         data = {"user_id": ",".join(request.model_ids), "image": image, "cost_time": cost_s}
-        warnings = [*request.warnings, *created.warnings]
+        warnings = [*request.warnings, *created.warnings, *scaled]
         return {**data, "warnings": warnings} if warnings else data
 
     def _app(self, work: Work, unreadable: Fault) -> Starlette:
@@ -142,5 +153,14 @@ def _response(
     return Response(content, status, media_type="application/json")
 
 
-def _png_text(image: Image.Image) -> str:
-    return to_base64(encode_png(image))
+def _fitting_png_text(image: Image.Image, most_bytes: int) -> tuple[str, tuple[str, ...]]:
+    """The picture, scaled down until the sink can take it, and a sentence if it was."""
+    text, whole = to_base64(encode_png(image)), image.size
+    while len(text) > most_bytes and min(image.size) > 1:
+        size = tuple(max(int(side * _SHRINK), 1) for side in image.size)
+        image = image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+        text = to_base64(encode_png(image))
+    if image.size == whole:
+        return text, ()
+    was, now = (f"{width}x{height}" for width, height in (whole, image.size))
+    return text, (f"the picture is too large for the output queue: {was} became {now}",)

@@ -23,7 +23,7 @@ from sdapi.portrait.faults import Fault, PortraitError
 from sdapi.portrait.photos import MAX_PHOTOS
 
 #: models that one creation may name: faces in a group picture
-MAX_MODELS: Final = 20
+MAX_MODELS: Final = 64
 MAX_TRAIN_STEPS: Final = 10_000
 _USER_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 #: in place of a template's URL: make it from text

@@ -197,7 +197,7 @@ def test_a_forged_or_replayed_signature_is_refused(client: TestClient):
 
 
 def test_what_is_not_portrait_is_not_found(client: TestClient):
-    for path in (TRAIN, CREATE, "/api/v1/ai_creation", "/api/v1/aigc_images/sd", "/api/v1/x/y"):
+    for path in (TRAIN, "/api/v1/ai_creation", "/api/v1/aigc_images/sd", "/api/v1/x/y"):
         assert told(call(client, path, {"images": ["u"]})) == NO_MODEL
     assert told(call(client, CHECK, {"images": ["u"], "model_name": "other"})) == NO_MODEL
     assert told(call(client, CHECK, method="GET")) == NO_MODEL
@@ -254,6 +254,7 @@ def test_the_servers_token_is_for_the_status_page_alone(client: TestClient):
         "landmarks": "dlib68",
         "embedder": "dlib-resnet",
         "matting": "grabcut",
+        "swapper": "warp",
     }
     assert all(row["licence"] for row in status["providers"])
     assert status["services"] == {"check": True, "train": False, "create": False}

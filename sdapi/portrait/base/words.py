@@ -35,6 +35,9 @@ class Words:
     validation_negative: str
     #: the part of `positive` that is left out for men
     makeup: str
+    #: added for a person whose sex is known
+    male: str
+    female: str
 
     @classmethod
     def read(cls, own: Mapping[str, Any]) -> "Words":

@@ -103,7 +103,7 @@ def test_a_model_id_that_is_none_is_refused(model_id: object):
         ({"model_id": ID, "template_image": "u", "configure": []}, faults.INVALID_CREATE),
         ({"model_ids": "x", "template_image": "u"}, faults.INVALID_CREATE),
         ({"model_ids": [1], "template_image": "u"}, faults.INVALID_CREATE),
-        ({"model_ids": [ID] * 21, "template_image": "u"}, faults.INVALID_CREATE),
+        ({"model_ids": [ID] * 65, "template_image": "u"}, faults.INVALID_CREATE),
         ({"model_ids": [ID, "x"], "template_image": "u"}, faults.MODEL_ID_MALFORMED),
     ],
 )

@@ -1,0 +1,12 @@
+"""Creation: a template's face becomes a trained person's.
+
+creator.py       the whole of it: from a request to a picture
+person.py        who is to be seen: reference photos, LoRA, words
+template.py      the picture to begin with, fetched or drawn from text
+one_person.py    the chain of stages for one face; group.py: for several, and the background
+finish.py        what is done to the whole picture at the end
+face_tasks.py    the stages' work on pixels, as tasks for the face processes
+prompts.py, units.py, passes.py    what a pass of drawing is asked: words, control units, figures
+webui.py         a pass as a request of the webui API; in_process.py and remote.py send it
+studio.py        what all stages share
+"""

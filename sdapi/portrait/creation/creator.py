@@ -1,0 +1,242 @@
+"""Creation from a request to a picture."""
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import anyio
+
+from sdapi.errors import BadUrl
+from sdapi.portrait import faults
+from sdapi.portrait.artefacts import Artefacts, ModelMeta
+from sdapi.portrait.base.words import Words
+from sdapi.portrait.configure import CreateOptions
+from sdapi.portrait.creation import face_tasks, template
+from sdapi.portrait.creation.bases import Targets
+from sdapi.portrait.creation.face_tasks import Seen
+from sdapi.portrait.creation.finish import finish
+from sdapi.portrait.creation.group import draw_all
+from sdapi.portrait.creation.one_person import OnePerson
+from sdapi.portrait.creation.person import Person, load_meta, load_person, see_person
+from sdapi.portrait.creation.prompts import FILM_WEIGHT, SCENE_WEIGHT, Speaker
+from sdapi.portrait.creation.studio import Studio
+from sdapi.portrait.creation.units import UnitMaker
+from sdapi.portrait.creation.webui import Drawer, Inventory
+from sdapi.portrait.faces.processes import FaceProcesses
+from sdapi.portrait.faults import PortraitError
+from sdapi.portrait.handlers import Created
+from sdapi.portrait.records import Base, Model
+from sdapi.portrait.requests import CreateRequest
+from sdapi.portrait.tools import Tools
+
+ANIME: Final = "Anime"
+#: the usual file name of the LoRA that makes few steps enough, and how much it is to act
+_LCM: Final = {"sd15": ("lcm-lora-sdv1-5", 0.80), "xl": ("lcm-lora-sdxl", 0.40)}
+_ADAPTER_IN_TEMPLATE: Final = 0.30
+#: creations at a time; each holds its template in memory several times
+_AT_ONCE: Final = 4
+_SEEDS: Final = 65536
+log = logging.getLogger(__name__)
+
+
+class PortraitCreator:
+    """The creator of a server."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        drawer: Drawer,
+        targets: Targets,
+        seed: Callable[[], int] | None = None,
+    ) -> None:
+        self._tools = tools
+        self._drawer = drawer
+        self._targets = targets
+        self._seed = seed or (lambda: secrets.randbelow(_SEEDS))
+        self._few = anyio.Semaphore(_AT_ONCE)
+
+    def can_create(self, *, is_xl: bool) -> bool:
+        return self._targets.find("xl" if is_xl else "sd15") is not None
+
+    async def create(self, models: Sequence[Model], request: CreateRequest) -> Created:
+        async with self._few:
+            studio = await self._studio(request)
+            people = await self._people(models, request, studio)
+            seen = await self._template(models, request, studio, people)
+            painters = [OnePerson(studio, one, _prompt(studio, one)) for one in people]
+            rgb = await draw_all(studio, seen, painters)
+            image = await finish(studio, rgb, seen.faces)
+            for sentence in studio.units.missing:
+                studio.warn(sentence)
+            return Created(image, tuple(studio.warnings))
+
+    async def _studio(self, request: CreateRequest) -> Studio:
+        """Raises PortraitError where there is no checkpoint for the style."""
+        options = request.options
+        kind: Base = "xl" if request.is_xl else "sd15"
+        is_anime = options.style_name == ANIME
+        found = self._targets.anime() if is_anime else self._targets.find(kind)
+        if found is None:
+            raise PortraitError(faults.MODEL_UNKNOWN)
+        target, words = found
+        inventory = await self._drawer.inventory()
+        warnings: dict[str, None] = {}
+        lcm = _lcm_lora(kind, inventory, warnings) if options.lcm_accelerate else ()
+        film = () if is_anime or kind == "xl" else _film_lora(words, inventory, warnings)
+        positive = words.anime_positive if is_anime else words.positive
+        return Studio(
+            self._tools.processes,
+            self._drawer,
+            inventory,
+            target,
+            Speaker(words, positive, (*film, *lcm)),
+            UnitMaker(inventory.control_models, kind, {}),
+            _styled(options) if is_anime else options,
+            self._seed(),
+            bool(lcm),
+            warnings,
+        )
+
+    async def _people(
+        self, models: Sequence[Model], request: CreateRequest, studio: Studio
+    ) -> list[Person]:
+        """Raises PortraitError for one who cannot be drawn; each model is read once."""
+        options, processes = studio.options, studio.processes
+        picture = await self._reference_picture(options, processes)
+        if not models:
+            if picture is None:
+                raise PortraitError(faults.FACE_ID_UNREADABLE)
+            return [Person(picture)]
+        known: dict[str, Person] = {}
+        for model in models:
+            if model.model_id not in known:
+                artefacts = Artefacts(self._tools.folders.of(model.owner, model.model_id))
+                person = await load_person(artefacts, studio.target.kind, processes)
+                _check_lora(person.meta, studio.inventory)
+                known[model.model_id] = person
+        people = [known[model.model_id] for model in models]
+        if picture is not None:
+            people[0] = replace(people[0], shown=picture)
+        return people
+
+    async def _reference_picture(
+        self, options: CreateOptions, processes: FaceProcesses
+    ) -> Seen | None:
+        """The picture that `ipa_image_path` names, where it is to be used."""
+        if not (options.ipa_control or options.ipa_control_only):
+            return None
+        is_only = options.ipa_control_only
+        fault = faults.FACE_ID_UNREADABLE if is_only else faults.NOT_TRAINED
+        if not options.ipa_image_path:
+            if is_only:
+                raise PortraitError(fault)
+            return None
+        photos = self._tools.photos
+        try:
+            async with photos.held:
+                data = await photos.get(options.ipa_image_path)
+        except BadUrl as error:
+            log.info("portrait: no reference picture: %s", error)
+            raise PortraitError(fault) from error
+        return await see_person(processes, data, fault)
+
+    async def _template(
+        self,
+        models: Sequence[Model],
+        request: CreateRequest,
+        studio: Studio,
+        people: Sequence[Person],
+    ) -> Seen:
+        count = len(people) if request.is_group else 1
+        if request.template_url:
+            found = await template.fetched(
+                studio, self._tools.photos, request.template_url, is_group=request.is_group,
+                count=count,
+            )  # fmt: skip
+            return found
+        invention = await self._invention(models, studio, people[0])
+        return await template.invented(studio, invention, is_group=request.is_group, count=count)
+
+    async def _invention(
+        self, models: Sequence[Model], studio: Studio, person: Person
+    ) -> template.Invention:
+        """What a template is drawn from: a text, or what a scene was trained on."""
+        options, words = studio.options, studio.speaker.words
+        text, loras = options.t2i_prompt, list[tuple[str, float]]()
+        if options.scene_id:
+            scene = await self._scene(models, studio)
+            loras.append((scene.lora_name, SCENE_WEIGHT))
+            text = text or (scene.captions[0] if scene.captions else scene.trigger)
+        trigger = words.reference
+        if person.meta is not None:
+            trigger = person.meta.trigger
+            loras.append(Speaker.template_lora(person.meta.lora_name))
+        prompt = studio.speaker.template(text, trigger, loras)
+        if not options.ipa_control_only:
+            return template.Invention(prompt)
+        face = await studio.task(
+            faults.NOT_TRAINED, face_tasks.reference_face, person.picture, 1.05
+        )
+        return template.Invention(prompt, tuple(studio.units.adapter(face, _ADAPTER_IN_TEMPLATE)))
+
+    async def _scene(self, models: Sequence[Model], studio: Studio) -> ModelMeta:
+        """The scene's model, of the same owner; raises PortraitError."""
+        if not models:
+            raise PortraitError(faults.MODEL_ID_MALFORMED)
+        owner, scene_id = models[0].owner, studio.options.scene_id
+        if await self._tools.store.model(owner, scene_id) is None:
+            raise PortraitError(faults.NOT_TRAINED)
+        artefacts = Artefacts(self._tools.folders.of(owner, scene_id))
+        meta = await load_meta(artefacts, studio.target.kind, "scene")
+        _check_lora(meta, studio.inventory)
+        return meta
+
+
+def _prompt(studio: Studio, person: Person) -> str:
+    options, meta = studio.options, person.meta
+    if meta is None:
+        return studio.speaker.reference()
+    sex = options.sex if "sex" in options.given else meta.sex
+    return studio.speaker.person(meta.trigger, meta.lora_name, options.lora_weights, sex)
+
+
+def _check_lora(meta: ModelMeta | None, inventory: Inventory) -> None:
+    """Raise PortraitError when whoever draws does not have the person's weights."""
+    if meta is None or inventory.loras is None or meta.lora_name in inventory.loras:
+        return
+    log.warning("portrait: there is no LoRA %s", meta.lora_name)
+    raise PortraitError(faults.MODEL_ID_MALFORMED)
+
+
+def _film_lora(
+    words: Words, inventory: Inventory, warnings: dict[str, None]
+) -> tuple[tuple[str, float], ...]:
+    if not words.film_lora:
+        return ()
+    if inventory.loras is None or words.film_lora in inventory.loras:
+        return ((words.film_lora, FILM_WEIGHT),)
+    warnings[f"no LoRA {words.film_lora}: drawn without its film look"] = None
+    return ()
+
+
+def _lcm_lora(
+    kind: Base, inventory: Inventory, warnings: dict[str, None]
+) -> tuple[tuple[str, float], ...]:
+    """The usual file, else the first LoRA of this kind that is named after LCM."""
+    usual, weight = _LCM[kind]
+    named = [name for name in inventory.loras or () if "lcm" in name.lower()]
+    fitting = sorted(name for name in named if ("xl" in name.lower()) == (kind == "xl"))
+    if usual in fitting or fitting:
+        return ((usual if usual in fitting else fitting[0], weight),)
+    warnings[f"lcm_accelerate: no LoRA {usual}; drawn with all steps"] = None
+    return ()
+
+
+def _styled(options: CreateOptions) -> CreateOptions:
+    """What style Anime changes, where the caller said nothing else."""
+    changes = {"skin_retouching_bool": False, "photo_enhancement_method": "super_resolution"}
+    return replace(
+        options, **{key: value for key, value in changes.items() if key not in options.given}
+    )

@@ -1,0 +1,160 @@
+"""Several persons in one template, the seams between them, and the background.
+
+Contract: portrait-pipeline 3.12 and 4.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Final
+
+import anyio.to_thread
+import cv2
+import numpy as np
+
+from sdapi.portrait import faults
+from sdapi.portrait.creation.face_tasks import Seen
+from sdapi.portrait.creation.one_person import OnePerson
+from sdapi.portrait.creation.passes import Pass
+from sdapi.portrait.creation.studio import Studio
+from sdapi.portrait.faces.face import Box, Face, Mask, Pixels
+from sdapi.portrait.pixels.frame import Frame
+from sdapi.portrait.pixels.raster import blurred, grown, mixed, resized, resized_mask, shrunk
+from sdapi.portrait.pixels.shape import Shape
+
+_STEPS, _LCM_STEPS = 30, 8
+_BACKGROUND_STRENGTH, _SEAM_STRENGTH = 0.35, 0.30
+#: of the units, when everything but the faces is drawn
+_WEIGHT: Final = 1.0
+#: the shorter side, in native sides; 1 where the picture is longer than this
+_SIDE, _LONG = 1.5, 1.5
+_SEAM_MARGIN: Final = 50
+_STEP: Final = 8
+
+
+async def draw_all(studio: Studio, seen: Seen, painters: Sequence[OnePerson]) -> Pixels:
+    """The template with every face drawn as its person; `seen.faces` are as many as painters."""
+    running = seen.rgb
+    for painter, face in zip(painters, seen.faces, strict=True):
+        others = [other for other in seen.faces if other is not face]
+        alone = await anyio.to_thread.run_sync(without_faces, seen.rgb, others)
+        part = await painter.draw(alone, face)
+        drawn = await anyio.to_thread.run_sync(part.onto, running)
+        running = await anyio.to_thread.run_sync(_with_others_kept, running, drawn, others)
+    if studio.options.background_restore:
+        return await _redrawn(studio, running, *_background(running, seen.faces, studio))
+    if len(painters) > 1:
+        return await _redrawn(studio, running, *_seams(running, seen.faces, studio))
+    return running
+
+
+def without_faces(rgb: Pixels, faces: Sequence[Face]) -> Pixels:
+    """The picture with some faces blurred away, so that nobody is drawn after them."""
+    for face in faces:
+        mask = _box_mask(rgb, face.box)
+        soft = blurred(grown(mask, 0.15 * face.width), 0.1 * face.width)
+        rgb = mixed(rgb, _smeared(rgb, face.width), soft)
+    return rgb
+
+
+def _smeared(rgb: Pixels, width: float) -> Pixels:
+    """The picture out of focus, made small first so that a wide blur stays cheap."""
+    small_side = max(int(min(rgb.shape[:2]) / max(width / 4, 1.0)), 2)
+    scale = small_side / min(rgb.shape[:2])
+    size = (max(round(rgb.shape[1] * scale), 1), max(round(rgb.shape[0] * scale), 1))
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    back = cv2.resize(small, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(back, np.uint8)
+
+
+def _with_others_kept(running: Pixels, drawn: Pixels, others: Sequence[Face]) -> Pixels:
+    """The drawn picture, but for the faces of others."""
+    if not others:
+        return drawn
+    kept = np.maximum.reduce([_protected(running, face) for face in others])
+    return mixed(drawn, running, kept)
+
+
+def _background(rgb: Pixels, faces: Sequence[Face], studio: Studio) -> tuple[Frame, Mask, float]:
+    """Everything but the faces."""
+    kept = np.maximum.reduce([_protected(rgb, face) for face in faces])
+    frame = _frame((0, 0, rgb.shape[1], rgb.shape[0]), studio)
+    return frame, 1.0 - kept, _BACKGROUND_STRENGTH
+
+
+def _seams(rgb: Pixels, faces: Sequence[Face], studio: Studio) -> tuple[Frame, Mask, float]:
+    """A ring around each face, in the square that holds them all."""
+    boxes = np.array([face.box for face in faces])
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    side = float((high - low).max()) + 2 * _SEAM_MARGIN
+    middle = (low + high) / 2
+    left, top = (max(int(m - side / 2), 0) for m in middle)
+    right = min(int(middle[0] + side / 2), rgb.shape[1])
+    bottom = min(int(middle[1] + side / 2), rgb.shape[0])
+    frame = _frame((left, top, right - left, bottom - top), studio)
+    # sizes are those of the picture that is drawn
+    pixel = 1.0 / frame.scale[0] * studio.target.scale
+    rings = [
+        grown(box, 32 * pixel) - shrunk(box, 16 * pixel)
+        for box in (_box_mask(rgb, face.box) for face in faces)
+    ]
+    inner = np.maximum.reduce([_protected(rgb, face) for face in faces])
+    return frame, np.clip(np.maximum.reduce(rings) - inner, 0.0, 1.0), _SEAM_STRENGTH
+
+
+async def _redrawn(
+    studio: Studio, running: Pixels, frame: Frame, mask: Mask, strength: float
+) -> Pixels:
+    """The third pass, without anybody's LoRA."""
+    work = await anyio.to_thread.run_sync(frame.work, running)
+    small = resized_mask(frame.cut_mask(mask), frame.size)
+    units = studio.units.canny(work, _WEIGHT) + studio.units.colour(work, _WEIGHT)
+    drawn = await studio.draw(
+        faults.THIRD_DIFFUSION,
+        Pass(
+            prompt=studio.speaker.nobody(),
+            negative=studio.speaker.words.negative,
+            size=frame.size,
+            steps=_LCM_STEPS if studio.is_lcm else _STEPS,
+            strength=strength,
+            rgb=work,
+            mask=small,
+            units=tuple(units),
+        ),
+    )
+    return await anyio.to_thread.run_sync(_returned, frame, running, drawn, mask)
+
+
+def _returned(frame: Frame, running: Pixels, drawn: Pixels, mask: Mask) -> Pixels:
+    """The drawn picture where the mask is, in the size of the template."""
+    size = (frame.width, frame.height)
+    inside = frame.cut_mask(mask)
+    soft = blurred(inside, 2.0) * (inside > 0.0)
+    return frame.laid_in(running, mixed(frame.cut(running), resized(drawn, size), soft))
+
+
+def _frame(box: tuple[int, int, int, int], studio: Studio) -> Frame:
+    """A rectangle (left, top, width, height) at the size of the third pass."""
+    left, top, width, height = box
+    native = studio.target.native
+    if studio.target.kind == "xl":
+        scale = native / sqrt(width * height)
+    else:
+        aspect = max(width, height) / min(width, height)
+        short = native * (1.0 if aspect > _LONG else _SIDE)
+        scale = short / min(width, height)
+    size = tuple(max(round(side * scale / _STEP), 1) * _STEP for side in (width, height))
+    return Frame(left, top, width, height, (size[0], size[1]))
+
+
+def _protected(rgb: Pixels, face: Face) -> Mask:
+    """A face with its box, which no pass without its person may touch; soft at the edge."""
+    shape = Shape.of(face, rgb.shape)
+    whole = np.maximum(grown(shape.face(), 0.06 * shape.fw), _box_mask(rgb, face.box))
+    return blurred(whole, 0.03 * shape.fw)
+
+
+def _box_mask(rgb: Pixels, box: Box) -> Mask:
+    left, top, right, bottom = (max(round(side), 0) for side in box)
+    mask = np.zeros(rgb.shape[:2], np.float32)
+    mask[top:bottom, left:right] = 1.0
+    return mask

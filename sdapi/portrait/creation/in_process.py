@@ -1,0 +1,111 @@
+"""Passes drawn by this server's own generation service, as jobs like any others."""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import anyio.to_thread
+from pydantic import ValidationError
+
+from sdapi.errors import BadRequest, QueueFull, SDAPIError
+from sdapi.portrait.creation.passes import Drawn, Pass
+from sdapi.portrait.creation.webui import (
+    TXT2IMG,
+    DrawingFailed,
+    Inventory,
+    UnitsRefused,
+    body_of,
+    kind_of,
+    picture_of,
+    pixels_of,
+    png_text,
+)
+from sdapi.portrait.faces.face import Pixels
+from sdapi.schemas.extras import ExtrasFields
+from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
+from sdapi.services.catalog.catalog import DEMO_CHECKPOINT
+from sdapi.services.catalog.face_restorers import FACE_RESTORERS, FaceRestorers
+from sdapi.services.catalog.files import find_files
+from sdapi.services.catalog.safetensors_header import read_header
+from sdapi.services.catalog.upscalers import Upscalers
+from sdapi.services.container import Services
+from sdapi.services.generation.order import Caller
+
+_CONTROLNET: Final = "controlnet"
+_CONTROL_SUFFIXES: Final = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"}
+#: of a control network's weights in its original layout
+_CONTROL_PREFIX: Final = "control_model."
+#: a portrait once begun waits for its place instead of failing
+_TRIES: Final = 30
+log = logging.getLogger(__name__)
+
+
+class InProcessDrawer:
+    """Draws through the services of this process."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def draw(self, asked: Pass) -> Drawn:
+        kind = kind_of(asked)
+        body = await anyio.to_thread.run_sync(body_of, asked)
+        model = Txt2ImgRequest if kind == TXT2IMG else Img2ImgRequest
+        try:
+            request = model.model_validate(body)
+            for _ in range(_TRIES):
+                try:
+                    answer = await self._services.generation.answer(
+                        "txt2img" if kind == TXT2IMG else "img2img", request, Caller()
+                    )
+                    return await anyio.to_thread.run_sync(picture_of, answer)
+                except QueueFull as error:
+                    await asyncio.sleep(error.retry_after_s or 1)
+        except (BadRequest, ValidationError) as error:
+            raise UnitsRefused(str(error)) from error
+        except SDAPIError as error:
+            raise DrawingFailed(error.detail) from error
+        except (RuntimeError, ValueError) as error:  # whatever a network raises while it draws
+            log.exception("a pass of a portrait failed")
+            raise DrawingFailed(f"{type(error).__name__}: {error}") from error
+        raise DrawingFailed("too many jobs wait")
+
+    async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
+        text = await anyio.to_thread.run_sync(png_text, rgb)
+        request = ExtrasFields.model_validate(fields)
+        try:
+            answer = await self._services.extras.single(request, text, Caller())
+        except SDAPIError as error:
+            raise DrawingFailed(error.detail) from error
+        except (RuntimeError, ValueError) as error:  # whatever a network raises
+            raise DrawingFailed(f"{type(error).__name__}: {error}") from error
+        return await anyio.to_thread.run_sync(pixels_of, answer.get("image"))
+
+    async def inventory(self) -> Inventory:
+        return await anyio.to_thread.run_sync(self._look)
+
+    def _look(self) -> Inventory:
+        services, settings = self._services, self._services.settings
+        restorers = FaceRestorers(settings)
+        usable = [name for name in FACE_RESTORERS if restorers.find(name).models is not None]
+        return Inventory(
+            tuple(self._control_models()),
+            frozenset(name for lora in services.networks.loras for name in (lora.name, lora.alias)),
+            tuple(usable),
+            tuple(file.name for file in Upscalers(settings).files()),
+        )
+
+    def _control_models(self) -> Iterator[str]:
+        """The files that ControlNet's extension knows, where it is there to use them."""
+        services, settings = self._services, self._services.settings
+        scripts = services.generation.scripts.names("img2img")
+        if _CONTROLNET not in (name.lower() for name in scripts):
+            return
+        for folder in settings.controlnet_dirs:
+            for path in find_files(folder, _CONTROL_SUFFIXES):
+                if not path.is_relative_to(settings.controlnet_annotators_dir):
+                    yield path.stem
+        if any(each.path == DEMO_CHECKPOINT for each in services.catalog.checkpoints):
+            for path in find_files(DEMO_CHECKPOINT.parent, {".safetensors"}):
+                if any(key.startswith(_CONTROL_PREFIX) for key in read_header(path)):
+                    yield path.stem

@@ -1,0 +1,55 @@
+"""What one pass of drawing is asked, whoever draws it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sdapi.portrait.faces.face import Mask, Pixels
+
+CFG_SCALE: Final = 7.0
+LCM_CFG_SCALE: Final = 2.0
+SAMPLER: Final = ("DPM++ 2M SDE", "Karras")
+EULER_A: Final = ("Euler a", "Automatic")
+#: at 512 pixels of the shorter side
+MASK_BLUR: Final = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """A ControlNet unit: a model, what makes its picture, and the picture that is made from."""
+
+    module: str
+    model: str
+    weight: float
+    rgb: Pixels
+    mode: str = "My prompt is more important"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pass:
+    """One picture to be drawn; from `rgb`, or from noise where that is None."""
+
+    prompt: str
+    negative: str
+    #: (width, height)
+    size: tuple[int, int]
+    steps: int
+    #: how much of `rgb` is drawn anew, 0 to 1
+    strength: float = 1.0
+    rgb: Pixels | None = None
+    #: where it is drawn anew; None for everywhere
+    mask: Mask | None = None
+    mask_blur: int = 0
+    units: tuple[Unit, ...] = ()
+    cfg_scale: float = CFG_SCALE
+    sampler: tuple[str, str] = SAMPLER
+    seed: int = -1
+    #: the checkpoint's name; None for whichever the drawing server uses
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A drawn picture and what was done otherwise than asked."""
+
+    rgb: Pixels
+    warnings: tuple[str, ...] = ()

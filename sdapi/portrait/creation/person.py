@@ -1,0 +1,150 @@
+"""Who is to be seen: a trained person, or one of whom there is a single picture."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio.to_thread
+import numpy as np
+
+from sdapi.portrait import faults
+from sdapi.portrait.artefacts import ArtefactError, Artefacts, ModelMeta, Reference
+from sdapi.portrait.creation import face_tasks
+from sdapi.portrait.creation.face_tasks import Seen
+from sdapi.portrait.faces.face import Face, Points
+from sdapi.portrait.faces.pose import pose_of
+from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
+from sdapi.portrait.faults import PortraitError
+from sdapi.portrait.records import Base
+
+#: the stored reference serves templates that are turned no further away from it, degrees
+_NEAR_YAW: Final = 15.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Person:
+    """The source of fusions, and the LoRA where one was trained."""
+
+    source: Seen
+    meta: ModelMeta | None = None
+    #: in the best picture that training drew; None for SDXL and where nothing was trained
+    face_id: Face | None = None
+    others: tuple[tuple[Path, Reference], ...] = ()
+    #: what IP-Adapter is shown; None: the source
+    shown: Seen | None = None
+
+    @property
+    def picture(self) -> Seen:
+        """What IP-Adapter is shown."""
+        return self.shown or self.source
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How a photo is to be used for a template's pose."""
+
+    #: None for the reference photo itself
+    path: Path | None = None
+    mirror: bool = False
+
+
+async def load_person(artefacts: Artefacts, kind: Base, processes: FaceProcesses) -> Person:
+    """The person of a model's files; raises PortraitError for what is missing or unfit."""
+    meta = await load_meta(artefacts, kind, "person")
+    reference = await _read(artefacts.reference)
+    if reference is None:
+        raise PortraitError(faults.NOT_TRAINED)
+    source = await see_person(processes, reference, faults.NOT_TRAINED)
+    face_id = await _face_id(artefacts, kind, processes)
+    others = await anyio.to_thread.run_sync(artefacts.references)
+    return Person(source, meta, face_id, tuple(others))
+
+
+async def load_meta(artefacts: Artefacts, kind: Base, role: str) -> ModelMeta:
+    """What a model is; raises PortraitError when it was not trained for this."""
+    try:
+        meta = await anyio.to_thread.run_sync(artefacts.meta)
+    except ArtefactError as error:
+        log.warning("portrait: %s: %s", artefacts.folder.name, error)
+        raise PortraitError(faults.NOT_TRAINED) from error
+    if (meta.kind, meta.role) != (kind, role):
+        log.info("portrait: %s is a %s of %s", artefacts.folder.name, meta.role, meta.kind)
+        raise PortraitError(faults.MODEL_ID_MALFORMED)
+    return meta
+
+
+async def see_person(processes: FaceProcesses, data: bytes, fault: faults.Fault) -> Seen:
+    """The photo of a person; raises PortraitError where no face is to be seen in it."""
+    try:
+        seen = await processes.run(face_tasks.see, data)
+    except FaceTaskFailed as error:
+        raise PortraitError(fault) from error
+    if seen is None or not seen.faces:
+        raise PortraitError(fault)
+    return seen
+
+
+def suitable(person: Person, face: Face) -> Likeness:
+    """The photo, or its mirror image, whose pose is nearest to the template's."""
+    template = face.points68
+    own = person.source.largest.points68
+    if template is None or own is None:
+        return Likeness()
+    wanted, have = pose_of(template), pose_of(own)
+    if abs(wanted.yaw - have.yaw) <= _NEAR_YAW:
+        return Likeness()
+    mouth = mouth_opening(template)
+    photos: list[tuple[Path | None, float, float, float]] = [
+        (None, have.yaw, have.pitch, mouth_opening(own)),
+        *((path, ref.yaw, ref.pitch, ref.mouth_opening) for path, ref in person.others),
+    ]
+
+    def apart(choice: tuple[Path | None, float, float, float, bool]) -> float:
+        _, yaw, pitch, opening, mirror = choice
+        turn = abs(wanted.yaw - (-yaw if mirror else yaw))
+        return turn + 0.5 * abs(wanted.pitch - pitch) + 20.0 * abs(mouth - opening)
+
+    best = min(((*photo, mirror) for photo in photos for mirror in (False, True)), key=apart)
+    return Likeness(best[0], best[4])
+
+
+def mouth_opening(points68: Points) -> float:
+    """Height of the inner lips by the width of the mouth."""
+    width = float(np.linalg.norm(points68[48] - points68[54]))
+    return float(np.linalg.norm(points68[62] - points68[66])) / max(width, 1e-6)
+
+
+async def source_for(person: Person, face: Face, processes: FaceProcesses) -> tuple[Seen, bool]:
+    """The photo to fuse into a template, and whether it is to be mirrored."""
+    likeness = suitable(person, face)
+    if likeness.path is None:
+        return person.source, likeness.mirror
+    data = await _read(likeness.path)
+    try:
+        seen = None if data is None else await processes.run(face_tasks.see, data)
+    except FaceTaskFailed:
+        seen = None
+    if seen is None or not seen.faces:
+        log.warning("portrait: the further reference %s is of no use", likeness.path.name)
+        return person.source, False
+    return seen, likeness.mirror
+
+
+async def _face_id(artefacts: Artefacts, kind: Base, processes: FaceProcesses) -> Face | None:
+    """Its absence is normal for SDXL, which is trained without trial pictures."""
+    data = await _read(artefacts.face_id)
+    if data is None and kind == "xl":
+        return None
+    if data is None:
+        raise PortraitError(faults.FACE_ID_UNREADABLE)
+    return (await see_person(processes, data, faults.FACE_ID_UNREADABLE)).largest
+
+
+async def _read(path: Path) -> bytes | None:
+    """A file; None where it cannot be read."""
+    try:
+        return await anyio.to_thread.run_sync(path.read_bytes)
+    except OSError:
+        return None

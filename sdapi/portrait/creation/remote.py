@@ -1,0 +1,120 @@
+"""Passes drawn by another server of the webui API (`URL` and `AUTHORIZATION`, contract 1.7)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import anyio
+import anyio.to_thread
+
+from sdapi.portrait.creation.passes import Drawn, Pass
+from sdapi.portrait.creation.webui import (
+    DrawingFailed,
+    Inventory,
+    UnitsRefused,
+    body_of,
+    kind_of,
+    picture_of,
+    pixels_of,
+    png_text,
+)
+from sdapi.portrait.faces.face import Pixels
+
+if TYPE_CHECKING:  # httpx takes a while to import, and most servers draw for themselves
+    import httpx
+
+#: of one pass; a large picture on a slow card takes minutes
+PASS_TIMEOUT_S: Final = 600.0
+_LIST_TIMEOUT_S: Final = 20.0
+_CONNECT_TIMEOUT_S: Final = 10.0
+#: the value that stands for no credential
+_NO_CREDENTIAL: Final = "="
+_REFUSED: Final = (400, 404, 422)
+log = logging.getLogger(__name__)
+
+
+class RemoteDrawer:
+    """Draws by HTTP; the operator's address, so it may be a private one."""
+
+    def __init__(self, url: str, authorization: str, timeout_s: float = PASS_TIMEOUT_S) -> None:
+        self._url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        has_credential = authorization not in ("", _NO_CREDENTIAL)
+        self._headers = {"Authorization": authorization} if has_credential else {}
+
+    async def draw(self, asked: Pass) -> Drawn:
+        body = await anyio.to_thread.run_sync(body_of, asked)
+        answer = await self._asked("POST", f"/sdapi/v1/{kind_of(asked)}", body)
+        return await anyio.to_thread.run_sync(picture_of, answer)
+
+    async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
+        text = await anyio.to_thread.run_sync(png_text, rgb)
+        answer = await self._asked(
+            "POST", "/sdapi/v1/extra-single-image", {**fields, "image": text}
+        )
+        image = cast("dict[str, Any]", answer).get("image") if isinstance(answer, dict) else None
+        return await anyio.to_thread.run_sync(pixels_of, image)
+
+    async def inventory(self) -> Inventory:
+        found: dict[str, Any] = {}
+
+        async def look(path: str) -> None:
+            try:
+                found[path] = await self._asked("GET", path, None, timeout_s=_LIST_TIMEOUT_S)
+            except DrawingFailed as error:
+                log.info("%s is not to be had: %s", path, error)
+
+        paths = "/controlnet/model_list", "/sdapi/v1/loras", "/sdapi/v1/upscalers"
+        async with anyio.create_task_group() as group:
+            for path in paths:
+                group.start_soon(look, path)
+        control, loras, upscalers = (found.get(path) for path in paths)
+        names = cast("dict[str, Any]", control).get("model_list", []) if control else []
+        return Inventory(
+            tuple(str(name) for name in names),
+            None if loras is None else frozenset(_texts(loras, "name") + _texts(loras, "alias")),
+            (),  # a webui lists restorers whether it has their files or not
+            tuple(
+                name
+                for name, path in zip(
+                    _texts(upscalers, "name"), _texts(upscalers, "model_path"), strict=False
+                )
+                if path
+            ),
+        )
+
+    async def _asked(
+        self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float | None = None
+    ) -> object:
+        """The answer's JSON; raises DrawingFailed."""
+        import httpx
+
+        limit_s = timeout_s or self._timeout_s
+        try:
+            with anyio.fail_after(limit_s):
+                timeouts = httpx.Timeout(limit_s, connect=_CONNECT_TIMEOUT_S)
+                async with httpx.AsyncClient(timeout=timeouts, headers=self._headers) as client:
+                    response = await client.request(method, self._url + path, json=body)
+                    return self._read(response)
+        except TimeoutError as error:
+            raise DrawingFailed(f"no answer within {limit_s:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise DrawingFailed(f"{type(error).__name__}: {error}") from error
+
+    def _read(self, response: "httpx.Response") -> object:
+        if response.status_code != 200:
+            text = f"status {response.status_code}: {response.text[:300]}"
+            raise (UnitsRefused if response.status_code in _REFUSED else DrawingFailed)(text)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise DrawingFailed("the answer is no JSON") from error
+
+
+def _texts(listing: object, key: str) -> list[str]:
+    """One text of each entry; empty where an entry has none."""
+    if not isinstance(listing, list):
+        return []
+    entries = cast("Sequence[object]", listing)
+    rows = [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
+    return [str(row.get(key) or "") for row in rows]

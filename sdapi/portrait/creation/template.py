@@ -1,0 +1,100 @@
+"""The picture that a portrait begins with: fetched, or drawn from text.
+
+Contract: portrait-pipeline 3.1, 5.3, 5.4.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sdapi.errors import BadUrl
+from sdapi.portrait import faults
+from sdapi.portrait.creation import face_tasks
+from sdapi.portrait.creation.face_tasks import Seen
+from sdapi.portrait.creation.passes import CFG_SCALE, EULER_A, Pass, Unit
+from sdapi.portrait.creation.studio import Studio
+from sdapi.portrait.faults import PortraitError
+from sdapi.portrait.photos import PhotoFetcher
+
+_SIZE: Final = (624, 832)
+_STEPS, _LCM_STEPS = 30, 8
+_TRIES: Final = 4
+_STEP: Final = 8
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Invention:
+    """A template that is to be drawn from text."""
+
+    prompt: str
+    units: tuple[Unit, ...] = ()
+
+
+async def fetched(
+    studio: Studio, photos: PhotoFetcher, url: str, *, is_group: bool, count: int
+) -> Seen:
+    """The template behind a URL with `count` faces, left to right; raises PortraitError.
+
+    For one person more faces are allowed: the largest is taken.
+    """
+    try:
+        async with photos.held:
+            data = await photos.get(url)
+    except BadUrl as error:
+        log.info("portrait: no template: %s", error)
+        raise PortraitError(faults.TEMPLATE_UNREADABLE) from error
+    seen = await studio.task(faults.TEMPLATE_UNUSABLE, face_tasks.see, data)
+    if seen is None:
+        raise PortraitError(faults.TEMPLATE_UNREADABLE)
+    return counted(seen, count, is_group=is_group)
+
+
+async def invented(studio: Studio, invention: Invention, *, is_group: bool, count: int) -> Seen:
+    """A template drawn from text, tried with a few seeds; raises PortraitError."""
+    size = _size(studio)
+    asked = Pass(
+        prompt=invention.prompt,
+        negative=", ".join(
+            part
+            for part in (
+                studio.speaker.words.template_negative,
+                studio.speaker.words.negative,
+            )
+            if part
+        ),
+        size=size,
+        steps=_LCM_STEPS if studio.is_lcm else _STEPS,
+        units=invention.units,
+        cfg_scale=CFG_SCALE,
+        sampler=EULER_A,
+    )
+    seen: Seen | None = None
+    for attempt in range(_TRIES):
+        again = replace(studio, seed=studio.seed + attempt)
+        rgb = await again.draw(faults.FIRST_DIFFUSION, asked)
+        seen = await studio.task(faults.TEMPLATE_UNUSABLE, face_tasks.see_pixels, rgb)
+        if len(seen.faces) == count:
+            return seen
+    assert seen is not None
+    return counted(seen, count, is_group=is_group)
+
+
+def counted(seen: Seen, count: int, *, is_group: bool) -> Seen:
+    """The faces that are to be drawn; raises PortraitError for none and for another number."""
+    if not seen.faces:
+        raise PortraitError(faults.NO_FACE)
+    if not is_group:
+        return replace(seen, faces=(seen.largest,))
+    if len(seen.faces) != count:
+        raise PortraitError(faults.FACE_COUNT)
+    return seen
+
+
+def _size(studio: Studio) -> tuple[int, int]:
+    """624 x 832 at the size that the checkpoint draws best, in steps of eight."""
+    scale = studio.target.native / 512 if studio.target.kind == "sd15" else studio.target.scale
+    if studio.target.kind == "xl":
+        scale *= 1.36  # a megapixel, in the same shape
+    width, height = (max(round(side * scale / _STEP), 1) * _STEP for side in _SIZE)
+    return width, height

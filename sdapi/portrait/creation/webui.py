@@ -1,0 +1,139 @@
+"""A pass as a request of the webui API, and its answer read.
+
+Either a service in this process or a server elsewhere takes the same body, as any client sends it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+import numpy as np
+from PIL import Image
+
+from sdapi.errors import BadImage
+from sdapi.images import decode_image, encode_png, to_base64
+from sdapi.portrait.creation.passes import Drawn, Pass, Unit
+from sdapi.portrait.faces.face import Pixels
+
+TXT2IMG: Final = "txt2img"
+IMG2IMG: Final = "img2img"
+
+
+class DrawingFailed(Exception):
+    """No picture came; the text says why."""
+
+
+class UnitsRefused(DrawingFailed):
+    """The request was refused for what it asks; without its control units it may be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The optional models of whoever draws, by the names that requests have for them."""
+
+    control_models: tuple[str, ...] = ()
+    #: None where that cannot be told
+    loras: frozenset[str] | None = None
+    #: face restorers and upscalers that have their files
+    restorers: tuple[str, ...] = ()
+    upscalers: tuple[str, ...] = ()
+
+
+class Drawer(Protocol):
+    """Who draws: this server's generation service, or another server."""
+
+    async def draw(self, asked: Pass) -> Drawn:
+        """The picture; raises DrawingFailed."""
+        ...
+
+    async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
+        """A picture through `extra-single-image`; raises DrawingFailed."""
+        ...
+
+    async def inventory(self) -> Inventory:
+        """Which optional models are there; what cannot be told counts as absent."""
+        ...
+
+
+def kind_of(asked: Pass) -> str:
+    """Which of the two routes a pass goes to."""
+    return TXT2IMG if asked.rgb is None else IMG2IMG
+
+
+def body_of(asked: Pass) -> dict[str, Any]:
+    """The request's body. Encodes pictures, so it belongs in a thread."""
+    sampler, scheduler = asked.sampler
+    body: dict[str, Any] = {
+        "prompt": asked.prompt,
+        "negative_prompt": asked.negative,
+        "steps": asked.steps,
+        "cfg_scale": asked.cfg_scale,
+        "sampler_name": sampler,
+        "scheduler": scheduler,
+        "seed": asked.seed,
+        "width": asked.size[0],
+        "height": asked.size[1],
+        "batch_size": 1,
+        "n_iter": 1,
+        "restore_faces": False,
+        "override_settings": {"return_mask": False, "return_mask_composite": False},
+    }
+    if asked.checkpoint:
+        body["override_settings"]["sd_model_checkpoint"] = asked.checkpoint
+    if asked.units:
+        body["alwayson_scripts"] = {"controlnet": {"args": [_unit(unit) for unit in asked.units]}}
+    if asked.rgb is not None:
+        body |= {
+            "init_images": [png_text(asked.rgb)],
+            "denoising_strength": asked.strength,
+            "resize_mode": 0,
+        }
+    if asked.mask is not None:
+        body |= {
+            "mask": png_text(np.asarray(asked.mask * 255.0 + 0.5, np.uint8)),
+            "mask_blur": asked.mask_blur,
+            "inpainting_fill": 1,
+            "inpaint_full_res": False,
+        }
+    return body
+
+
+def picture_of(body: object) -> Drawn:
+    """The first picture of an answer; raises DrawingFailed. Decodes, so it belongs in a thread."""
+    answer = cast("dict[str, object]", body) if isinstance(body, dict) else {}
+    images = answer.get("images")
+    first = cast("list[object]", images)[0] if isinstance(images, list) and images else None
+    warnings = answer.get("warnings")
+    told = cast("list[object]", warnings) if isinstance(warnings, list) else []
+    return Drawn(pixels_of(first), tuple(str(one) for one in told))
+
+
+def pixels_of(text: object) -> Pixels:
+    """A picture in base64; raises DrawingFailed."""
+    if not isinstance(text, str):
+        raise DrawingFailed("the answer holds no picture")
+    try:
+        return np.ascontiguousarray(np.asarray(decode_image(text).convert("RGB"), np.uint8))
+    except BadImage as error:
+        raise DrawingFailed(f"the answer's picture cannot be read: {error}") from error
+
+
+def png_text(pixels: np.ndarray) -> str:
+    """A picture as requests hold it."""
+    return to_base64(encode_png(Image.fromarray(pixels)))
+
+
+def _unit(unit: Unit) -> dict[str, Any]:
+    return {
+        "enabled": True,
+        "module": unit.module,
+        "model": unit.model,
+        "weight": unit.weight,
+        "image": png_text(unit.rgb),
+        "resize_mode": "Just Resize",
+        "control_mode": unit.mode,
+        "processor_res": min(unit.rgb.shape[:2]),
+        "guidance_start": 0.0,
+        "guidance_end": 1.0,
+        "save_detected_map": False,
+    }

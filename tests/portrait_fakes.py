@@ -1,0 +1,83 @@
+"""Stand-ins for what draws portraits and for the processes that look at faces."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import numpy as np
+
+from sdapi.portrait.creation.passes import Drawn, Pass
+from sdapi.portrait.creation.webui import DrawingFailed, Inventory
+from sdapi.portrait.faces.face import Face, FaceError, Pixels
+from sdapi.portrait.faces.processes import FaceTaskFailed
+from sdapi.portrait.faces.providers import Choices, Providers
+
+
+@dataclass
+class FacesHere:
+    """Runs face tasks in a thread of this process, with the built-in providers or others."""
+
+    providers: Any = field(default_factory=lambda: Providers(Choices.make(Path("/nowhere"), {})))
+    #: names of tasks that fail, and the calls of each so far
+    failing: set[str] = field(default_factory=set[str])
+    calls: list[str] = field(default_factory=list[str])
+    #: what tasks answer without being run, by name, or by name and number of the call
+    answers: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    async def run(self, task: Callable[..., Any], *arguments: Any) -> Any:
+        name = task.__name__
+        self.calls.append(name)
+        count = self.calls.count(name)
+        if name in self.failing or f"{name} {count}" in self.failing:
+            raise FaceTaskFailed(f"{name} was told to fail")
+        for known in (name, f"{name} {count}"):
+            if known in self.answers:
+                return self.answers[known]
+        try:
+            return await anyio.to_thread.run_sync(lambda: task(self.providers, *arguments))
+        except Exception as error:
+            raise FaceTaskFailed(str(error)) from error
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+@dataclass
+class FakeDrawer:
+    """Gives every pass its own picture back, a little darker where it is to be drawn."""
+
+    models: Inventory = field(default_factory=lambda: Inventory(loras=frozenset({"ann", "bob"})))
+    #: numbers of passes that fail, from 1
+    failing: set[int] = field(default_factory=set[int])
+    passes: list[Pass] = field(default_factory=list[Pass])
+    improved: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    #: what passes without a picture draw
+    invents: Callable[[Pass], Pixels] | None = None
+
+    async def draw(self, asked: Pass) -> Drawn:
+        self.passes.append(asked)
+        if len(self.passes) in self.failing:
+            raise DrawingFailed("told to fail")
+        if asked.rgb is None:
+            assert self.invents is not None
+            return Drawn(self.invents(asked))
+        weight = np.ones(asked.rgb.shape[:2]) if asked.mask is None else asked.mask
+        darker = asked.rgb * (1.0 - 0.08 * asked.strength * (weight > 0.5))[..., None]
+        return Drawn((darker + 0.5).astype(np.uint8))
+
+    async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
+        self.improved.append(fields)
+        factor = fields.get("upscaling_resize", 1)
+        return np.repeat(np.repeat(rgb, int(factor), axis=0), int(factor), axis=1)
+
+    async def inventory(self) -> Inventory:
+        return self.models
+
+
+class NoSwapper:
+    """A swapper that finds nothing to swap."""
+
+    def swap(self, target: Pixels, target_face: Face, source: Pixels, source_face: Face) -> Pixels:
+        raise FaceError("no face")

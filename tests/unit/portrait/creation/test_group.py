@@ -1,0 +1,98 @@
+"""Several persons: who becomes whom, what is drawn how often, and what stays."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from sdapi.portrait.creation.face_tasks import see_pixels
+from sdapi.portrait.creation.group import without_faces
+from sdapi.portrait.faces.face import Pixels
+from tests.people import pixels
+from tests.portrait_fakes import FacesHere
+from tests.portrait_models import picture
+from tests.unit.portrait.creation.conftest import Workplace
+
+pytestmark = pytest.mark.anyio
+ASKED = {"is_group": True, "more_like_me": 1, "more_like_me_before": 1}
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pixels:
+    """Two people who are neither ann nor bob."""
+    return np.hstack([picture(who, side=320) for who in (33, 41)])
+
+
+async def test_faces_become_the_ids_from_left_to_right_and_swap_with_them(
+    place: Workplace, pair: Pixels, apart_from: Callable[[Pixels, str], float]
+):
+    place.serve("pair", pair)
+    one = await place.picture("ann", "bob", template="pair", **ASKED)
+    other = await place.picture("bob", "ann", template="pair", **ASKED)
+    for left in (True, False):
+        half = np.s_[:, :320] if left else np.s_[:, 320:]
+        crops = [np.ascontiguousarray(rgb[half]) for rgb in (one, other)]
+        first, second = crops if left else crops[::-1]
+        assert apart_from(first, "person_0") < apart_from(second, "person_0")
+        assert apart_from(second, "stranger") < apart_from(first, "stranger")
+
+
+async def test_each_person_is_drawn_with_their_own_lora_and_the_seams_with_none(
+    place: Workplace, pair: Pixels
+):
+    place.serve("pair", pair)
+    created = await place.create("ann", "bob", template="pair", **ASKED)
+    prompts = [each.prompt for each in place.drawer.passes]
+    assert ["<lora:ann" in p for p in prompts] == [True, True, False, False, False]
+    assert ["<lora:bob" in p for p in prompts] == [False, False, True, True, False]
+    seams = place.drawer.passes[4]
+    assert (seams.steps, seams.strength) == (30, 0.30)
+    rgb = np.asarray(created.image)
+    assert rgb.shape == pair.shape
+    assert (rgb[:16] == pair[:16]).all()
+
+
+async def test_an_id_may_repeat(place: Workplace, pair: Pixels):
+    place.serve("pair", pair)
+    await place.create("ann", "ann", template="pair", **ASKED)
+    assert len(place.drawer.passes) == 5
+    assert place.faces.calls.count("see") == 3
+
+
+async def test_a_background_is_drawn_and_faces_are_left_alone(place: Workplace):
+    plain = await place.picture("ann")
+    drawn = await place.picture("ann", background_restore=True)
+    third = place.drawer.passes[-1]
+    assert (third.steps, third.strength, third.size) == (30, 0.35, (384, 384))
+    assert "<lora:ann" not in third.prompt
+    assert third.mask is not None
+    assert 0.5 < third.mask.mean() < 0.95
+    changed = (drawn != plain).any(axis=2)
+    assert changed[:20].all()
+    seen = await place.faces.run(see_pixels, pixels("stranger"))
+    left, top, right, bottom = (round(side) for side in seen.largest.box)
+    assert not changed[top + 20 : bottom - 20, left + 20 : right - 20].any()
+
+
+@pytest.mark.slow
+async def test_thirty_faces_are_drawn_one_by_one(place: Workplace):
+    face = picture(33, side=200, scale=0.62)
+    rows = [np.hstack([face] * 6)] * 5
+    place.serve("crowd", np.vstack(rows))
+    place.targets.side = 64
+    created = await place.create(*["ann"] * 30, template="crowd", **ASKED)
+    assert created.image.size == (1200, 1000)
+    assert len(place.drawer.passes) == 61
+    changed = (np.asarray(created.image) != np.vstack(rows)).any(axis=2)
+    for row in range(5):
+        for column in range(6):
+            cell = changed[row * 200 : row * 200 + 200, column * 200 : column * 200 + 200]
+            assert cell.mean() > 0.02
+
+
+def test_others_are_blurred_away(faces: FacesHere):
+    rgb = pixels("two")
+    seen = see_pixels(faces.providers, rgb)
+    alone = without_faces(rgb, [seen.faces[1]])
+    assert (alone[:, :300] == rgb[:, :300]).all()
+    assert len(see_pixels(faces.providers, alone).faces) == 1
