@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
 from sdapi import __version__
+from sdapi.api_description import DESCRIPTION, TAGS
 from sdapi.extensions.loader import Extensions
 from sdapi.middleware import BodyLimit, Gate, RequestLog
 from sdapi.portrait.creation.address import elsewhere
@@ -78,7 +79,8 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
     app = FastAPI(
         title="sdapi",
         version=__version__,
-        description="The Stable Diffusion WebUI API and the EAS additions to it.",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,

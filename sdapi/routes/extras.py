@@ -11,12 +11,13 @@ from sdapi.schemas.extras import (
     PNGInfoRequest,
     PNGInfoResponse,
 )
+from sdapi.schemas.problems import problems
 from sdapi.services.catalog.styles import Styles
 
 router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
 
 
-@router.post("/png-info")
+@router.post("/png-info", responses=problems())
 async def png_info(body: PNGInfoRequest, services: ServicesDep) -> PNGInfoResponse:
     """Read the generation parameters out of a picture."""
     image = await services.images.load(body.image.strip(), services.options.current, field="image")
@@ -26,11 +27,11 @@ async def png_info(body: PNGInfoRequest, services: ServicesDep) -> PNGInfoRespon
     return PNGInfoResponse(info=text, items=items, parameters=parameters)
 
 
-@router.post("/interrogate")
+@router.post("/interrogate", responses=problems(404, 503))
 async def interrogate(body: InterrogateRequest, services: ServicesDep) -> InterrogateResponse:
-    """Describe a picture: a caption and the phrases near to it.
+    """Describe a picture: a caption and the phrases near to it, or tags.
 
-    503 names the model file that is not there.
+    Both read local models only; 503 names the file that is not there.
     """
     options = services.options.current
     image = await services.images.load(body.image, options, field="image")

@@ -10,14 +10,16 @@ from sdapi.errors import SDAPIError
 from sdapi.problems import error_headers, json_response, url_failure
 from sdapi.routes import ServicesDep, caller_of
 from sdapi.schemas.generation import GenerationResponse, Img2ImgRequest, Txt2ImgRequest
+from sdapi.schemas.problems import problems
 from sdapi.services.container import Services
 from sdapi.services.generation.service import Kind
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/sdapi/v1", tags=["generation"])
+_PROBLEMS = problems(400, 403, 404, 409, 429, 501, 503, 507)
 
 
-@router.post("/txt2img", response_model=GenerationResponse)
+@router.post("/txt2img", response_model=GenerationResponse, responses=_PROBLEMS)
 async def txt2img(body: Txt2ImgRequest, request: Request, services: ServicesDep) -> Response:
     """Draw pictures from a prompt.
 
@@ -28,7 +30,7 @@ async def txt2img(body: Txt2ImgRequest, request: Request, services: ServicesDep)
     return await _generate("txt2img", body, request, services)
 
 
-@router.post("/img2img", response_model=GenerationResponse)
+@router.post("/img2img", response_model=GenerationResponse, responses=_PROBLEMS)
 async def img2img(body: Img2ImgRequest, request: Request, services: ServicesDep) -> Response:
     """Draw pictures from a prompt and a picture.
 

@@ -106,6 +106,6 @@ async def _gradio() -> None:
 
 
 for _path in ("/config", "/info", "/theme.css"):
-    router.add_api_route(_path, _gradio, methods=["GET"], status_code=501)
+    router.add_api_route(_path, _gradio, methods=["GET"], include_in_schema=False)
 for _path in ("/run/{api_name}", "/api/{api_name}", "/upload"):
-    router.add_api_route(_path, _gradio, methods=["POST"], status_code=501)
+    router.add_api_route(_path, _gradio, methods=["POST"], include_in_schema=False)

@@ -7,6 +7,7 @@ from sdapi.errors import NoCheckpoint, NotBuilt
 from sdapi.routes import ServicesDep
 from sdapi.schemas.catalog import EmbeddingsResponse, HypernetworkItem, LoraItem
 from sdapi.schemas.networks import CreateEmbeddingRequest, CreateResponse
+from sdapi.schemas.problems import Problem
 from sdapi.services.catalog.catalog import Checkpoint
 from sdapi.services.catalog.create_embedding import NotCreated, create_embedding
 from sdapi.services.catalog.network_listing import list_embeddings, lora_metadata
@@ -82,19 +83,19 @@ async def create(body: CreateEmbeddingRequest, services: ServicesDep) -> CreateR
     return CreateResponse(info=f"create embedding filename: {path}")
 
 
-@router.post("/create/hypernetwork", status_code=501)
+@router.post("/create/hypernetwork", status_code=501, response_model=Problem)
 async def create_hypernetwork() -> None:
     """501: a hypernetwork is made to be trained, and nothing is trained here."""
     raise NotBuilt(f"create/hypernetwork: {_TRAINING}")
 
 
-@router.post("/train/embedding", status_code=501)
+@router.post("/train/embedding", status_code=501, response_model=Problem)
 async def train_embedding() -> None:
     """501: nothing is trained through this API."""
     raise NotBuilt(f"train/embedding: {_TRAINING}")
 
 
-@router.post("/train/hypernetwork", status_code=501)
+@router.post("/train/hypernetwork", status_code=501, response_model=Problem)
 async def train_hypernetwork() -> None:
     """501: nothing is trained through this API."""
     raise NotBuilt(f"train/hypernetwork: {_TRAINING}")

@@ -10,6 +10,7 @@ from sdapi.problems import json_response
 from sdapi.routes import ServicesDep
 from sdapi.schemas.coercion import Object
 from sdapi.schemas.options import options_model
+from sdapi.schemas.problems import problems
 
 router = APIRouter(prefix="/sdapi/v1", tags=["options"])
 
@@ -23,7 +24,7 @@ async def get_options(services: ServicesDep) -> Response:
     return json_response(await anyio.to_thread.run_sync(services.option_changes.shown))
 
 
-@router.post("/options")
+@router.post("/options", responses=problems())
 async def set_options(
     values: Annotated[
         Object, Body(examples=[{"sd_model_checkpoint": "tinyA", "CLIP_stop_at_last_layers": 2}])

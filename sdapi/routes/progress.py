@@ -1,24 +1,29 @@
 """Progress of the running job, and stopping it."""
 
 import time
+from typing import Annotated
 
 import anyio.to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from sdapi.engine.job import Job
 from sdapi.errors import Missing
 from sdapi.routes import ServicesDep
+from sdapi.schemas.problems import problems
 from sdapi.schemas.progress import ProgressResponse, ProgressState
 from sdapi.services.container import Services
 from sdapi.services.jobs.progress import progress_of
 from sdapi.services.jobs.tasks import Task
 
 router = APIRouter(prefix="/sdapi/v1", tags=["progress"])
+TaskId = Annotated[str | None, Query(description="A task; without it the running one")]
 
 
 @router.get("/progress")
 async def progress(
-    services: ServicesDep, skip_current_image: bool = False, id_task: str | None = None
+    services: ServicesDep,
+    skip_current_image: Annotated[bool, Query(description="Leave out the preview")] = False,
+    id_task: TaskId = None,
 ) -> ProgressResponse:
     """How far the running job is, or the one of `id_task`; zeros when idle."""
     task = services.tasks.get(id_task) if id_task else services.tasks.running
@@ -42,8 +47,8 @@ async def progress(
     )
 
 
-@router.post("/interrupt")
-async def interrupt(services: ServicesDep, id_task: str | None = None) -> dict[str, str]:
+@router.post("/interrupt", responses=problems(404))
+async def interrupt(services: ServicesDep, id_task: TaskId = None) -> dict[str, str]:
     """Stop the running job within a step, keeping what it has; or the job of `id_task`."""
     task = _task(services, id_task)
     if task is not None:
@@ -53,8 +58,8 @@ async def interrupt(services: ServicesDep, id_task: str | None = None) -> dict[s
     return {}
 
 
-@router.post("/skip")
-async def skip(services: ServicesDep, id_task: str | None = None) -> None:
+@router.post("/skip", responses=problems(404))
+async def skip(services: ServicesDep, id_task: TaskId = None) -> None:
     """Cut the current batch short; the job's next batch runs."""
     task = _task(services, id_task)
     monitor = services.tasks.idle_monitor if task is None else task.monitor

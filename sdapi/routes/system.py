@@ -24,7 +24,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok", "version": __version__}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"description": "Models load, or none can start"}})
 async def readyz(request: Request, services: ServicesDep) -> Response:
     """A worker can draw; 503 while models load or when none can start.
 

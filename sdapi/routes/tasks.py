@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import asdict
+from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from starlette.responses import StreamingResponse
 
 from sdapi.errors import Missing
 from sdapi.routes import ServicesDep
+from sdapi.schemas.problems import problems
 from sdapi.schemas.progress import TaskStatusResponse
 from sdapi.services.container import Services
 from sdapi.services.jobs.events import statuses
@@ -17,17 +19,18 @@ from sdapi.services.jobs.tasks import Task
 
 router = APIRouter(prefix="/sdapi/v1", tags=["progress"])
 _NO_TASK = 4404
+TaskId = Annotated[str, Query(description="`force_task_id`, `id_task`, or the server's own id")]
 
 
-@router.get("/task")
-async def task_status(id_task: str, services: ServicesDep) -> TaskStatusResponse:
+@router.get("/task", responses=problems(404))
+async def task_status(id_task: TaskId, services: ServicesDep) -> TaskStatusResponse:
     """The state of a task: queued, running, done, failed or cancelled; 404 for an unknown one."""
     status = status_of(_find(services, id_task), services.scheduler)
     return TaskStatusResponse.model_validate(asdict(status))
 
 
-@router.get("/progress/events", response_class=StreamingResponse)
-async def progress_events(services: ServicesDep, id_task: str) -> StreamingResponse:
+@router.get("/progress/events", response_class=StreamingResponse, responses=problems(404))
+async def progress_events(services: ServicesDep, id_task: TaskId) -> StreamingResponse:
     """A task's status at every change, as server-sent events; the last one tells its end."""
     task = _find(services, id_task)
 

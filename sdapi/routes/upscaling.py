@@ -19,14 +19,16 @@ from sdapi.schemas.extras import (
     ExtrasSingleImageRequest,
     ExtrasSingleImageResponse,
 )
+from sdapi.schemas.problems import problems
 from sdapi.services.catalog.face_restorers import FACE_RESTORERS
 from sdapi.services.catalog.upscalers import REALESRGAN_MODELS, USUAL_SCALE, Upscalers
 from sdapi.services.extras import NamedPicture
 
 router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
+_PROBLEMS = problems(409, 429, 503, 507)
 
 
-@router.post("/extra-single-image", response_model=ExtrasSingleImageResponse)
+@router.post("/extra-single-image", response_model=ExtrasSingleImageResponse, responses=_PROBLEMS)
 async def extra_single_image(
     body: ExtrasSingleImageRequest, request: Request, services: ServicesDep
 ) -> Response:
@@ -35,7 +37,7 @@ async def extra_single_image(
     return json_response(await services.extras.single(body, body.image, caller))
 
 
-@router.post("/extra-batch-images", response_model=ExtrasBatchImagesResponse)
+@router.post("/extra-batch-images", response_model=ExtrasBatchImagesResponse, responses=_PROBLEMS)
 async def extra_batch_images(
     body: ExtrasBatchImagesRequest, request: Request, services: ServicesDep
 ) -> Response:

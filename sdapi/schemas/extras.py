@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sdapi.schemas.coercion import Bool, Str, ZeroOrOne, to_float, to_int
+from sdapi.schemas.examples import PICTURE
 
 #: 0 to 1, no NaN
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(to_float)]
@@ -39,6 +40,11 @@ class ExtrasFields(_Request):
 class ExtrasSingleImageRequest(ExtrasFields):
     """`POST /sdapi/v1/extra-single-image`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"image": PICTURE, "upscaler_1": "Lanczos", "upscaling_resize": 2}]
+        }
+    )
     image: Str = Field("", description="Picture as base64, data: URI or URL")
 
 
@@ -52,6 +58,17 @@ class FileData(_Request):
 class ExtrasBatchImagesRequest(ExtrasFields):
     """`POST /sdapi/v1/extra-batch-images`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "imageList": [{"data": PICTURE, "name": "disc.png"}],
+                    "upscaler_1": "Lanczos",
+                    "upscaling_resize": 2,
+                }
+            ]
+        }
+    )
     imageList: list[FileData] = Field(description="Pictures; one result each, in order")
 
 
@@ -72,7 +89,7 @@ class ExtrasBatchImagesResponse(BaseModel):
 class PNGInfoRequest(_Request):
     """`POST /sdapi/v1/png-info`."""
 
-    image: Str = Field(description="Picture as base64 or data: URI")
+    image: Str = Field(description="Picture as base64 or data: URI", examples=[PICTURE])
 
 
 class PNGInfoResponse(BaseModel):
@@ -86,11 +103,11 @@ class PNGInfoResponse(BaseModel):
 class InterrogateRequest(_Request):
     """`POST /sdapi/v1/interrogate`."""
 
-    image: Str = Field("", description="Picture as base64, data: URI or URL")
+    image: Str = Field("", description="Picture as base64, data: URI or URL", examples=[PICTURE])
     model: Str = Field("clip", description="clip or deepdanbooru")
 
 
 class InterrogateResponse(BaseModel):
     """A description of a picture."""
 
-    caption: str
+    caption: str = Field(description="A sentence and phrases, or tags", examples=["a yellow disc"])

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from sdapi.schemas.coercion import Bool, EchoedFloat, Float, Int, Object, Str
+from sdapi.schemas.examples import PICTURE
 
 
 class _Request(BaseModel):
@@ -105,7 +106,7 @@ class InitImageFields(_Request):
     init_images: list[Any] | None = Field(
         None,
         description="Pictures as base64, data: URI or URL",
-        examples=[["data:image/png;base64,…"]],
+        examples=[[PICTURE]],
     )
     resize_mode: Int | None = Field(
         0, description="0 stretch, 1 crop and resize, 2 resize and fill, 3 enlarge the latent"
@@ -191,7 +192,9 @@ class Img2ImgRequest(DeliveryFields, _Img2ImgTaskFields, InitImageFields, Sampli
             "examples": [
                 {
                     "prompt": "an oil painting of a cat",
-                    "init_images": ["data:image/png;base64,…"],
+                    "init_images": [PICTURE],
+                    "width": 256,
+                    "height": 256,
                     "denoising_strength": 0.6,
                     "steps": 20,
                 }
