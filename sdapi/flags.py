@@ -316,6 +316,7 @@ OWN_FLAGS = (
     _acts("--portrait-url", _T, None, "web UI that draws portraits, when it is not this server"),
     _acts("--portrait-authorization", _T, None, "value of the Authorization header for that"),
     _acts("--queue-limit", _I, 1000, "jobs that may wait; more are answered 429"),
+    _acts("--train-share", Kind.NUMBER, 0.25, "share of a device that training gets beside jobs"),
     _acts("--max-body-mb", Kind.NUMBER, 256.0, "largest request body in MiB"),
     _acts("--model-cache-gb", Kind.NUMBER, None, "GiB of models kept in memory (automatic)"),
     _acts("--devices", _T, None, "devices to run jobs on: cuda:0,cuda:1 or cpu (automatic)"),

@@ -89,6 +89,8 @@ class Settings:
     shutdown_timeout_s: float = 30.0
     max_body_bytes: int = 256 << 20
     queue_limit: int = 1000
+    #: of a device's time, for training while jobs want it too; above 0, below 1
+    train_share: float = 0.25
     cors_origins: tuple[str, ...] = ()
     cors_origins_regex: str | None = None
 
@@ -331,6 +333,7 @@ def _network(flags: ParsedFlags) -> dict[str, Any]:
         "shutdown_timeout_s": float(_at_least(0, flags, "shutdown_timeout")),
         "max_body_bytes": int(_above_zero(flags, "max_body_mb") * (1 << 20)),
         "queue_limit": _at_least(0, flags, "queue_limit"),
+        "train_share": _share(flags, "train_share"),
         "cors_origins": _list(flags["cors_allow_origins"]),
         "cors_origins_regex": _regex(flags, "cors_allow_origins_regex"),
     }
@@ -440,6 +443,13 @@ def _above_zero(flags: ParsedFlags, dest: str) -> float:
     value = flags[dest]
     if not 0 < value < 1e9:
         raise SettingsError(f"{BY_DEST[dest].name} must be a number above zero, not {value}")
+    return value
+
+
+def _share(flags: ParsedFlags, dest: str) -> float:
+    value = flags[dest]
+    if not 0 < value < 1:
+        raise SettingsError(f"{BY_DEST[dest].name} must be between 0 and 1, not {value}")
     return value
 
 

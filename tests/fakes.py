@@ -12,6 +12,12 @@ from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.upscaling.upscaler import ModelUpscaler
 from sdapi.engine.work import Work
+from sdapi.engine.training.job import (
+    TrainingJob,
+    TrainingMonitor,
+    TrainingResult,
+    checkpoint_path,
+)
 from sdapi.errors import SDAPIError
 from sdapi.images import Upscale
 from sdapi.services.jobs.worker import JobRunner
@@ -21,6 +27,44 @@ from sdapi.settings import Settings
 def colour_of(seed: int) -> tuple[int, int, int]:
     """The colour that a fake engine paints for a seed."""
     return seed & 255, seed >> 8 & 255, seed >> 16 & 255
+
+
+@dataclass
+class FakeTraining:
+    """Learns nothing, at a speed that tests choose."""
+
+    job: TrainingJob
+    monitor: TrainingMonitor
+    update_s: float = 0.0
+    #: what to raise at a step, None for none
+    failure: Callable[[int], BaseException | None] = lambda step: None
+    is_at_hand: bool = True
+    #: for each update, whether it was made between two steps of a job
+    updates: list[bool] = field(default_factory=list[bool])
+    was_suspended: bool = False
+    is_closed: bool = False
+
+    def update(self, *, while_drawing: bool = False) -> None:
+        time.sleep(self.update_s)
+        self.updates.append(while_drawing)
+        self.monitor.update_s = self.update_s
+        if (error := self.failure(self.monitor.step + 1)) is not None:
+            raise error
+        self.monitor.step += 1
+
+    @property
+    def is_finished(self) -> bool:
+        return self.monitor.step >= self.job.steps
+
+    def suspend(self) -> None:
+        self.was_suspended = True
+
+    def result(self) -> TrainingResult:
+        last = self.job.steps
+        return TrainingResult(((last, checkpoint_path(self.job.folder, last)),), 0.0)
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 @dataclass
@@ -35,6 +79,10 @@ class FakeEngine:
     jobs: list[Job] = field(default_factory=list[Job])
     loaded: list[ModelFile] = field(default_factory=list[ModelFile])
     clears: int = 0
+    #: seconds of a training's update, and what to raise at its steps
+    update_s: float = 0.0
+    training_failure: Callable[[int], BaseException | None] = lambda step: None
+    trainings: list[FakeTraining] = field(default_factory=list[FakeTraining])
     #: set while a job runs
     is_running: threading.Event = field(default_factory=threading.Event)
 
@@ -72,6 +120,12 @@ class FakeEngine:
         end = time.monotonic() + self.delay_s
         while time.monotonic() < end and not monitor.should_stop:
             time.sleep(0.01)
+            monitor.step_done(0)
+
+    def begin_training(self, job: TrainingJob, monitor: TrainingMonitor) -> FakeTraining:
+        training = FakeTraining(job, monitor, self.update_s, self.training_failure)
+        self.trainings.append(training)
+        return training
 
     def load(self, checkpoint: ModelFile) -> None:
         if self.load_failure is not None:

@@ -1,7 +1,5 @@
 """Runs jobs on one device. Knows nothing of HTTP, users or queues."""
 
-import gc
-import traceback
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +10,10 @@ from sdapi.engine.job import Job, ModelFile, Result
 from sdapi.engine.job_run import JobRun
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
+from sdapi.engine.shortage import telling_shortage
+from sdapi.engine.training.job import TrainingJob, TrainingMonitor
+from sdapi.engine.training.training_run import TrainingRun
 from sdapi.engine.work import Work
-from sdapi.errors import OutOfMemory
 
 
 @dataclass(slots=True)
@@ -49,36 +49,26 @@ class Engine:
         Raises `ModelUnusable`, `OutOfMemory`, `NanProduced`; the engine can take the next job after
         any of them.
         """
+        shortage = telling_shortage(
+            self.models.device, _wanted(job), _ADVICE[type(job)], self.clear
+        )
+        with shortage, torch.inference_mode():
+            if isinstance(job, ExtrasJob):
+                return ExtrasRun(self.models, job, monitor).run()
+            return JobRun(self.models, job, monitor, checks_nan=self.checks_nan).run()
+
+    def begin_training(self, job: TrainingJob, monitor: TrainingMonitor) -> TrainingRun:
+        """A training that has loaded what it needs; its updates follow, one at a time.
+
+        Raises `ModelUnusable`, `OutOfMemory`.
+        """
+        run = TrainingRun(self.models, job, monitor)
         try:
-            with torch.inference_mode():
-                if isinstance(job, ExtrasJob):
-                    return ExtrasRun(self.models, job, monitor).run()
-                return JobRun(self.models, job, monitor, checks_nan=self.checks_nan).run()
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            self._release(error)
-            raise OutOfMemory(
-                f"out of memory on {self.models.device} for {_wanted(job)}; {_ADVICE[type(job)]}"
-            ) from error
-
-    def _release(self, error: BaseException) -> None:
-        """Give memory back, what the frames of a failed job still hold included."""
-        traceback.clear_frames(error.__traceback__)
-        self.clear()
-        gc.collect()
-        if self.models.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-#: What allocators say that have no class for it: torch's on a CPU, and CUDA's libraries.
-_MEMORY_TEXTS = ("not enough memory", "allocate memory", "out of memory", "_ALLOC_FAILED")
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return any(text in str(error) for text in _MEMORY_TEXTS)
+            run.begin()
+        except BaseException:
+            run.close()
+            raise
+        return run
 
 
 _ADVICE: dict[type[Work], str] = {

@@ -35,7 +35,9 @@ _CPU = torch.device("cpu")
 class _Entry(Generic[M]):
     value: M
     on_device: bool = False
+    #: uses that need it on the device, and those that only need it in memory
     pins: int = 0
+    holds: int = 0
 
 
 class ModelCache(Generic[M]):
@@ -83,9 +85,23 @@ class ModelCache(Generic[M]):
         finally:
             entry.pins -= 1
 
+    @contextmanager
+    def hold(self, key: Hashable) -> Generator[None]:
+        """Keep a model that is in memory there while the block runs; it may leave the device."""
+        entry = self._entries[key]
+        entry.holds += 1
+        try:
+            yield
+        finally:
+            entry.holds -= 1
+
+    def is_on_device(self, key: Hashable) -> bool:
+        """Whether a use of this model would move nothing."""
+        return (entry := self._entries.get(key)) is not None and entry.on_device
+
     def clear(self) -> None:
         """Drop every model that is not in use."""
-        for key in [k for k, entry in self._entries.items() if entry.pins == 0]:
+        for key in [k for k, entry in self._entries.items() if entry.pins + entry.holds == 0]:
             self._drop(key, "asked to")
 
     def _make_room(self) -> None:
@@ -104,7 +120,8 @@ class ModelCache(Generic[M]):
         return sum(e.value.size_bytes for e in self._entries.values() if e.on_device or e.pins > 0)
 
     def _oldest_idle(self) -> Hashable | None:
-        return next((key for key, entry in self._entries.items() if entry.pins == 0), None)
+        idle = (k for k, entry in self._entries.items() if entry.pins + entry.holds == 0)
+        return next(idle, None)
 
     def _drop(self, key: Hashable, reason: str) -> None:
         size = self._entries.pop(key).value.size_bytes

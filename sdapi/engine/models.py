@@ -122,8 +122,15 @@ class Models:
 
     @contextmanager
     def checkpoint(self, file: ModelFile) -> Generator[LoadedCheckpoint]:
-        """A checkpoint on the device; raises `ModelUnusable`."""
-        with self.cache.use(file, lambda: self._load_checkpoint(file)) as found:
+        """A checkpoint on the device; raises `ModelUnusable`.
+
+        Weights made in inference mode could not be trained on: loading leaves it.
+        """
+        with ExitStack() as lent:
+            with torch.inference_mode(False), torch.no_grad():
+                found = lent.enter_context(
+                    self.cache.use(file, lambda: self._load_checkpoint(file))
+                )
             assert isinstance(found, LoadedCheckpoint)
             yield found
 

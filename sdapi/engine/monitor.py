@@ -26,6 +26,8 @@ class Monitor:
     is_planned: bool = False
     #: called after every step with its number
     on_step: Callable[[int], None] | None = None
+    #: called when a step is over and its job can wait: the device may do something else now
+    between_steps: Callable[[], None] | None = None
     #: stop the whole job at the next denoiser call, keeping what there is
     interrupted: Event = field(default_factory=Event)
     #: stop the current batch only
@@ -45,6 +47,8 @@ class Monitor:
         self.sampling_step = index + 1
         if self.on_step is not None:
             self.on_step(index)
+        if self.between_steps is not None:
+            self.between_steps()
 
     def begin_sampling(self, steps: int) -> None:
         """A sampler starts; a skip meant for the batch before is forgotten."""

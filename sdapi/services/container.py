@@ -26,6 +26,8 @@ from sdapi.services.jobs.job_metrics import JobMetrics
 from sdapi.services.jobs.previews import Previews
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import TaskRegistry
+from sdapi.services.jobs.training import TrainingLine
+from sdapi.services.jobs.training_turns import TrainingTurns
 from sdapi.services.jobs.webhooks import Webhooks
 from sdapi.services.jobs.worker import EngineMaker, Worker
 from sdapi.services.option_changes import OptionChanges
@@ -34,6 +36,7 @@ from sdapi.services.scripts.registry import Scripts
 from sdapi.services.server_gauges import server_gauges
 from sdapi.services.server_options import ServerOptions
 from sdapi.services.startup import Startup
+from sdapi.services.training import TrainingService
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -63,11 +66,13 @@ class Services:
     extensions: tuple[LoadedExtension, ...] = ()
     interrogators: Interrogators = field(init=False)
     extras: ExtrasService = field(init=False)
+    training: TrainingService = field(init=False)
     webhooks: Webhooks = field(init=False)
     startup: Startup = field(default_factory=Startup)
     #: another one after each start, for pages that notice
     app_id: int = field(default_factory=lambda: secrets.randbits(63))
     _starter: threading.Thread | None = None
+    _training_line: TrainingLine = field(init=False)
 
     def __post_init__(self) -> None:
         self.generation.services = self
@@ -75,6 +80,8 @@ class Services:
         self.extras = ExtrasService(
             self.settings, self.options, self.tasks, self.scheduler, self.images
         )
+        self._training_line = TrainingLine(self.settings.queue_limit)
+        self.training = TrainingService(self._training_line)
         self.webhooks = Webhooks(self.settings, Fetcher(self.settings), self.scheduler)
         self.metrics.add_gauges(server_gauges(self))
         self.option_changes = OptionChanges(
@@ -180,6 +187,7 @@ class Services:
     def _refuse(self, error: SDAPIError) -> None:
         for task in self.scheduler.close(error):
             self.tasks.reject(task, error)
+        self._training_line.close(error)
 
     def _start_workers(self) -> None:
         try:
@@ -194,6 +202,7 @@ class Services:
                 name,
                 self.scheduler,
                 self.tasks,
+                TrainingTurns(self._training_line, self.settings.train_share),
                 partial(self.engines.make, self.settings, name),
                 self._first_checkpoint,
                 self._on_worker_failed,

@@ -44,7 +44,7 @@ SAMPLES = {
     Kind.SWITCH: [],
     Kind.TEXT: ["x"],
     Kind.INTEGER: ["1"],
-    Kind.NUMBER: ["1.5"],
+    Kind.NUMBER: ["0.5"],
     Kind.PATH: ["a/b"],
     Kind.PATHS: ["a/b"],
     Kind.TEXTS: ["x"],

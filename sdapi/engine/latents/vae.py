@@ -39,11 +39,16 @@ def encode(
     """
     latents: list[Tensor] = []
     for picture in pixels.split(1):
-        moments = _posterior(vae, picture)
-        mean, std = moments.mean.float(), moments.std.float()
+        mean, std = moments(vae, picture)
         noise = torch.randn(mean.shape, generator=generator)
         latents.append((mean + std * noise.to(mean.device)) * scale_factor)
     return torch.cat(latents)
+
+
+def moments(vae: AutoencoderKL, picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of a picture's latent, float32, not scaled; [1, 3, H, W] in [-1, 1]."""
+    posterior = _posterior(vae, picture)
+    return posterior.mean.float(), posterior.std.float()
 
 
 def encode_mode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The networks that are active on one loaded checkpoint."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Generator, Hashable, Sequence
+from contextlib import contextmanager
 
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.networks.embedding_file import Embedding, make_embedding
@@ -41,6 +42,12 @@ class ActiveNetworks:
     def warnings_of(self, wanted: NetworkSet) -> tuple[str, ...] | None:
         """What was wrong with a set when it was activated; None unless it is the active one."""
         return self._warnings if self._active == wanted else None
+
+    @contextmanager
+    def lifted(self) -> Generator[None]:
+        """The checkpoint's own weights while the block runs; merged ones come back bit for bit."""
+        with self._merged.lifted():
+            yield
 
     def clear(self) -> None:
         """Leave the checkpoint as its file has it."""

@@ -34,7 +34,7 @@ class Target:
 def layer_index(components: Components) -> dict[str, Target]:
     """Every layer under each of its names, see `key_forms` (contract: webui-generation 14)."""
     index: dict[str, Target] = {}
-    originals = {ours: theirs for theirs, ours in _original_names(components.unet).items()}
+    originals = {ours: theirs for theirs, ours in original_names(components.unet).items()}
     for path, module in _layers(components.unet):
         target = Target(f"unet.{path}", module, is_text=False)
         names = [path] + ([originals[path]] if path in originals else [])
@@ -58,7 +58,7 @@ def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     return ((path, module) for path, module in model.named_modules() if isinstance(module, _LAYERS))
 
 
-def _original_names(unet: UNet2DConditionModel) -> dict[str, str]:
+def original_names(unet: UNet2DConditionModel) -> dict[str, str]:
     """Module names of the original layout -> diffusers'."""
     config = unet.config
     kinds = config["down_block_types"]

@@ -1,7 +1,8 @@
 """Merging networks into a checkpoint's weights in place, and taking them out again, bit for bit."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +67,20 @@ class MergedWeights:
         """Make every weight what the checkpoint's file has."""
         for name in list(self._originals):
             self._restore_layer(name)
+
+    @contextmanager
+    def lifted(self) -> Generator[None]:
+        """Every weight as the checkpoint's file has it while the block runs, then merged again."""
+        merged: list[tuple[torch.nn.Module, Tensor, Tensor | None]] = []
+        try:
+            for target, original in self._originals.values():
+                weight, bias = _tensors(target.module)
+                merged.append((target.module, weight.clone(), _copied(bias)))
+                _write(target.module, original.weight, original.bias)
+            yield
+        finally:
+            for module, weight, bias in merged:
+                _write(module, weight, bias)
 
     def merge(self, networks: Sequence[tuple[LoraUse, LoadedNetwork]]) -> MergeReport:
         """Replace what is merged by `networks`, in their order.
@@ -168,6 +183,10 @@ def _write(module: torch.nn.Module, weight: Tensor, bias: Tensor | None) -> None
         module.bias = torch.nn.Parameter(bias.to(own_weight.device), requires_grad=False)
     else:
         own_bias.copy_(bias)
+
+
+def _copied(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.clone()
 
 
 def _saved(tensor: Tensor) -> Tensor:

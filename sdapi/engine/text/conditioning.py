@@ -277,6 +277,18 @@ class _Encoded:
     pooled: Tensor | None = None
 
 
+def encode_chunks(
+    components: Components, texts: list[chunks.Chunk]
+) -> tuple[Tensor, Tensor | None]:
+    """Encode one chunk of each text, every token weighing 1: [B, 77, C], for SDXL also [B, P].
+
+    Gradients flow where they are wanted; nothing is remembered.
+    """
+    column = _Column(texts, torch.ones(len(texts)))
+    encoded = _ENCODERS[components.family](components, column, TextOptions(emphasis="None"))
+    return encoded.cross, encoded.pooled
+
+
 def _encode_compel(
     components: Components, texts: Sequence[str], options: TextOptions
 ) -> list[Cond]:

@@ -5,7 +5,8 @@ Contract: webui-generation 13.4 and 14, webui-scripts 17.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class NetworkCatalog:
         self._loras: dict[str, Lora] | None = None
         self._aliases: dict[str, Lora] = {}
         self._forbidden: set[str] = set()
+        #: files outside the folders, for those who know their names
+        self._lent: dict[str, Lora] = {}
         #: headers by file, so that a new look reads those of new files only
         self._metadata: dict[ModelFile, dict[str, str]] = {}
         self._embeddings: tuple[ModelFile, ...] = ()
@@ -66,11 +69,24 @@ class NetworkCatalog:
     def lora(self, name: str) -> Lora | None:
         """The file of a base name, or of an alias that no other file claims; letter case counts."""
         with self._lock:
+            if (lent := self._lent.get(name)) is not None:
+                return lent
             self._known_loras()
             if (found := self._lookup(name)) is None:
                 self._scan_loras()
                 found = self._lookup(name)
             return found
+
+    @contextmanager
+    def lent(self, name: str, path: Path) -> Generator[None]:
+        """Know a file outside the folders by a name while the block runs; no listing shows it."""
+        with self._lock:
+            self._lent[name] = Lora(name, path, read_metadata(path))
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._lent[name]
 
     def preferred_name(self, lora: Lora, option: str) -> str:
         """What a prompt should call it; `option` is `lora_preferred_name`."""

@@ -14,6 +14,7 @@ from sdapi.errors import SDAPIError
 from sdapi.logs import log_fields
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
+from sdapi.services.jobs.training_turns import TrainingEngine, TrainingTurns
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.5
 
 
-class JobRunner(Protocol):
+class JobRunner(TrainingEngine, Protocol):
     """What a worker needs of an engine; a fake in tests."""
 
     def run(self, job: Work, monitor: Monitor) -> Result: ...
@@ -66,6 +67,7 @@ class Worker:
         name: str,
         scheduler: Scheduler,
         tasks: TaskRegistry,
+        turns: TrainingTurns,
         make_engine: Callable[[], JobRunner],
         first_checkpoint: Callable[[], ModelFile | None],
         on_failed: Callable[[Exception], None] = lambda _: None,
@@ -73,6 +75,7 @@ class Worker:
         self.name = name
         self._scheduler = scheduler
         self._tasks = tasks
+        self._turns = turns
         self._make_engine = make_engine
         self._first_checkpoint = first_checkpoint
         self._on_failed = on_failed
@@ -134,9 +137,21 @@ class Worker:
             if (wanted := self._wanted) is not None:
                 self._wanted = None
                 self._load(engine, wanted)
-            task = self._scheduler.take(lambda t: _is_loaded(engine, t), _POLL_S)
+            patience_s = 0.0 if self._turns.is_wanted else _POLL_S
+            task = self._scheduler.take(lambda t: _is_loaded(engine, t), patience_s)
             if task is not None:
                 self._do(engine, task)
+            if self._turns.is_due(others_wait=self._scheduler.depth > 0):
+                self._train(engine)
+        self._turns.stop()
+
+    def _train(self, engine: JobRunner) -> None:
+        """Give training a turn: it ends soon, but may last longer than beats are apart."""
+        self.is_busy = True
+        try:
+            self._turns.take(engine)
+        finally:
+            self.is_busy = False
 
     def _warm_up(self, engine: JobRunner) -> None:
         checkpoint = self._first_checkpoint()
@@ -159,6 +174,8 @@ class Worker:
             return
         self.is_busy = True
         outcome: Result | BaseException
+        drawing = _Drawing(self._turns)
+        task.monitor.between_steps = drawing.between_steps
         try:
             with log_fields(task_id=task.id, uid=task.uid):
                 outcome = engine.run(job, task.monitor)
@@ -170,8 +187,28 @@ class Worker:
             log.exception("job %s failed", task.id)
             outcome = error
         finally:
+            drawing.tell()
+            task.monitor.between_steps = None
             self.is_busy = False
         self._tasks.finish(task, outcome)
+
+
+class _Drawing:
+    """How long a job has had the device, told to training as it goes."""
+
+    def __init__(self, turns: TrainingTurns) -> None:
+        self._turns = turns
+        self._since = time.monotonic()
+
+    def between_steps(self) -> None:
+        self.tell()
+        self._turns.take_between_steps()
+        self._since = time.monotonic()
+
+    def tell(self) -> None:
+        now = time.monotonic()
+        self._turns.earn(now - self._since)
+        self._since = now
 
 
 def _is_loaded(engine: JobRunner, task: Task) -> bool:

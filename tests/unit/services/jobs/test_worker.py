@@ -10,6 +10,8 @@ from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.errors import ModelUnusable, OutOfMemory
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import State, Task, TaskRegistry
+from sdapi.services.jobs.training import TrainingLine
+from sdapi.services.jobs.training_turns import TrainingTurns
 from sdapi.services.jobs.worker import Worker
 from tests.fakes import FakeEngine, colour_of
 from tests.servers import wait_ready
@@ -39,6 +41,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.tasks, self.scheduler, self.engine = TaskRegistry(), Scheduler(10), FakeEngine()
+        self.trainings = TrainingLine(10)
         self.workers: list[Worker] = []
         self._futures: dict[str, Future[Result]] = {}
 
@@ -48,7 +51,8 @@ class Bench:
         first: Callable[[], ModelFile | None] = lambda: None,
     ) -> Worker:
         made = make or (lambda: self.engine)
-        worker = Worker("fake", self.scheduler, self.tasks, made, first)
+        turns = TrainingTurns(self.trainings, share=0.25)
+        worker = Worker("fake", self.scheduler, self.tasks, turns, made, first)
         self.workers.append(worker)
         worker.start()
         return worker
