@@ -22,6 +22,7 @@ from sdapi.engine.faces.restoring import restore_faces
 from sdapi.engine.init_images import Inversion
 from sdapi.engine.job import BEFORE_FACES, BEFORE_HIRES, GeneratedImage, HiresPass, Job, Result
 from sdapi.engine.latents import vae
+from sdapi.engine.latents.decoded_preview import show_preview
 from sdapi.engine.latents.image_cond import image_conditioning
 from sdapi.engine.latents.init_latent import InitLatent, encode_init, seeded_generator
 from sdapi.engine.latents.latent_modes import LatentMode
@@ -79,6 +80,8 @@ class JobRun:
     _found_noise: Tensor | None = None
     #: Hypertile's choices
     _tile_choice: random.Random = field(init=False)
+    #: what the running sampler draws with
+    _drawing: Model | None = None
     _load_s: float = 0.0
     _decode_s: float = 0.0
 
@@ -98,6 +101,8 @@ class JobRun:
     def _on_step(self, index: int) -> None:
         for stages in self.job.stages:
             stages.on_step(index, self.monitor.latent)
+        if self._drawing is not None:
+            show_preview(self.models, self._drawing, self.monitor)
 
     def _run(self) -> Result:
         started = time.perf_counter()
@@ -308,6 +313,7 @@ class JobRun:
         for stages in self.job.stages:
             sampling = stages.begin_pass(sampling)
         inversion = plan.job.init.inversion if plan.job.init else None
+        self._drawing = model
         try:
             with adapted_unet(model.components, plan.job, self._tile_choice):
                 if inversion is not None:
@@ -315,6 +321,8 @@ class JobRun:
                 latent = run_sampler(sampling, plan.extra)
         except Stopped as stop:
             latent = stop.latent
+        finally:
+            self._drawing = None
         if latent is None:
             return None
         if sampling.blend is not None and inversion is None:

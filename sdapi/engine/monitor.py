@@ -1,12 +1,29 @@
 """What a running job reports, and how it is told to stop; read by other threads while it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from threading import Event
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
+
+
+class PreviewMethod(StrEnum):
+    """What decodes a prediction; both take the device's time."""
+
+    FULL = "Full"
+    TAESD = "TAESD"
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A decoded prediction, and the step it is of."""
+
+    step: int
+    images: "Sequence[Image]"
 
 
 @dataclass(slots=True)
@@ -20,6 +37,10 @@ class Monitor:
     sampling_step: int = 0
     #: the latest predicted picture, latent [B, C, H/8, W/8]
     latent: "Tensor | None" = None
+    #: how the next step is to decode its prediction, for whoever watches; None: not at all
+    wanted_preview: "PreviewMethod | None" = None
+    #: the latest that was decoded, a picture for each of the batch
+    preview: "Preview | None" = None
     #: what is worked on, where that has a name
     text: str | None = None
     #: a script has said how many passes there are, over all its generations
@@ -58,7 +79,7 @@ class Monitor:
     def end_pass(self) -> None:
         """One of `job_count` passes is done."""
         self.job_no += 1
-        self.latent = None
+        self.latent = self.preview = None
 
     @property
     def should_stop(self) -> bool:

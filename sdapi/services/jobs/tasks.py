@@ -233,7 +233,7 @@ class TaskRegistry:
     def _leave(self, task: Task) -> None:
         """What every end of a task has in common; the lock is held."""
         task.finished = time.time()
-        task.monitor.latent = None
+        task.monitor.latent = task.monitor.preview = None
         task.job = task.inner = None
         if task in self._running:
             self._running.remove(task)
