@@ -180,8 +180,9 @@ def _serve(settings: Settings, bound: socket.socket) -> int:
 
 def _build(settings: Settings) -> "FastAPI":
     from sdapi.app import build_app
+    from sdapi.services.jobs.worker import ServingEngines
 
-    return build_app(settings)
+    return build_app(settings, ServingEngines())
 
 
 def announce(settings: Settings, bound: socket.socket) -> None:

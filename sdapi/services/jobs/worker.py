@@ -1,9 +1,13 @@
 """One thread for each device: it loads torch, then runs one job after the other."""
 
+import gc
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from sdapi.engine.extras_job import ExtrasJob
@@ -20,6 +24,8 @@ from sdapi.settings import Settings
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+#: of a thread that draws on the CPU, as of the processes that look at faces
+_NICENESS = 5
 
 
 class JobRunner(TrainingEngine, Protocol):
@@ -57,6 +63,34 @@ class TorchEngines:
         from sdapi.engine.factory import make_engine
 
         return make_engine(settings, name)
+
+
+class ServingEngines(TorchEngines):
+    """The same, in a process of which requests want answers while it draws.
+
+    A full garbage collection stops every thread for as long as it takes to look at all objects,
+    and torch and its neighbours bring half a million: what is imported once is not looked at again.
+    """
+
+    def make(self, settings: Settings, name: str) -> JobRunner:
+        made = super().make(settings, name)
+        gc.collect()
+        gc.freeze()
+        if name == "cpu":
+            _yield_to_requests()
+        return made
+
+
+def _yield_to_requests() -> None:
+    """Let this thread, and those that it starts, draw when nothing else is to be done.
+
+    Linux has a niceness for each thread; elsewhere it would be the whole process's.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with suppress(OSError):
+            niceness = os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 class Worker:

@@ -1,3 +1,6 @@
+import gc
+import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,7 +15,8 @@ from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import State, Task, TaskRegistry
 from sdapi.services.jobs.training import TrainingLine
 from sdapi.services.jobs.training_turns import TrainingTurns
-from sdapi.services.jobs.worker import Worker
+from sdapi.services.jobs.worker import ServingEngines, Worker
+from sdapi.settings import Settings
 from tests.fakes import FakeEngine, colour_of
 from tests.servers import wait_ready
 
@@ -145,3 +149,23 @@ def test_stopped_worker_ends_after_its_job(bench: Bench):
     worker.join(5)
     assert task.state is State.DONE
     assert waiting.state is State.QUEUED
+
+
+def test_a_server_of_its_own_collects_no_garbage_among_what_it_has_imported(tmp_path: Path):
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    found: list[int] = []
+
+    def make() -> None:
+        ServingEngines().make(Settings(data_dir=tmp_path, use_cpu=("all",)), "cpu")
+        found.append(gc.get_freeze_count())
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    thread = threading.Thread(target=make)
+    try:
+        thread.start()
+        thread.join(60)
+    finally:
+        gc.unfreeze()
+    assert found[0] > 10_000
+    assert found[1] == before + 5
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
