@@ -1,126 +1,20 @@
 """Processes that die: every acknowledged put ends as exactly one item of the sink."""
 
-import itertools
-import json
 import random
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
 
+from tests.queue_faults import Program, Servers, check, put_all, results
 from tests.queue_stores import RedisServer, free_port, redis_server, redis_servers
-from tests.servers import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 KINDS = ["sqlite", *list(redis_servers())[:1]]
 ITEMS = 500
 KILLS = 20
-
-
-class Program:
-    """An inference program that counts how often it was asked for each request."""
-
-    def __init__(self, delay_s: float = 0.0) -> None:
-        self.calls: Counter[str] = Counter()
-        program = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                program.calls[body.decode()] += 1
-                time.sleep(delay_s)
-                with suppress(OSError):
-                    self.send_response(200)
-                    self.send_header("content-length", str(len(body)))
-                    self.end_headers()
-                    self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-
-class Servers:
-    """Queue servers on one store, which tests kill and start again."""
-
-    def __init__(self, folder: Path, queue_url: str, port: int, max_delivery: int) -> None:
-        self.folder, self.queue_url = folder, queue_url
-        self.file = folder / "svc.json"
-        content = {
-            "metadata": {"name": "svc", "type": "Async", "rpc": {"worker_threads": 4}},
-            "queue": {"memory": 4000, "max_delivery": max_delivery},
-            "containers": [{"image": "registry/echo:1", "port": port}],
-        }
-        self.file.write_text(json.dumps(content))
-        self.running: dict[int, subprocess.Popen[bytes]] = {}
-
-    def start(self, port: int) -> None:
-        command = [sys.executable, "-m", "tests.queue_server", str(port)]
-        data_dir = self.folder / (f"data-{port}" if self.queue_url != "-" else "data")
-        data_dir.mkdir(exist_ok=True)
-        with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(
-                [*command, str(data_dir), self.queue_url, str(self.file)],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n", (self.folder / "log").read_text()[-3000:]
-        self.running[port] = process
-
-    def kill(self, port: int) -> None:
-        process = self.running.pop(port)
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-
-    def close(self) -> None:
-        for port in list(self.running):
-            self.kill(port)
-
-
-def put_all(ports: list[int], count: int, acknowledged: set[str]) -> None:
-    """Put until so many are acknowledged, each try under a name of its own.
-
-    A try that was cut off may have been stored all the same, and nobody can know.
-    """
-    for number in itertools.count():
-        if len(acknowledged) == count:
-            return
-        name, port = f"item-{number}", ports[number % len(ports)]
-        url = f"http://127.0.0.1:{port}/api/predict/svc"
-        try:
-            answer = requests.post(url, params={"requestId": name}, data=name, timeout=10)
-        except requests.RequestException:
-            time.sleep(0.05)
-            continue
-        if answer.status_code == 200:
-            acknowledged.add(name)
-
-
-def results(port: int, timeout_s: float = 180) -> list[dict[str, Any]]:
-    """What is in the sink once the input queue is empty."""
-    end, url = time.monotonic() + timeout_s, f"http://127.0.0.1:{port}/api/predict/svc"
-    while requests.get(f"{url}?_count_=true", timeout=10).text != "0":
-        assert time.monotonic() < end, "the input queue does not empty"
-        time.sleep(0.2)
-    params = {"_length_": "10000", "_raw_": "false"}
-    answer = requests.get(f"{url}/sink", params=params, timeout=30)
-    return answer.json() if answer.status_code == 200 else []
 
 
 @pytest.fixture(params=KINDS)
@@ -130,16 +24,6 @@ def redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServe
     else:
         with redis_server(redis_servers()[request.param], tmp_path / "redis") as server:
             yield server
-
-
-def check(found: list[dict[str, Any]], acknowledged: set[str]) -> int:
-    """Each acknowledged put is one item; returns how many of them tell a failure."""
-    ids = Counter(item["tags"]["requestId"] for item in found)
-    assert acknowledged - ids.keys() == set()
-    assert max(ids.values()) == 1
-    failures = [item for item in found if "lastCode" in item["tags"]]
-    assert {item["tags"]["lastCode"] for item in failures} <= {"502"}
-    return len(failures)
 
 
 @pytest.mark.parametrize("max_delivery", [1, 0])
