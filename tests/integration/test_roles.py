@@ -1,0 +1,65 @@
+"""Front ends without models and workers behind them, as programs of their own on one Redis."""
+
+import base64
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.queue_stores import RedisServer, redis_server, redis_servers
+from tests.servers import golden_data_dir, server_process
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+JOBS = 12
+BODY = {"prompt": "a cat", "steps": 2, "width": 64, "height": 64}
+
+
+@pytest.fixture(params=list(redis_servers()))
+def redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(redis_servers()[request.param], tmp_path / "redis") as server:
+        yield server
+
+
+def ask(url: str, seed: int) -> str:
+    """Put a job; its request id."""
+    answer = requests.post(
+        f"{url}/api/predict/sd_async/sdapi/v1/txt2img", json=BODY | {"seed": seed}, timeout=30
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.headers["X-EAS-QueueService-Request-Id"]
+
+
+def result(url: str, request_id: str, within_s: float = 240) -> Image.Image:
+    """The picture of a job's result, which is taken out."""
+    end = time.monotonic() + within_s
+    params = {"requestId": request_id, "_timeout_": "5s", "_auto_delete_": "true"}
+    while True:
+        answer = requests.get(f"{url}/api/predict/sd_async/sink", params=params, timeout=30)
+        if answer.status_code == 200:
+            break
+        assert time.monotonic() < end, f"no result: {answer.status_code} {answer.text}"
+    (picture,) = json.loads(answer.content)["images"]
+    return Image.open(io.BytesIO(base64.b64decode(picture)))
+
+
+def test_a_front_end_takes_what_workers_draw_and_another_worker_goes_on_for_a_dead_one(
+    redis: RedisServer, tmp_path: Path
+):
+    queue = f"--queue-url={redis.url}"
+    models = golden_data_dir(tmp_path / "worker")
+    with server_process(tmp_path / "api", queue, "--role=api") as front:
+        waiting = [ask(front.url, seed) for seed in range(JOBS)]
+        with server_process(models, queue, "--role=worker") as worker:
+            assert requests.get(f"{worker.url}/healthz", timeout=10).ok
+            first = [result(front.url, request_id) for request_id in waiting]
+            assert {picture.size for picture in first} == {(64, 64)}
+            left = [ask(front.url, seed) for seed in range(JOBS)]
+            worker.process.kill()
+        with server_process(models, queue, "--role=worker"):
+            second = [result(front.url, request_id) for request_id in left]
+    assert [a.tobytes() for a in first] == [b.tobytes() for b in second]
