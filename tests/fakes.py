@@ -10,14 +10,14 @@ from PIL import Image
 from sdapi.engine.extras_job import ExtrasJob
 from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
 from sdapi.engine.monitor import Monitor
-from sdapi.engine.upscaling.upscaler import ModelUpscaler
-from sdapi.engine.work import Work
 from sdapi.engine.training.job import (
     TrainingJob,
     TrainingMonitor,
     TrainingResult,
     checkpoint_path,
 )
+from sdapi.engine.upscaling.upscaler import ModelUpscaler
+from sdapi.engine.work import Work
 from sdapi.errors import SDAPIError
 from sdapi.images import Upscale
 from sdapi.services.jobs.worker import JobRunner
