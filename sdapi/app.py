@@ -1,11 +1,13 @@
 """The application: services, routes, and what every request passes through."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse
@@ -45,28 +47,36 @@ from sdapi.routes import scripts as scripts_route
 from sdapi.services.container import Services
 from sdapi.services.jobs.worker import EngineMaker, TorchEngines
 from sdapi.services.scripts.registry import Scripts
+from sdapi.services.storage.places import with_named_mounts
 from sdapi.settings import Settings
 
 _DOCS_ASSETS = "/docs-assets"
 _NO_ICON = "data:,"
 
 
-def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI:
+def build_app(
+    settings: Settings,
+    engines: EngineMaker | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> FastAPI:
     """The whole server as an ASGI application; torch is imported later, by the workers.
 
-    `engines` replaces what draws, for tests.
+    `engines` replaces what draws, for tests. `environ` has the keys of object stores.
     """
+    settings = with_named_mounts(settings)
     extensions = Extensions.load(
         settings.data_dir / "extensions", wants_others=not settings.disable_extensions
     )
     scripts = Scripts(extensions.scripts())
-    services = Services.build(settings, engines or TorchEngines(), scripts)
+    services = Services.build(settings, engines or TorchEngines(), scripts, environ)
     specs = load_services(settings)
     portrait = _portrait(settings, services, specs) if settings.portrait else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         services.start()
+        await anyio.to_thread.run_sync(services.storage.prepare)
+        services.storage.start()
         if portrait is not None:
             await portrait.start()
         await queues.open()
@@ -74,6 +84,7 @@ def build_app(settings: Settings, engines: EngineMaker | None = None) -> FastAPI
         await queues.close()
         if portrait is not None:
             await portrait.close()
+        await services.storage.close()
         services.close()
 
     app = FastAPI(

@@ -69,8 +69,11 @@ def _with_service_files(
     deployment = Deployment.read(settings.service_files)
     script, warnings = deployment.arguments(settings.data_dir)
     flags = parse(arguments, os.environ, script)
-    settings = deployment.add_storage(Settings.from_flags(flags, base_dir()))
-    return flags, settings, warnings
+    settings = Settings.from_flags(flags, base_dir())
+    if os.environ.get("OSS_ACCESS_KEY_ID"):
+        return flags, deployment.add_storage(settings), warnings
+    settings, keyless = deployment.add_local_storage(settings)
+    return flags, settings, [*warnings, *keyless]
 
 
 def _queue_command(settings: Settings, words: Sequence[str]) -> int:
@@ -162,6 +165,8 @@ def _serve(settings: Settings, bound: socket.socket) -> int:
     from sdapi.serving import Server  # imports uvicorn
 
     sys.setswitchinterval(GIL_SWITCH_S)
+    if problem := _storage_problem(settings):
+        return _complain(problem, START_FAILED)
     try:
         app = _build(settings)
         server = Server(app, settings, on_started=lambda: announce(settings, bound))
@@ -176,6 +181,15 @@ def _serve(settings: Settings, bound: socket.socket) -> int:
         logger.exception("the server could not start")
         return START_FAILED
     return OK if server.serve_until_stopped(bound) else START_FAILED
+
+
+def _storage_problem(settings: Settings) -> str | None:
+    uses_stores = settings.allow_oss or any(mount.oss for mount in settings.mounts)
+    if settings.role == "api" or not uses_stores:  # that role saves nothing
+        return None
+    from sdapi.services.storage.stores.by_url import Stores, start_problem
+
+    return start_problem(settings, Stores(os.environ), logger.warning)
 
 
 def _build(settings: Settings) -> "FastAPI":

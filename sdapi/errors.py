@@ -16,6 +16,8 @@
     ├── NotBuilt                    501 not_implemented    a field whose feature has not landed
     ├── StorageFailed               507 storage_failed     disk full and the like
     ├── UploadPending               502 upload_pending     stored here, not yet in the object store
+    ├── StoreUnavailable            503 store_unavailable  an object store gives no answer
+    ├── StoreRefused                502 store_refused      an object store refuses the server's keys
     ├── OutOfMemory                 507 out_of_memory
     ├── NanProduced                 500 nan_produced       the model made NaNs
     ├── TaskCancelled               409 cancelled          the task was cancelled before it began
@@ -30,6 +32,9 @@ The wire shape is `design` 3a's: `{"error", "detail", "body", "errors", "code", 
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+#: an answer with this header is the last word, whatever its status: a queue does not try again
+FINAL_HEADER = "x-sdapi-final"
 
 
 class SDAPIError(Exception):
@@ -104,6 +109,15 @@ class StorageFailed(SDAPIError):
 
 class UploadPending(SDAPIError):
     status, code = 502, "upload_pending"
+
+
+class StoreUnavailable(SDAPIError):
+    status, code = 503, "store_unavailable"
+    retry_after_s = 10
+
+
+class StoreRefused(SDAPIError):
+    status, code = 502, "store_refused"
 
 
 class OutOfMemory(SDAPIError):

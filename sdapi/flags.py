@@ -262,9 +262,17 @@ OWN_FLAGS = (
         "--mount", Kind.TEXTS, [], "PATH[=oss://bucket/prefix]: a folder for results (repeatable)"
     ),
     _acts("--allow-save-dir", Kind.PATHS, [], "folder a request may save into (repeatable)"),
-    _later(
-        "--allow-oss", Kind.TEXTS, [], "oss://bucket/prefix a request may save into (repeatable)"
+    _acts(
+        "--allow-oss",
+        Kind.TEXTS,
+        [],
+        "oss://bucket/prefix that requests may save into and read from (repeatable)",
     ),
+    _acts("--sign-urls", _I, 0, "seconds that links to results are valid (0: make none)"),
+    _acts("--upload-timeout", Kind.NUMBER, 30.0, "seconds a request waits for its uploads"),
+    _acts("--drop-uploaded", _S, False, "delete a mount's files here once they are uploaded"),
+    _acts("--outbox-gb", Kind.NUMBER, 10.0, "GiB that may wait for an object store"),
+    _acts("--object-cache-gb", Kind.NUMBER, 50.0, "GiB on disk for models from object stores"),
     _acts("--allow-private-urls", _S, False, "fetch URLs from private addresses too"),
     _acts(
         "--allow-url-host",

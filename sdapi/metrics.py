@@ -61,6 +61,24 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        self.uploads = Counter(
+            "sdapi_uploads",
+            "Uploads by how they ended: stored, pending (tried again later), refused",
+            ("outcome",),
+            registry=self._registry,
+        )
+        self.upload_errors = Counter(
+            "sdapi_upload_errors",
+            "Failed tries of uploads by their reason",
+            ("reason",),
+            registry=self._registry,
+        )
+        self.upload_seconds = Histogram(
+            "sdapi_upload_seconds",
+            "How long a file's upload took, with its tries",
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
 
     def add_gauges(self, gauges: Iterable[Gauge]) -> None:
         """Figures that others know."""

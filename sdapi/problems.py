@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from sdapi.errors import SDAPIError
+from sdapi.errors import FINAL_HEADER, SDAPIError
 from sdapi.schemas.validation import validation_body
 from sdapi.services.generation import url_mode
 from sdapi.services.generation.eas import save_dir_of
@@ -102,6 +102,11 @@ def url_failure(
         id_task=id_task, status=status, error=sentence, total_time_s=total_time_s
     )
     return json_response(content, status, headers)
+
+
+def url_pending(error: url_mode.UrlPending) -> Response:
+    """Stored and named, but not delivered: the last word, so that a queue does not draw again."""
+    return json_response(error.body, error.status, {FINAL_HEADER: "1"})
 
 
 def _first_sentence(body: dict[str, Any]) -> str:

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sdapi.flags import BY_DEST, OBJECT_STORE_HOSTS, SECRETS, WEBUI_FLAGS, Kind, ParsedFlags
+from sdapi.object_url import SCHEMES, ObjectUrl
 
 MODELS = "models"
+#: seven days: the longest that a signature of version 4 is valid
+MAX_SIGNED_S = 604_800
 DEFAULT_PORT = 7860
 #: the folder of each kind of auxiliary model, by the name that folder has below models/
 AUXILIARY_FOLDERS: Mapping[str, str] = {
@@ -114,6 +117,14 @@ class Settings:
     mounts: tuple[Mount, ...] = ()
     allow_save_dirs: tuple[Path, ...] = ()
     allow_oss: tuple[str, ...] = ()
+    #: how long links to results are valid; 0 makes none
+    sign_urls_s: int = 0
+    #: how long a request waits for its uploads before they are pending
+    upload_timeout_s: float = 30.0
+    #: delete a mount's files once they are uploaded
+    drop_uploaded: bool = False
+    outbox_bytes: int = 10 << 30
+    object_cache_bytes: int = 50 << 30
     allow_private_urls: bool = False
     allow_url_hosts: tuple[str, ...] = (OBJECT_STORE_HOSTS,)
 
@@ -211,6 +222,11 @@ class Settings:
         return self.data_dir / "sdapi.db"
 
     @property
+    def outbox_dir(self) -> Path:
+        """Where files wait for their upload, and the record of them."""
+        return self.data_dir / "outbox"
+
+    @property
     def portrait_dir(self) -> Path:
         """Where the files of trained portrait models lie."""
         return self.data_dir / "portrait"
@@ -260,6 +276,7 @@ class Settings:
             **_folders(flags),
             **_network(flags),
             **_access(flags, base_dir),
+            **_storage(flags, base_dir),
             **_portrait(flags),
             **_model_use(flags),
             **_queue(flags),
@@ -346,11 +363,24 @@ def _access(flags: ParsedFlags, base_dir: Path) -> dict[str, Any]:
         "service_tokens": dict(_service_token(entry) for entry in flags["service_token"]),
         "webhook_secret": flags["webhook_secret"] or None,
         "allow_http_webhooks": flags["allow_http_webhooks"],
-        "mounts": tuple(_mount(entry, base_dir) for entry in flags["mount"]),
-        "allow_save_dirs": _paths(*flags["allow_save_dir"]),
-        "allow_oss": tuple(_oss(entry, "--allow-oss") for entry in flags["allow_oss"]),
         "allow_private_urls": flags["allow_private_urls"],
         "allow_url_hosts": tuple(host.lower() for host in flags["allow_url_host"]),
+    }
+
+
+def _storage(flags: ParsedFlags, base_dir: Path) -> dict[str, Any]:
+    seconds = _at_least(0, flags, "sign_urls")
+    if seconds > MAX_SIGNED_S:
+        raise SettingsError(f"--sign-urls must be at most {MAX_SIGNED_S} seconds, not {seconds}")
+    return {
+        "mounts": tuple(_mount(entry, base_dir) for entry in flags["mount"]),
+        "allow_save_dirs": _paths(*flags["allow_save_dir"]),
+        "allow_oss": tuple(_prefix(entry, "--allow-oss", ("oss",)) for entry in flags["allow_oss"]),
+        "sign_urls_s": seconds,
+        "upload_timeout_s": _above_zero(flags, "upload_timeout"),
+        "drop_uploaded": flags["drop_uploaded"],
+        "outbox_bytes": int(_above_zero(flags, "outbox_gb") * (1 << 30)),
+        "object_cache_bytes": int(_above_zero(flags, "object_cache_gb") * (1 << 30)),
     }
 
 
@@ -520,13 +550,17 @@ def _mount(entry: str, base_dir: Path) -> Mount:
         raise SettingsError(
             f"--mount {entry!r} names no folder; it takes PATH[=oss://bucket/prefix]"
         )
-    return Mount(_path(path, base_dir), _oss(target, "--mount") if target else None)
+    return Mount(_path(path, base_dir), _prefix(target, "--mount", SCHEMES) if target else None)
 
 
-def _oss(url: str, flag: str) -> str:
-    if not re.fullmatch(r"oss://[^/]+(/.*)?", url):
-        raise SettingsError(f"{flag}: {url!r} is not of the form oss://bucket/prefix")
-    return url.rstrip("/")
+def _prefix(url: str, flag: str, schemes: tuple[str, ...]) -> str:
+    try:
+        found = ObjectUrl.parse(url)
+    except ValueError as error:
+        raise SettingsError(f"{flag}: {url!r}: {error}") from error
+    if found.scheme not in schemes:
+        raise SettingsError(f"{flag}: {url!r} is not of the form {schemes[0]}://bucket/prefix")
+    return str(found)
 
 
 def _log_level(level: str | None) -> str:

@@ -1,7 +1,9 @@
 """Which file a model comes from, as it was when a job was made."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +23,22 @@ class ModelFile:
         """Describe a file on disk."""
         stat = path.stat()
         return cls(path, sidecar, stat.st_mtime_ns, stat.st_size)
+
+
+def model_paths(jobs: Any) -> frozenset[Path]:
+    """The paths of every model file that jobs, or anything made of dataclasses, refer to."""
+    return frozenset(file.path for file in _model_files(jobs))
+
+
+def _model_files(value: Any) -> Iterator[ModelFile]:
+    if isinstance(value, ModelFile):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _model_files(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _model_files(each)
+    elif is_dataclass(value):
+        for each in fields(value):
+            yield from _model_files(getattr(value, each.name))

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import orjson
 
-from sdapi.errors import SDAPIError
+from sdapi.errors import FINAL_HEADER, SDAPIError
 from sdapi.logs import log_fields
 from sdapi.queue.inference import Answer, Call, Inference
 from sdapi.queue.service import SINK_TIME, SOURCE_TIME, Address, Identity, QueueService
@@ -29,8 +29,6 @@ _LAST_TRY_S = 5.0
 _PAUSE_S = 1.0
 #: statuses that may pass, though they look like the caller's mistake
 _PASSING = (408, 429)
-#: an answer with this header is the last word, whatever its status
-FINAL_HEADER = "x-sdapi-final"
 _OWN_TAGS = (REQUEST_ID, SOURCE_TIME, SINK_TIME)
 
 

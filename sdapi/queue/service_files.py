@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from sdapi.flags import FLAGS
+from sdapi.mount_table import is_on_fuse
+from sdapi.object_url import ObjectUrl
 from sdapi.queue.service_config import ServiceFile, ServiceFileError, read_service_file
 from sdapi.queue.spec import Program, ServiceSpec
 from sdapi.settings import Mount, Settings
@@ -54,6 +56,21 @@ class Deployment:
         found = [mount for file in self.files for mount in _mounts(file.spec, settings.data_dir)]
         return replace(settings, mounts=(*settings.mounts, *dict.fromkeys(found)))
 
+    def add_local_storage(self, settings: Settings) -> tuple[Settings, list[str]]:
+        """Likewise without keys of the object store, and warnings.
+
+        Its mounts are then folders of this machine, unless they are mounted.
+        """
+        added = self.add_storage(settings).mounts[len(settings.mounts) :]
+        kept = [mount.path for mount in added if mount.oss and not is_on_fuse(mount.path)]
+        warnings = [
+            f"{path}: what is saved there stays on this machine, for the environment has no "
+            "OSS_ACCESS_KEY_ID (docs/storage.md)"
+            for path in kept
+        ]
+        local = [replace(mount, oss=None) if mount.path in kept else mount for mount in added]
+        return replace(settings, mounts=(*settings.mounts, *local)), warnings
+
 
 def _flags_of(script: str) -> list[list[str]]:
     """Each flag of a command line with its values; `--flag=value` is taken apart."""
@@ -75,11 +92,20 @@ def _mounts(spec: ServiceSpec, data_dir: Path) -> list[Mount]:
     return [
         Mount(
             Path(storage.mount_path),
-            storage.target if storage.target.startswith("oss://") else None,
+            _oss_prefix(storage.target, spec),
             _folder_of(storage.mount_path, data_dir),
         )
         for storage in spec.storage
     ]
+
+
+def _oss_prefix(target: str, spec: ServiceSpec) -> str | None:
+    if not target.startswith("oss://"):
+        return None
+    try:
+        return str(ObjectUrl.parse(target))
+    except ValueError as error:
+        raise ServiceFileError(f"{spec.name}: storage: {target!r}: {error}") from error
 
 
 def _folder_of(mount_path: str, data_root: Path) -> Path | None:

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from sdapi.errors import SDAPIError
-from sdapi.problems import error_headers, json_response, url_failure
+from sdapi.problems import error_headers, json_response, url_failure, url_pending
 from sdapi.routes import ServicesDep, caller_of
 from sdapi.schemas.generation import GenerationResponse, Img2ImgRequest, Txt2ImgRequest
 from sdapi.schemas.problems import problems
 from sdapi.services.container import Services
 from sdapi.services.generation.service import Kind
+from sdapi.services.generation.url_mode import UrlPending
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/sdapi/v1", tags=["generation"])
@@ -51,6 +52,8 @@ async def _generate(
     started = time.monotonic()
     try:
         return json_response(await services.generation.answer(kind, body, caller))
+    except UrlPending as error:
+        return url_pending(error)
     except SDAPIError as error:
         headers = error_headers(error)
         return url_failure(error.detail, error.status, id_task, headers, _since(started))

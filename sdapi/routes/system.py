@@ -28,18 +28,20 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request, services: ServicesDep) -> Response:
     """A worker can draw; 503 while models load or when none can start.
 
-    A server of the role `api` draws nothing: it is ready when its queue answers.
+    A server of the role `api` draws nothing: it is ready when its queue answers. `outbox` tells
+    what waits for an object store; it does not count, for it is delivered later.
     """
+    outbox = {"outbox": state} if (state := await services.storage.state()) else {}
     if services.settings.role == "api":
         is_ready = await request.app.state.queues.is_reachable()
-        return json_response(
-            {"status": "ready" if is_ready else "starting"}, 200 if is_ready else 503
-        )
+        status = "ready" if is_ready else "starting"
+        return json_response({"status": status, **outbox}, 200 if is_ready else 503)
     workers = {
         worker.name: "failed" if worker.failure else "ready" if worker.is_ready else "starting"
         for worker in services.workers
     }
-    body = {"status": "ready" if services.is_ready else "starting", "workers": workers}
+    status = "ready" if services.is_ready else "starting"
+    body = {"status": status, "workers": workers, **outbox}
     return json_response(body, 200 if services.is_ready else 503)
 
 

@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+import os
 import secrets
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from sdapi.engine.job import ModelFile
+from sdapi.engine.model_file import model_paths
 from sdapi.errors import NoDevice, SDAPIError, ShuttingDown
 from sdapi.metrics import Metrics
 from sdapi.options import Options
@@ -16,6 +19,7 @@ from sdapi.security import Credentials
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog, Checkpoint
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
+from sdapi.services.catalog.object_models import ObjectModels
 from sdapi.services.catalog.safetensors_header import sha256_of_tensors
 from sdapi.services.extras import ExtrasService
 from sdapi.services.fetch import Fetcher
@@ -36,6 +40,7 @@ from sdapi.services.scripts.registry import Scripts
 from sdapi.services.server_gauges import server_gauges
 from sdapi.services.server_options import ServerOptions
 from sdapi.services.startup import Startup
+from sdapi.services.storage.storage import Storage
 from sdapi.services.training import TrainingService
 from sdapi.settings import Settings
 
@@ -57,6 +62,7 @@ class Services:
     images: ImageLoader
     previews: Previews
     metrics: Metrics
+    storage: Storage
     credentials: Credentials
     #: makes the engines; tests give a fake
     engines: EngineMaker
@@ -90,18 +96,23 @@ class Services:
 
     @classmethod
     def build(
-        cls, settings: Settings, engines: EngineMaker, scripts: Scripts | None = None
+        cls,
+        settings: Settings,
+        engines: EngineMaker,
+        scripts: Scripts | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> "Services":
         """Read what is on disk and wire everything together; no thread runs yet."""
-        hashes = HashCache(settings.data_dir)
-        catalog = Catalog(settings, hashes)
-        options = ServerOptions(_first_options(settings, catalog), settings.options_file)
-        tensor_hashes = HashCache(settings.data_dir, "network_hashes", sha256_of_tensors)
-        networks = NetworkCatalog(settings, tensor_hashes)
         metrics = Metrics()
         tasks = TaskRegistry(JobMetrics(metrics))
+        storage = Storage(settings, environ, metrics, lambda: model_paths(tasks.open_jobs))
+        hashes, objects = HashCache(settings.data_dir), ObjectModels(storage)
+        catalog = Catalog(settings, hashes, objects)
+        options = ServerOptions(_first_options(settings, catalog), settings.options_file)
+        tensor_hashes = HashCache(settings.data_dir, "network_hashes", sha256_of_tensors)
+        networks = NetworkCatalog(settings, tensor_hashes, objects)
         scheduler = Scheduler(settings.queue_limit)
-        images = ImageLoader(Fetcher(settings))
+        images = ImageLoader(Fetcher(settings), storage)
         generation = GenerationService(
             settings,
             options,
@@ -113,6 +124,7 @@ class Services:
             images,
             scripts or Scripts(()),
             metrics,
+            storage,
         )
         return cls(
             settings=settings,
@@ -126,6 +138,7 @@ class Services:
             images=images,
             previews=Previews(),
             metrics=metrics,
+            storage=storage,
             credentials=Credentials(settings),
             engines=engines,
         )
@@ -172,6 +185,7 @@ class Services:
             worker.stop()
         while self.tasks.open_count:
             await asyncio.sleep(0.02)
+        await self.storage.drain()
 
     def close(self) -> None:
         """End the threads; running jobs stop within a step."""

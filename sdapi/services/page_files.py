@@ -35,6 +35,7 @@ def _is_private(found: Path, roots: list[Path], settings: Settings) -> bool:
         settings.embeddings_dir,
         settings.data_dir / "cache",
         settings.data_dir / "extensions",
+        settings.outbox_dir,
         settings.options_file,
         *settings.styles_files,
     ]

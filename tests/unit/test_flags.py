@@ -191,6 +191,7 @@ def test_reading_flags_needs_the_standard_library_only():
 
 #: values that differ from the default, where the kind's sample is refused
 VALID = {
+    "--allow-oss": ["oss://bucket/prefix"],
     "--api-auth": ["user:password"],
     "--device-id": ["1"],
     "--log-format": ["json"],

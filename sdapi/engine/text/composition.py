@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from sdapi.errors import BadRequest
+from sdapi.object_url import SCHEMES
 
 _AND = re.compile(r"\bAND\b")
 _WEIGHT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)")
@@ -59,10 +60,18 @@ def extract_tags(prompt: str) -> tuple[str, list[NetworkTag]]:
     # Behind the last ">" no tag can end; looking for one there costs time for every "<".
     end = prompt.rfind(">") + 1
     for kind, body in _TAG.findall(prompt[:end]):
-        items = str(body).split(":")
+        items = _items(str(body))
         named = tuple((k, v) for k, v in (i.split("=") for i in items if i.count("=") == 1))
         tags.append(NetworkTag(kind, tuple(i for i in items if i.count("=") != 1), named))
     return _TAG.sub("", prompt[:end]) + prompt[end:], tags
+
+
+def _items(body: str) -> list[str]:
+    """The arguments of a tag; the colon of an object's URL, which comes first, divides nothing."""
+    items = body.split(":")
+    if len(items) > 1 and items[1].startswith("//") and items[0] in SCHEMES:
+        items[:2] = [f"{items[0]}:{items[1]}"]
+    return items
 
 
 def strip_comments(prompt: str) -> str:

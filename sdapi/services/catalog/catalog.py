@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdapi.errors import NoCheckpoint, UnknownName, near_names
+from sdapi.object_url import is_object_url
 from sdapi.services.catalog.files import find_files, natural_key
 from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.object_models import ObjectModels
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -76,8 +78,11 @@ class VAEFile:
 class Catalog:
     """What is on disk. `refresh` looks again; hashes appear as they become known."""
 
-    def __init__(self, settings: Settings, hashes: HashCache) -> None:
+    def __init__(
+        self, settings: Settings, hashes: HashCache, objects: ObjectModels | None = None
+    ) -> None:
         self._settings = settings
+        self._objects = objects
         self._hashes = hashes
         self._found: list[tuple[Path, str, Path | None]] = []
         self._vaes: dict[str, VAEFile] = {}
@@ -129,6 +134,17 @@ class Catalog:
         titles = [c.title for c in checkpoints]
         raise UnknownName(f"model '{name}' not found; there are {near_names(name, titles)}")
 
+    def named(self, name: str, *, field: str = "sd_model_checkpoint") -> Checkpoint:
+        """The checkpoint that a request names: an exact alias, or an object's URL.
+
+        An object is fetched first, so this may take minutes. Raises `UnknownName`, or what
+        `ObjectModels.file` does.
+        """
+        if self._objects is None or not is_object_url(name):
+            return self.checkpoint(name)
+        path = self._objects.file(name, field=field)
+        return Checkpoint(path, path.name, _sidecar(path), self._hashes.get(path))
+
     def with_hash(self, checkpoint: Checkpoint) -> Checkpoint:
         """The same checkpoint with its hash, if that is known by now."""
         return replace(checkpoint, sha256=self._hashes.get(checkpoint.path))
@@ -171,6 +187,9 @@ class Catalog:
         `UnknownName`.
         """
         if (path := self._settings.vae_path) is not None:
+            return VAEFile(path.name, path)
+        if self._objects is not None and is_object_url(option):
+            path = self._objects.file(option, field="sd_vae")
             return VAEFile(path.name, path)
         if not self.has_vae(option):
             names = [AUTOMATIC, NONE, *self._vaes]

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sdapi.services.generation.image_files import replace_file
+from sdapi.services.storage.local_disk import replace_file
 
 log = logging.getLogger(__name__)
 

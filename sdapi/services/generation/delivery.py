@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -14,10 +14,12 @@ from sdapi.security import resolve_save_dir
 from sdapi.services.generation import url_mode
 from sdapi.services.generation.filenames import NameContext, decoration, output_directory
 from sdapi.services.generation.generation_info import GenerationInfo
-from sdapi.services.generation.image_files import FileName, ImageFiles, write_whole
+from sdapi.services.generation.image_files import FileName, ImageFiles
 from sdapi.services.generation.img2img import pixel_hash
 from sdapi.services.generation.variants import answered, saved
 from sdapi.services.scripts.script import GRID_PREFIX, ScriptFile
+from sdapi.services.storage.local_disk import write_whole
+from sdapi.services.storage.storage import SavedFile
 from sdapi.settings import Settings
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
@@ -58,10 +60,12 @@ def wants_grid(result: Result, options: Options, *, saves: bool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OutputFolders:
-    """Writes pictures where the options say, under running numbers."""
+    """Writes a request's pictures where the options say, under running numbers."""
 
     settings: Settings
     files: ImageFiles
+    #: every file that was written, for whoever uploads them
+    saved: list[SavedFile] = field(default_factory=list[SavedFile])
 
     def check(self, kind: str, options: Options) -> None:
         """Refuse folders outside the allowed roots before anything is drawn."""
@@ -87,6 +91,8 @@ class OutputFolders:
                     writable, "png", text if isinstance(text, str) else None, options
                 )
                 write_whole(path, data)
+                # Named by its content: the same name is the same picture.
+                self.saved.append(SavedFile(path, replaces=True))
 
     def save(
         self, kind: str, pictures: Pictures, info: GenerationInfo, *, samples: bool = True
@@ -124,7 +130,9 @@ class OutputFolders:
         named = decoration(context, options, is_grid=file.prefix == GRID_PREFIX)
         name = FileName(named, prefix=file.prefix) if file.prefix else FileName(named)
         fmt = options.text("grid_format" if file.is_grid else "samples_format")
-        return self.files.save(file.image, directory, name, fmt, file.infotext, options)
+        return self.files.save(
+            file.image, directory, name, fmt, file.infotext, options, self.saved.append
+        )
 
     def _folder(self, options: Options, key: str) -> Path:
         return resolve_save_dir(options.text(key), self.settings, field=key)
@@ -139,7 +147,9 @@ class OutputFolders:
         index: int,
     ) -> Path:
         fmt = info.options.text(format_option)
-        return self.files.save(image, directory, name, fmt, info.infotext(index), info.options)
+        return self.files.save(
+            image, directory, name, fmt, info.infotext(index), info.options, self.saved.append
+        )
 
 
 def name_context(info: GenerationInfo, index: int) -> NameContext:
@@ -189,10 +199,10 @@ def encode_answer(
     return [codecs.to_base64(data) for data in encoded]
 
 
-def save_for_urls(
-    kind: str, save_dir: url_mode.SaveDir, pictures: Pictures, info: GenerationInfo
-) -> list[str]:
-    """Write a job's pictures for URL mode; returns their paths, grid first."""
+def named_for_urls(
+    kind: str, pictures: Pictures, info: GenerationInfo
+) -> list[url_mode.NamedImage]:
+    """A job's pictures as URL mode names them, grid first."""
     named: list[url_mode.NamedImage] = []
     if pictures.grid is not None:
         named.append(
@@ -204,7 +214,7 @@ def save_for_urls(
         stem = url_mode.image_stem(info.job.seeds[each.index])
         text = info.infotext(each.index)
         named.append(url_mode.NamedImage(f"{kind}-images", stem, each.image, text))
-    return url_mode.write_all(save_dir, named)
+    return named
 
 
 def seeds_of(pictures: Pictures, info: GenerationInfo) -> Sequence[int]:

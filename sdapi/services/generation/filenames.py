@@ -9,10 +9,11 @@ import hashlib
 import os
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -133,18 +134,18 @@ def fit(name: str) -> str:
     return name.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
-def next_number(directory: Path, prefix: str = "") -> int:
+def next_number(directory: Path, prefix: str = "", beside: Iterable[str] = ()) -> int:
     """One more than the highest number that a name in the folder begins with, after `prefix`.
 
     The first is 0. Folders count as well, as in the reference: beside `2024-07-27/` the next is
-    2025.
+    2025. `beside` are more names that count.
     """
     lead = f"{prefix}-" if prefix else ""
     highest = -1
     with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name.startswith(lead):
-                digits = re.match(r"([0-9]+)(?=[-.]|$)", entry.name[len(lead) :])
+        for name in chain((entry.name for entry in entries), beside):
+            if name.startswith(lead):
+                digits = re.match(r"([0-9]+)(?=[-.]|$)", name[len(lead) :])
                 highest = max(highest, int(digits[1]) if digits else -1)
     return highest + 1
 

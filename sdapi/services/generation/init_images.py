@@ -7,11 +7,13 @@ from PIL import Image
 
 from sdapi.errors import BadImage, BadRequest, BadUrl, Missing
 from sdapi.images import decode_bytes, decode_image
+from sdapi.object_url import is_object_url
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.fetch import Fetcher
 from sdapi.services.generation.hires_request import first_size
 from sdapi.services.generation.img2img import InitInputs, flatten
+from sdapi.services.storage.storage import Storage
 
 _FETCH_TIMEOUT_S = 30.0
 _FETCH_MAX_BYTES = 64 << 20
@@ -23,31 +25,39 @@ _MAX_PIXELS = 400_000_000
 class ImageLoader:
     """Turns what callers send for a picture into one."""
 
-    def __init__(self, fetcher: Fetcher) -> None:
+    def __init__(self, fetcher: Fetcher, storage: Storage | None = None) -> None:
         self._fetcher = fetcher
+        self._storage = storage
 
     async def load(self, text: str | Image.Image, options: Options, *, field: str) -> Image.Image:
-        """The picture in a base64 text or data URI, or behind an http(s) URL.
+        """The picture in a base64 text or data URI, or behind an http(s) or object-store URL.
 
-        A script may put a picture itself where requests have texts. Raises `BadImage` or `BadUrl`;
-        `field` names the place in the request for what a URL holds.
+        A script may put a picture itself where requests have texts. Raises `BadImage`, `BadUrl`,
+        or what `Storage.read` does; `field` names the place in the request for what a URL holds.
         """
         if isinstance(text, Image.Image):
             return text
-        if not _is_http(text):
+        if not is_url(text):
             return await anyio.to_thread.run_sync(decode_image, text)
-        if not options.flag("api_enable_requests"):
-            raise BadUrl("Requests not allowed")
-        data = await self._fetcher.get(
-            text,
-            max_bytes=_FETCH_MAX_BYTES,
-            timeout_s=_FETCH_TIMEOUT_S,
-            user_agent=options.text("api_useragent"),
-        )
+        data = await self._fetched(text, options, field)
         try:
             return await anyio.to_thread.run_sync(decode_bytes, data)
         except BadImage as error:
             raise BadImage(f"Invalid image url: {field} holds no picture ({error})") from error
+
+    async def _fetched(self, url: str, options: Options, field: str) -> bytes:
+        if is_object_url(url) and self._storage is not None:
+            return await self._storage.read(
+                url, field=field, max_bytes=_FETCH_MAX_BYTES, timeout_s=_FETCH_TIMEOUT_S
+            )
+        if not options.flag("api_enable_requests"):
+            raise BadUrl("Requests not allowed")
+        return await self._fetcher.get(
+            url,
+            max_bytes=_FETCH_MAX_BYTES,
+            timeout_s=_FETCH_TIMEOUT_S,
+            user_agent=options.text("api_useragent"),
+        )
 
     async def inputs(
         self, request: Img2ImgRequest, image_link: str | None, options: Options
@@ -57,8 +67,8 @@ class ImageLoader:
         Raises `Missing` (404 `Init image not found`) without any.
         """
         texts = list(request.init_images or [])
-        if image_link and not _is_http(image_link):
-            raise BadUrl(f"image_link: {image_link[:200]!r} is no http or https URL")
+        if image_link and not is_url(image_link):
+            raise BadUrl(f"image_link: {image_link[:200]!r} is no http, https or oss URL")
         if image_link:
             texts[:1] = [image_link]
         elif request.init_images is None:
@@ -107,5 +117,6 @@ def _source(value: object) -> str | Image.Image:
     return value if isinstance(value, Image.Image) else str(value)
 
 
-def _is_http(text: str) -> bool:
-    return text[:8].lower().startswith(("http://", "https://"))
+def is_url(text: str) -> bool:
+    """Whether a text names a picture by http, https or an object store, and is none itself."""
+    return text[:8].lower().startswith(("http://", "https://")) or is_object_url(text[:16])

@@ -202,7 +202,7 @@ class JobBuilder:
             "sd_model_checkpoint"
         )
         if asked:
-            return self.catalog.checkpoint(str(asked))
+            return self.catalog.named(str(asked))
         return self.catalog.default_checkpoint(options.text("sd_model_checkpoint"))
 
     def _vae(

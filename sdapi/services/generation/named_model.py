@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sdapi.engine.model_file import ModelFile
 from sdapi.errors import UnknownName, near_names
+from sdapi.object_url import is_object_url
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
 
 
@@ -17,7 +18,12 @@ class NamedModel:
 
 
 def find_further_checkpoint(catalog: Catalog, name: str) -> Checkpoint:
-    """The checkpoint of a title or a part of one; raises `UnknownName` in the webui's words."""
+    """The checkpoint of a title, a part of one, or an object's URL.
+
+    Raises `UnknownName` in the webui's words.
+    """
+    if is_object_url(name):
+        return catalog.named(name, field="checkpoint")
     try:
         return catalog.closest_checkpoint(name)
     except UnknownName:

@@ -8,7 +8,7 @@ from typing import Any
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.selection import NetworkFiles, check_tag, is_lora, network_tags
 from sdapi.engine.text.composition import NetworkTag
-from sdapi.errors import BadRequest, UnknownName, near_names
+from sdapi.errors import BadRequest, BadUrl, UnknownName, near_names
 from sdapi.options import Options
 from sdapi.services.catalog.networks import SHORT_HASH, Lora, NetworkCatalog
 
@@ -98,7 +98,10 @@ class _Search:
         self.warnings[warning] = None
 
     def _find_lora(self, name: str) -> bool:
-        lora = self.catalog.lora(name)
+        try:
+            lora = self.catalog.lora(name)
+        except BadUrl:  # an object that is not there; what may not be read is an error
+            return False
         try:
             if lora is None:
                 return False

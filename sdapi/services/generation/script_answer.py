@@ -6,10 +6,8 @@ Contract: webui-api 6.3, webui-scripts 1.3.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio.to_thread
 from PIL.Image import Image
 
 from sdapi import images as codecs
@@ -138,12 +136,14 @@ class InnerRuns:
         result = await self._drawn(draft.job)
         result = await service.finished(order, draft, result)
         info = await service.info(order, draft, result)
-        keep = partial(
-            service.keep,
+        kept, pending = await service.keep(
+            self.kind,
+            result,
+            info,
             samples=not request.do_not_save_samples,
             grid=not request.do_not_save_grid,
         )
-        kept = await anyio.to_thread.run_sync(keep, self.kind, result, info)
+        self.warnings.update(dict.fromkeys(pending))
         return Generated(result, info, kept.grid)
 
     async def upscale(self, image: Image, upscaler: Upscaler, factor: float) -> Image:
@@ -220,10 +220,10 @@ def script_answer(
     return {"images": images, "info": info}
 
 
-def script_urls(
-    order: Order, result: ScriptResult, save_dir: url_mode.SaveDir
-) -> tuple[list[str], list[int]]:
-    """Write a script's pictures for URL mode; their paths and seeds. Blocks."""
+def named_for_urls(
+    order: Order, result: ScriptResult
+) -> tuple[list[url_mode.NamedImage], list[int]]:
+    """A script's pictures as URL mode names them, and their seeds."""
     pictures = [each for each in result.pictures if not each.is_extra]
     named = [
         url_mode.NamedImage(
@@ -234,5 +234,4 @@ def script_urls(
         )
         for each in pictures
     ]
-    seeds = [each.seed for each in pictures if not each.is_grid]
-    return url_mode.write_all(save_dir, named), seeds
+    return named, [each.seed for each in pictures if not each.is_grid]

@@ -34,7 +34,7 @@ from sdapi.services.generation.device_upscaling import DeviceUpscaling
 from sdapi.services.generation.eas import EASFields, take_eas_fields
 from sdapi.services.generation.finish import finish_result
 from sdapi.services.generation.generation_info import GenerationInfo
-from sdapi.services.generation.image_files import ImageFiles, replace_file
+from sdapi.services.generation.image_files import ImageFiles
 from sdapi.services.generation.img2img import find_upscaler
 from sdapi.services.generation.init_images import ImageLoader
 from sdapi.services.generation.job_builder import Draft, JobBuilder, check_formats
@@ -42,9 +42,9 @@ from sdapi.services.generation.network_files import told_hashes, with_local_name
 from sdapi.services.generation.order import Caller, Order
 from sdapi.services.generation.script_answer import (
     InnerRuns,
+    named_for_urls,
     run_script,
     script_answer,
-    script_urls,
 )
 from sdapi.services.generation.soft_inpainting import soft_inpainting
 from sdapi.services.jobs.scheduler import Scheduler
@@ -53,6 +53,9 @@ from sdapi.services.scripts.always_on import prepare_job, script_options
 from sdapi.services.scripts.registry import Scripts
 from sdapi.services.scripts.script import GenerationRequest, Kind, Preparation
 from sdapi.services.server_options import ServerOptions
+from sdapi.services.storage.local_disk import replace_file
+from sdapi.services.storage.places import Place
+from sdapi.services.storage.storage import Storage
 from sdapi.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,13 +85,17 @@ class GenerationService:
     images: ImageLoader
     scripts: Scripts
     metrics: Metrics
-    files: ImageFiles = field(default_factory=ImageFiles)
+    storage: Storage
+    files: ImageFiles = field(init=False)
     #: threads that may wait for a device, and so are not those that everything else needs
     _preparing: anyio.CapacityLimiter = field(
         default_factory=partial(anyio.CapacityLimiter, _MOST_PREPARING)
     )
     #: what scripts may use; set once there are all of them
     services: "Services" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.files = ImageFiles(self.storage.names_beside)
 
     async def answer(self, kind: Kind, request: Request, caller: Caller) -> dict[str, Any]:
         """The answer to a request, as the webui or, with a `save_dir`, as URL mode gives it.
@@ -101,9 +108,7 @@ class GenerationService:
         eas, scripts = take_eas_fields(request.alwayson_scripts)
         save_dir = None
         if eas.save_dir is not None:
-            save_dir = await anyio.to_thread.run_sync(
-                url_mode.open_save_dir, eas.save_dir, self.settings
-            )
+            save_dir = await anyio.to_thread.run_sync(self.storage.place, eas.save_dir)
         styles = await anyio.to_thread.run_sync(Styles.load, *self.settings.styles_files)
         server_options = self.options.current
         request, options = self._with_infotext(kind, request, server_options, styles)
@@ -129,7 +134,7 @@ class GenerationService:
                     self.services.webhooks.tell(task, caller.webhook)
 
     async def _plain_answer(
-        self, order: Order, save_dir: url_mode.SaveDir | None, started: float
+        self, order: Order, save_dir: Place | None, started: float
     ) -> dict[str, Any]:
         kind, task, eas = order.kind, order.task, order.eas
         work = self._drawn_in_parts if self._needs_device_before(order) else self._drawn_at_once
@@ -279,18 +284,22 @@ class GenerationService:
             return result
         prepared, batch_size = draft.prepared, draft.job.batch_size
 
+        folders = self._folders
+
         def work() -> Result:
             if order.eas.save_dir is None:
-                self._folders.save_init_images(prepared.originals, order.options)
+                folders.save_init_images(prepared.originals, order.options)
             return finish_result(result, prepared.finish, batch_size, order.options)
 
-        return await anyio.to_thread.run_sync(work, limiter=self._preparing)
+        done = await anyio.to_thread.run_sync(work, limiter=self._preparing)
+        pending = await self._deliver(folders)
+        return replace(done, warnings=(*done.warnings, *pending)) if pending else done
 
     async def _script_answer(
         self,
         order: Order,
         server_options: Options,
-        save_dir: url_mode.SaveDir | None,
+        save_dir: Place | None,
         started: float,
     ) -> dict[str, Any]:
         request, keep = order.request, None
@@ -305,19 +314,20 @@ class GenerationService:
         if keep is not None:
             keep()
         if save_dir is not None:
-            paths, seeds = await anyio.to_thread.run_sync(script_urls, order, result, save_dir)
-            return url_mode.answer(
+            named, seeds = named_for_urls(order, result)
+            return url_mode.finished(
                 id_task=order.eas.id_task,
-                paths=paths,
+                files=await url_mode.write_all(self.storage, save_dir, named),
                 seeds=seeds,
                 total_time_s=time.perf_counter() - started,
             )
+        folders = self._folders
         body = await anyio.to_thread.run_sync(
-            script_answer, order, result, self._folders, self.options.current
+            script_answer, order, result, folders, self.options.current
         )
         body["parameters"] = _parameters(order)
-        if runs.warnings:
-            body["warnings"] = list(runs.warnings)
+        if warnings := [*runs.warnings, *await self._deliver(folders)]:
+            body["warnings"] = warnings
         return body
 
     def _with_infotext(
@@ -415,11 +425,10 @@ class GenerationService:
     async def _webui_answer(
         self, order: Order, result: Result, info: GenerationInfo, warnings: Sequence[str]
     ) -> dict[str, Any]:
-        kind, request = order.kind, order.request
+        request, saves = order.request, order.request.save_images
+        pictures, pending = await self.keep(order.kind, result, info, samples=saves, grid=saves)
 
         def work() -> tuple[list[str], list[str], bool]:
-            saves = request.save_images
-            pictures = self.keep(kind, result, info, samples=saves, grid=saves)
             shows = pictures.grid is not None and info.options.flag("return_grid")
             texts = [info.infotext(index) for index in pictures.indices]
             texts = [info.infotext(0), *texts] if shows or not texts else texts
@@ -434,14 +443,19 @@ class GenerationService:
             "parameters": _parameters(order),
             "info": info.to_json(texts, 1 if has_grid else 0),
         }
-        if told := [*warnings, *result.warnings]:
+        if told := [*warnings, *result.warnings, *pending]:
             body["warnings"] = told
         return body
+
+    async def _deliver(self, folders: delivery.OutputFolders) -> list[str]:
+        """Upload what was saved below a mount; a sentence if some of it is pending."""
+        pending = await self.storage.deliver(folders.saved)
+        return [f"saved files are stored, upload pending: {pending}"] if pending else []
 
     async def _url_answer(
         self,
         kind: Kind,
-        save_dir: url_mode.SaveDir,
+        save_dir: Place,
         result: Result,
         info: GenerationInfo,
         eas: EASFields,
@@ -450,34 +464,43 @@ class GenerationService:
         if not result.images:
             raise TaskCancelled("the task was interrupted before its first picture")
 
-        def work() -> tuple[list[str], list[int]]:
+        def work() -> tuple[list[url_mode.NamedImage], list[int]]:
             pictures = delivery.with_grid(
                 result, info.options, info.job.batch_size, wanted=len(result.images) > 1
             )
-            paths = delivery.save_for_urls(kind, save_dir, pictures, info)
-            return paths, list(delivery.seeds_of(pictures, info))
+            named = delivery.named_for_urls(kind, pictures, info)
+            return named, list(delivery.seeds_of(pictures, info))
 
-        paths, seeds = await anyio.to_thread.run_sync(work)
-        return url_mode.answer(
+        named, seeds = await anyio.to_thread.run_sync(work)
+        return url_mode.finished(
             id_task=eas.id_task,
-            paths=paths,
+            files=await url_mode.write_all(self.storage, save_dir, named),
             seeds=seeds,
             total_time_s=time.perf_counter() - started,
         )
 
-    def keep(
+    async def keep(
         self, kind: Kind, result: Result, info: GenerationInfo, *, samples: bool, grid: bool
-    ) -> delivery.Pictures:
-        """The pictures of a job, with a grid if wanted, written if the request wants it. Blocks."""
-        batch_size = info.job.batch_size
-        wanted = delivery.wants_grid(result, info.options, saves=grid)
-        pictures = delivery.with_grid(result, info.options, batch_size, wanted=wanted)
-        keeps = not result.interrupted or info.options.flag("save_incomplete_images")
-        if (samples or grid) and keeps:
-            self._folders.save(kind, pictures, info, samples=samples)
-        if not self.settings.no_prompt_history:
-            self._remember_prompt(info.infotext(0))
-        return pictures
+    ) -> tuple[delivery.Pictures, list[str]]:
+        """The pictures of a job, with a grid if wanted, written if the request wants it.
+
+        Besides warnings about what is written and not uploaded yet.
+        """
+        folders = self._folders
+
+        def work() -> delivery.Pictures:
+            batch_size = info.job.batch_size
+            wanted = delivery.wants_grid(result, info.options, saves=grid)
+            pictures = delivery.with_grid(result, info.options, batch_size, wanted=wanted)
+            keeps = not result.interrupted or info.options.flag("save_incomplete_images")
+            if (samples or grid) and keeps:
+                folders.save(kind, pictures, info, samples=samples)
+            if not self.settings.no_prompt_history:
+                self._remember_prompt(info.infotext(0))
+            return pictures
+
+        pictures = await anyio.to_thread.run_sync(work)
+        return pictures, await self._deliver(folders)
 
     @property
     def _folders(self) -> delivery.OutputFolders:

@@ -1,18 +1,19 @@
 """URL mode: a request's pictures as files under its `save_dir`, all or none (design section 4)."""
 
 import datetime
-import os
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from PIL import Image
 
-from sdapi.errors import NotBuilt, StorageFailed
+from sdapi.errors import UploadPending
 from sdapi.images import encode_png
-from sdapi.security import resolve_save_dir
-from sdapi.settings import Settings
+from sdapi.services.storage.new_files import NewFile
+from sdapi.services.storage.places import Place
+from sdapi.services.storage.storage import Storage, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +27,20 @@ class NamedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class SaveDir:
-    """Where a request's files go: as the client spelled it, and where that is on disk."""
+class UrlFiles:
+    """Where a request's pictures are, and its masks (ControlNet's detected maps)."""
 
-    spelled: str
-    path: Path
+    images: Stored = field(default_factory=Stored)
+    masks: Stored = field(default_factory=Stored)
 
 
-def open_save_dir(save_dir: str, settings: Settings) -> SaveDir:
-    """Check a `save_dir` before any work is done; nothing is created yet.
+class UrlPending(UploadPending):
+    """The pictures are stored and named, and their store has not got them all yet."""
 
-    Raises `PathNotAllowed` or `BadRequest`, and `NotBuilt` where files would have to be uploaded.
-    """
-    if save_dir.startswith("oss://"):
-        raise NotBuilt("alwayson_scripts.save_dir: uploads to object storage are not available yet")
-    path = resolve_save_dir(save_dir, settings)
-    for mount in settings.mounts:
-        if mount.oss and path.is_relative_to(mount.on_disk.resolve()) and not mount.path.is_mount():
-            raise NotBuilt(
-                f"alwayson_scripts.save_dir: {mount.path} is not mounted, "
-                "and uploads are not available yet"
-            )
-    spelled = save_dir if os.path.isabs(save_dir) else str(settings.data_dir / save_dir)
-    return SaveDir(spelled.rstrip("/") or "/", path)
+    def __init__(self, detail: str, body: dict[str, Any]) -> None:
+        super().__init__(detail)
+        #: URL mode's answer, with the pictures' names
+        self.body = body
 
 
 def grid_stem() -> str:
@@ -61,50 +53,85 @@ def image_stem(seed: int) -> str:
     return f"{uuid.uuid4()}-{seed}"
 
 
-def write_all(save_dir: SaveDir, images: Sequence[NamedImage]) -> list[str]:
-    """Write every picture; return their paths in the client's spelling.
+async def write_all(
+    storage: Storage,
+    place: Place,
+    images: Sequence[NamedImage],
+    masks: Sequence[NamedImage] = (),
+) -> UrlFiles:
+    """Write every picture and mask, all or none, and upload them where the place says so.
 
-    Files get their names only when all are written. Raises `StorageFailed`, with nothing left.
+    Raises `StorageFailed`, with nothing left.
     """
     date = datetime.date.today().isoformat()
-    written: list[tuple[Path, Path]] = []
-    done: list[Path] = []
-    try:
-        for each in images:
-            folder = save_dir.path / each.folder / date
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f".{each.stem}.{os.getpid()}.tmp"
-            written.append((temporary, folder / f"{each.stem}.png"))
-            temporary.write_bytes(encode_png(each.image, {"parameters": each.infotext}))
-        for temporary, final in written:
-            temporary.rename(final)
-            done.append(final)
-    except OSError as error:
-        for path in (*done, *(temporary for temporary, _ in written)):
-            path.unlink(missing_ok=True)
-        raise StorageFailed(f"cannot write below {save_dir.spelled}: {error.strerror}") from error
-    return [f"{save_dir.spelled}/{each.folder}/{date}/{each.stem}.png" for each in images]
+    files = [
+        NewFile(
+            f"{each.folder}/{date}/{each.stem}.png",
+            partial(encode_png, each.image, {"parameters": each.infotext}),
+        )
+        for each in (*images, *masks)
+    ]
+    stored = await storage.write(place, files)
+    count = len(images)
+    return UrlFiles(
+        Stored(stored.urls[:count], stored.signed[:count], stored.pending),
+        Stored(stored.urls[count:], stored.signed[count:], stored.pending),
+    )
 
 
 def answer(
     *,
     id_task: str | None,
     status: int = 0,
-    paths: Sequence[str] = (),
+    files: UrlFiles | None = None,
     seeds: Sequence[int] = (),
     error: str = "",
     total_time_s: float = 0.0,
-) -> dict[str, object]:
-    """The body of URL mode, for success (status 0) and failure (the HTTP status) alike."""
+) -> dict[str, Any]:
+    """The body of URL mode, for success (status 0) and failure (the HTTP status) alike.
+
+    `image_mask_url` is there with masks, `signed_url` and `signed_mask_url` with links.
+    """
+    files = files or UrlFiles()
+    lists = {
+        "image_mask_url": files.masks.urls,
+        "signed_url": files.images.signed,
+        "signed_mask_url": files.masks.signed,
+    }
     return {
         "images": [],
         "parameters": {
             "id_task": id_task,
             "status": status,
-            "image_url": ",".join(paths),
+            "image_url": ",".join(files.images.urls),
             "seed": ",".join(str(seed) for seed in seeds),
             "error_msg": error,
             "total_time": total_time_s,
+            **{key: ",".join(urls) for key, urls in lists.items() if urls},
         },
         "info": "",
     }
+
+
+def finished(
+    *, id_task: str | None, files: UrlFiles, seeds: Sequence[int], total_time_s: float
+) -> dict[str, Any]:
+    """The answer to a request whose files are written.
+
+    Raises `UrlPending` when they are not all uploaded.
+    """
+    if not files.images.pending:
+        return answer(id_task=id_task, files=files, seeds=seeds, total_time_s=total_time_s)
+    sentence = (
+        "the pictures are stored, upload pending: the server delivers them to the object store "
+        f"later. {files.images.pending}"
+    )
+    body = answer(
+        id_task=id_task,
+        status=UploadPending.status,
+        files=files,
+        seeds=seeds,
+        error=sentence,
+        total_time_s=total_time_s,
+    )
+    raise UrlPending(sentence, body)

@@ -166,6 +166,13 @@ class TaskRegistry:
         with self._lock:
             return sum(task.is_open for task in self._tasks.values())
 
+    @property
+    def open_jobs(self) -> list[Work]:
+        """What waits or runs, inner generations included."""
+        with self._lock:
+            tasks = [t for task in self._tasks.values() for t in (task, task.inner) if t]
+            return [task.job for task in tasks if task.is_open and task.job is not None]
+
     def begin(self, task: Task) -> bool:
         """Mark a task as running; False when it was cancelled meanwhile."""
         with self._lock:

@@ -1,0 +1,74 @@
+"""A request's files written to local disk: all of them, or none."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiofiles
+import aiofiles.os
+import anyio.to_thread
+
+from sdapi.services.storage.local_disk import storage_errors
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file to be: its path below a place, and what makes its bytes, which may take a while."""
+
+    name: str
+    make: Callable[[], bytes]
+
+
+async def write_all_or_none(
+    places: Sequence[tuple[Path, NewFile]], shown: str, *, durably: bool
+) -> list[int]:
+    """Write every file, and give them their names when all are written; returns their sizes.
+
+    `durably` waits until they would survive a power cut. `shown` names the folder in errors.
+    Raises `StorageFailed`, with nothing left.
+    """
+    temporaries: list[Path] = []
+    done: list[Path] = []
+    sizes: list[int] = []
+    try:
+        with storage_errors(f"below {shown}"):
+            for path, file in places:
+                data = await anyio.to_thread.run_sync(file.make)
+                await aiofiles.os.makedirs(path.parent, exist_ok=True)
+                temporaries.append(path.with_name(f".{path.name}.{os.getpid()}.tmp"))
+                await _write(temporaries[-1], data, durably=durably)
+                sizes.append(len(data))
+            for temporary, (path, _) in zip(temporaries, places, strict=True):
+                await anyio.to_thread.run_sync(temporary.rename, path)
+                done.append(path)
+            if durably:
+                await anyio.to_thread.run_sync(sync_folders, done)
+    except BaseException:  # also when the caller has gone: nobody will ever name these files
+        for path in (*done, *temporaries):
+            path.unlink(missing_ok=True)
+        raise
+    return sizes
+
+
+def sync_folders(paths: Iterable[Path]) -> None:
+    """Wait until the names of files would survive a power cut. Raises `OSError`."""
+    for folder in {path.parent for path in paths}:
+        sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder would survive a power cut. Raises `OSError`."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+async def _write(path: Path, data: bytes, *, durably: bool) -> None:
+    async with aiofiles.open(path, "wb") as file:
+        await file.write(data)
+        if durably:
+            await file.flush()
+            await anyio.to_thread.run_sync(os.fsync, file.fileno())

@@ -1,0 +1,277 @@
+"""What everything that saves or fetches files calls, wherever the files are."""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+
+from sdapi.errors import StorageFailed, StoreUnavailable
+from sdapi.metrics import Gauge, Metrics
+from sdapi.object_url import ObjectUrl
+from sdapi.services.storage.client_errors import as_client_error
+from sdapi.services.storage.local_disk import storage_errors
+from sdapi.services.storage.new_files import (
+    NewFile,
+    sync,
+    sync_folders,
+    write_all_or_none,
+)
+from sdapi.services.storage.object_files import ObjectFiles
+from sdapi.services.storage.outbox import Outbox, OutboxFigures, Upload
+from sdapi.services.storage.places import Place, Places
+from sdapi.services.storage.retrying import with_retries
+from sdapi.services.storage.spool import Spool
+from sdapi.services.storage.stores.by_url import Stores
+from sdapi.services.storage.stores.store import ObjectStore, StoreError
+from sdapi.services.storage.uploads import Uploads
+from sdapi.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_READ_TRIES = 4
+_OUTBOX_MAX_FILES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """A file that somebody has written, to be uploaded if its folder stands for a prefix."""
+
+    path: Path
+    #: whether its name may have been used before
+    replaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where files are, for the caller."""
+
+    urls: tuple[str, ...] = ()
+    #: links that anyone may read them with, if the server makes such
+    signed: tuple[str, ...] = ()
+    #: why some are not in the store yet; empty when all are
+    pending: str = ""
+
+
+class Storage:
+    """Local folders, mounts and object stores. Made without asking any of them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        metrics: Metrics,
+        in_use: Callable[[], Set[Path]] = frozenset[Path],
+    ) -> None:
+        self.settings = settings
+        self.places = Places(settings)
+        self._stores = Stores(environ)
+        self._outbox = Outbox(settings.outbox_dir / "uploads.db")
+        self._spool = Spool(settings.outbox_dir / "files")
+        self._uploads = Uploads(
+            self._outbox, self._stores.store, metrics, timeout_s=settings.upload_timeout_s
+        )
+        #: fetched checkpoints and their kin; `in_use` tells which of them jobs need
+        self.files = ObjectFiles(
+            settings.data_dir / "cache" / "objects",
+            settings.object_cache_bytes,
+            self._store_of,
+            in_use,
+        )
+        #: guards the names
+        self._lock = threading.Lock()
+        self._names: dict[ObjectUrl, set[str]] = {}
+        metrics.add_gauges(self._gauges())
+
+    def prepare(self) -> None:
+        """Clean up after an earlier run. Blocks."""
+        if self._outbox.exists:
+            self._spool.sweep(self._outbox.paths())
+
+    def start(self) -> None:
+        """Begin to deliver what an earlier run has left; on the event loop."""
+        self._uploads.start()
+
+    async def drain(self) -> None:
+        """Wait for uploads that are under way."""
+        await self._uploads.drain()
+
+    async def close(self) -> None:
+        await self._uploads.close()
+        self._outbox.close()
+
+    def place(self, save_dir: str, *, field: str = "save_dir") -> Place:
+        """Where a request's files are to go. Blocks.
+
+        Raises `PathNotAllowed`, `BadRequest`, or `StorageFailed` when too much waits already.
+        """
+        place = self.places.of_save_dir(save_dir, field=field)
+        if place.remote is not None:
+            self._check_room()
+        return place
+
+    async def write(self, place: Place, files: Sequence[NewFile]) -> Stored:
+        """Write a request's files, all or none, and upload them where the place says so.
+
+        Raises `StorageFailed`. A store that does not take them is no error: see `Stored.pending`.
+        """
+        paths = [self._path(place, file.name) for file in files]
+        remote = place.remote
+        sizes = await write_all_or_none(
+            list(zip(paths, files, strict=True)), place.spelled, durably=remote is not None
+        )
+        urls = tuple(f"{place.spelled}/{file.name}" for file in files)
+        if remote is None:
+            return Stored(urls)
+        keeps = place.folder is not None and not self.settings.drop_uploaded
+        uploads = [
+            Upload(path, remote.below(file.name), size, replaces=True, keeps_file=keeps)
+            for path, file, size in zip(paths, files, sizes, strict=True)
+        ]
+        try:
+            pending = await self._uploads.send(uploads)
+        except StorageFailed:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            raise
+        return Stored(urls, await self._signed([u.url for u in uploads]), pending)
+
+    async def deliver(self, saved: Sequence[SavedFile]) -> str:
+        """Upload files that are written already, as far as their folders stand for a prefix.
+
+        Returns why some are pending, or nothing. Raises `StorageFailed`.
+        """
+        if not saved:
+            return ""
+        uploads = await anyio.to_thread.run_sync(self._prepared, saved)
+        return await self._uploads.send(uploads) if uploads else ""
+
+    def _prepared(self, saved: Sequence[SavedFile]) -> list[Upload]:
+        """What there is to upload of these files, each of them safely on disk."""
+        uploads: list[Upload] = []
+        keeps = not self.settings.drop_uploaded
+        for each in saved:
+            if (remote := self.places.remote_of(each.path)) is None:
+                continue
+            with storage_errors(each.path.parent):
+                sync(each.path)
+                size = each.path.stat().st_size
+            uploads.append(Upload(each.path, remote, size, each.replaces, keeps))
+            with self._lock:
+                if (names := self._names.get(remote.parent)) is not None:
+                    names.add(remote.name)
+        with storage_errors("to a mount's folder"):
+            sync_folders(upload.path for upload in uploads)
+        return uploads
+
+    async def read(self, url: str, *, field: str, max_bytes: int, timeout_s: float) -> bytes:
+        """The bytes of an object that a caller names.
+
+        Raises `PathNotAllowed`, `BadRequest`, `BadUrl` for what is not there or too large,
+        `StoreUnavailable` or `StoreRefused`.
+        """
+        found, _ = self.places.allowed(url, field=field)
+
+        def work() -> bytes:
+            store = self._store_of(found)
+            read = partial(store.read, found, max_bytes=max_bytes)
+            return with_retries(read, tries=_READ_TRIES, until=time.monotonic() + timeout_s)
+
+        try:
+            with anyio.fail_after(timeout_s):
+                return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"{field} {found}: not read within {timeout_s:g} s") from error
+        except StoreError as error:
+            raise as_client_error(error, field) from error
+
+    def names_beside(self, directory: Path) -> Iterable[str]:
+        """The names that a folder's prefix had when it was first asked for, and ours since. Blocks.
+
+        So that running numbers go on where another machine, or an emptied folder, had left off.
+        """
+        prefix = self.places.remote_of(directory.resolve())
+        if prefix is None:
+            return ()
+        with self._lock:
+            if prefix not in self._names:
+                try:
+                    self._names[prefix] = set(self._stores.store(prefix).names(prefix))
+                except StoreError as error:
+                    log.warning("%s; numbers go on from the files on disk", error)
+                    return ()
+            return tuple(self._names[prefix])
+
+    async def state(self) -> dict[str, object]:
+        """The outbox as `/readyz` shows it; nothing on a server without object stores."""
+        if not (self.settings.allow_oss or any(m.oss for m in self.settings.mounts)):
+            return {}
+        figures = await anyio.to_thread.run_sync(self._figures)
+        return {
+            "pending": figures.pending,
+            "pending_bytes": figures.pending_bytes,
+            "oldest_age_s": round(figures.oldest_age_s, 1),
+            "refused": figures.refused,
+            "last_error": self._uploads.last_error,
+        }
+
+    def _store_of(self, url: ObjectUrl) -> ObjectStore:
+        """The store that an allowed URL is read from."""
+        _, mount = self.places.allowed(str(url), field="url")
+        if mount is not None and not self.places.uploads(mount):
+            return self._stores.mounted(mount)
+        return self._stores.store(url)
+
+    def _path(self, place: Place, name: str) -> Path:
+        if place.folder is not None:
+            return place.folder / name
+        return self._spool.new(Path(name).suffix)
+
+    async def _signed(self, urls: Sequence[ObjectUrl]) -> tuple[str, ...]:
+        seconds = self.settings.sign_urls_s
+        if not seconds:
+            return ()
+
+        def sign() -> tuple[str, ...]:
+            return tuple(self._stores.store(url).signed(url, seconds) for url in urls)
+
+        try:
+            return await anyio.to_thread.run_sync(sign)
+        except StoreError as error:
+            log.warning("no links were made: %s", error)
+            return ()
+
+    def _check_room(self) -> None:
+        figures = self._figures()
+        limit = self.settings.outbox_bytes
+        if figures.pending >= _OUTBOX_MAX_FILES or figures.pending_bytes >= limit:
+            raise StorageFailed(
+                f"{figures.pending} files of {figures.pending_bytes} bytes wait for the object "
+                f"store already; the outbox takes {_OUTBOX_MAX_FILES} files and {limit} bytes "
+                f"(--outbox-gb). The store's last answer: {self._uploads.last_error or 'none'}"
+            )
+
+    def _figures(self) -> OutboxFigures:
+        if not self._outbox.exists:
+            return OutboxFigures()
+        try:
+            return self._outbox.figures()
+        except sqlite3.Error as error:
+            log.warning("the outbox cannot be read: %s", error)
+            return OutboxFigures()
+
+    def _gauges(self) -> list[Gauge]:
+        def gauge(name: str, help: str, field: str) -> Gauge:
+            return Gauge(name, help, lambda: {"": float(getattr(self._figures(), field))})
+
+        return [
+            gauge("sdapi_outbox_files", "Files that wait for their upload", "pending"),
+            gauge("sdapi_outbox_bytes", "Their size", "pending_bytes"),
+            gauge("sdapi_outbox_oldest_age_seconds", "How long the first waits", "oldest_age_s"),
+            gauge("sdapi_outbox_refused_files", "Files the store will never take", "refused"),
+        ]

@@ -1,0 +1,451 @@
+"""Results in buckets, pictures and models from them, on a server of the OSS protocol."""
+
+import base64
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from PIL import Image
+from starlette.testclient import TestClient
+
+from sdapi.settings import Mount
+from tests.contract.conftest import Serve
+from tests.fakes import FakeEngine, colour_of
+from tests.oss.faults import Fault
+from tests.oss.server import KEY, REGION, OssServer, oss_server
+from tests.oss.signatures import Key
+from tests.servers import wait_ready
+
+BUCKET = "examplebucket"
+MOUNT = Path("/code/stable-diffusion-webui/data-oss")
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 1, "seed": 100}
+
+
+@pytest.fixture
+def oss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OssServer]:
+    with oss_server(tmp_path / "buckets", buckets=(BUCKET, "other")) as server:
+        for name, value in server.environ().items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def mounted(serve: Serve, oss: OssServer) -> TestClient:
+    """A server whose mount is only a name for a prefix."""
+    return serve(mounts=(Mount(MOUNT, f"oss://{BUCKET}/data-oss"),), upload_timeout_s=5.0)
+
+
+def ask(client: TestClient, body: dict[str, Any] | None = None, kind: str = "txt2img", **eas: Any):
+    return client.post(f"/sdapi/v1/{kind}", json=SMALL | (body or {}) | {"alwayson_scripts": eas})
+
+
+def picture(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def png(colour: tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pending(client: TestClient) -> int:
+    return client.get("/readyz").json()["outbox"]["pending"]
+
+
+# --- results ---------------------------------------------------------------------------------
+
+
+def test_pictures_below_a_mount_are_in_the_bucket_under_the_replaced_path(
+    mounted: TestClient, oss: OssServer, data_dir: Path
+):
+    answer = ask(mounted, {"n_iter": 2}, save_dir=f"{MOUNT}//outputs/")
+    parameters = answer.json()["parameters"]
+    paths = parameters["image_url"].split(",")
+    keys = [path.replace(str(MOUNT), "data-oss") for path in paths]
+    assert (answer.status_code, parameters["status"]) == (200, 0)
+    assert keys[0].startswith("data-oss/outputs/txt2img-grids/")
+    assert oss.objects.keys(BUCKET) == sorted(keys)
+    for key, seed in zip(keys[1:], (100, 101), strict=True):
+        image = picture(oss.objects.data(BUCKET, key))
+        assert image.getpixel((0, 0)) == colour_of(seed)
+        assert f"Seed: {seed}" in image.info["parameters"]
+    copies = data_dir / "mounts" / MOUNT.relative_to("/")
+    assert len(list(copies.rglob("*.png"))) == 3
+    assert {status for _, _, status in oss.log} == {200}
+
+
+def test_save_dir_may_be_a_prefix_itself_and_leaves_nothing_here(
+    serve: Serve, oss: OssServer, data_dir: Path
+):
+    client = serve(allow_oss=(f"oss://{BUCKET}/results",))
+    answer = ask(client, save_dir=f"oss://{BUCKET}/results/a b+c/ü%/")
+    (url,) = answer.json()["parameters"]["image_url"].split(",")
+    assert url.startswith(f"oss://{BUCKET}/results/a b+c/ü%/txt2img-images/")
+    assert oss.objects.keys(BUCKET) == [url.removeprefix(f"oss://{BUCKET}/")]
+    assert list(data_dir.rglob("*.png")) == []
+
+
+def test_prefix_below_a_mount_means_its_folder(mounted: TestClient, oss: OssServer):
+    answer = ask(mounted, save_dir=f"oss://{BUCKET}/data-oss/x")
+    (url,) = answer.json()["parameters"]["image_url"].split(",")
+    assert oss.objects.keys(BUCKET) == [url.removeprefix(f"oss://{BUCKET}/")]
+
+
+@pytest.mark.parametrize(
+    ("save_dir", "status"),
+    [
+        ("oss://other/x", 403),
+        (f"oss://{BUCKET}", 403),
+        (f"oss://{BUCKET}/results-of-others", 403),
+        (f"oss://{BUCKET}/results/../secret", 422),
+        (f"oss://{BUCKET}/results//x", 422),
+        (f"oss://{BUCKET}/results/./x", 422),
+        (f"oss://{BUCKET}/results/a\nb", 422),
+        (f"oss://{BUCKET}/results/a,b", 422),
+        (f"oss://{BUCKET}/results/" + "x" * 1000, 422),
+        ("oss://user:password@examplebucket/results", 422),
+        ("oss:///results", 422),
+        (f"OSS://{BUCKET}/results", 422),
+        (f"s3://{BUCKET}/results", 403),
+    ],
+)
+def test_prefix_of_others_and_tricks_are_refused_before_any_work(
+    serve: Serve, oss: OssServer, engine: FakeEngine, save_dir: str, status: int
+):
+    client = serve(allow_oss=(f"oss://{BUCKET}/results",))
+    answer = ask(client, save_dir=save_dir)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["parameters"]["status"] == status
+    assert "save_dir" in answer.json()["parameters"]["error_msg"]
+    assert (engine.jobs, oss.log) == ([], [])
+
+
+def test_saved_files_and_grids_go_the_same_road(mounted: TestClient, oss: OssServer):
+    folders = {f"outdir_txt2img_{kind}": str(MOUNT / kind) for kind in ("samples", "grids")}
+    options = folders | {"save_to_dirs": False, "grid_save_to_dirs": False, "save_txt": True}
+    options["samples_filename_pattern"] = "[seed]"
+    body = {"n_iter": 2, "save_images": True, "override_settings": options}
+    assert "warnings" not in ask(mounted, body).json()
+    assert sorted(key.split(".")[0] + key[-4:] for key in oss.objects.keys(BUCKET)) == [
+        "data-oss/grids/grid-0000.png",
+        "data-oss/grids/grid-0000.txt",
+        *(f"data-oss/samples/00000-100{ending}" for ending in (".png", ".txt")),
+        *(f"data-oss/samples/00001-101{ending}" for ending in (".png", ".txt")),
+    ]
+
+
+def test_running_numbers_go_on_behind_what_the_bucket_has(mounted: TestClient, oss: OssServer):
+    oss.objects.put(BUCKET, "data-oss/samples/00041-7.png", b"of another machine", "image/png")
+    options = {"outdir_txt2img_samples": str(MOUNT / "samples"), "save_to_dirs": False}
+    ask(mounted, {"save_images": True, "override_settings": options})
+    assert [key[:24] for key in oss.objects.keys(BUCKET)] == [
+        "data-oss/samples/00041-7",
+        "data-oss/samples/00042-1",
+    ]
+    assert oss.objects.data(BUCKET, "data-oss/samples/00041-7.png") == b"of another machine"
+
+
+def test_numbers_do_not_begin_anew_when_files_are_dropped(serve: Serve, oss: OssServer):
+    mounts = (Mount(MOUNT, f"oss://{BUCKET}/data-oss"),)
+    client = serve(mounts=mounts, drop_uploaded=True)
+    options = {"outdir_txt2img_samples": str(MOUNT), "save_to_dirs": False}
+    for _ in range(2):
+        answer = ask(client, {"save_images": True, "override_settings": options})
+        assert "warnings" not in answer.json()
+    assert [key[:14] for key in oss.objects.keys(BUCKET)] == ["data-oss/00000", "data-oss/00001"]
+
+
+def test_dropped_files_leave_no_copy(serve: Serve, oss: OssServer, data_dir: Path):
+    mounts = (Mount(MOUNT, f"oss://{BUCKET}/data-oss"),)
+    client = serve(mounts=mounts, drop_uploaded=True)
+    ask(client, save_dir=str(MOUNT))
+    assert len(oss.objects.keys(BUCKET)) == 1
+    assert list(data_dir.rglob("*.png")) == []
+
+
+@pytest.mark.parametrize("region", [None, REGION])
+@pytest.mark.parametrize("token", [None, "CAISexample+token/=="])
+def test_links_can_be_read_by_anyone(
+    serve: Serve,
+    oss: OssServer,
+    monkeypatch: pytest.MonkeyPatch,
+    region: str | None,
+    token: str | None,
+):
+    key = Key("STS.NExample", "secret", token) if token else KEY
+    oss.keys = {key.id: key}
+    for name, value in oss.environ(key, region=region).items():
+        monkeypatch.setenv(name, value)
+    client = serve(allow_oss=(f"oss://{BUCKET}/",), sign_urls_s=60)
+    answer = ask(client, {"n_iter": 2}, save_dir=f"oss://{BUCKET}/ü ber")
+    parameters = answer.json()["parameters"]
+    links = parameters["signed_url"].split(",")
+    assert len(links) == len(parameters["image_url"].split(",")) == 3
+    for link, url in zip(links, parameters["image_url"].split(","), strict=True):
+        found = requests.get(link, timeout=10)
+        assert found.status_code == 200, found.text
+        assert found.content == oss.objects.data(BUCKET, url.removeprefix(f"oss://{BUCKET}/"))
+    assert requests.get(links[0].partition("?")[0], timeout=10).status_code == 403
+    assert urlsplit(links[0]).netloc == urlsplit(oss.endpoint).netloc
+
+
+def test_uploads_of_one_request_run_side_by_side(mounted: TestClient, oss: OssServer):
+    oss.faults.script = [Fault.SLOW] * 9
+    oss.faults.slow_s = 0.5
+    began = time.monotonic()
+    assert ask(mounted, {"batch_size": 8}, save_dir=str(MOUNT)).status_code == 200
+    assert len(oss.objects.keys(BUCKET)) == 9
+    assert time.monotonic() - began < 9 * 0.5
+
+
+def test_connections_are_kept(mounted: TestClient, oss: OssServer):
+    for _ in range(5):
+        ask(mounted, save_dir=str(MOUNT))
+    assert (len(oss.log), oss.connections) == (5, 1)
+
+
+# --- a store that fails ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.INTERNAL_ERROR,
+        Fault.SERVICE_BUSY,
+        Fault.RESET,
+        Fault.LOST_ANSWER,
+        Fault.WRONG_CRC,
+    ],
+)
+def test_passing_failure_is_not_seen(mounted: TestClient, oss: OssServer, fault: Fault):
+    oss.faults.script = [fault, fault]
+    answer = ask(mounted, save_dir=str(MOUNT))
+    assert answer.json()["parameters"]["status"] == 0
+    (key,) = oss.objects.keys(BUCKET)
+    assert picture(oss.objects.data(BUCKET, key)).getpixel((0, 0)) == colour_of(100)
+    assert pending(mounted) == 0
+
+
+@pytest.mark.parametrize("fault", [Fault.LOST_ANSWER, Fault.WRONG_CRC])
+def test_retried_upload_does_not_collide_with_itself(
+    mounted: TestClient, oss: OssServer, fault: Fault
+):
+    """Numbered files must not replace what is there, and their own damaged rest must go."""
+    oss.faults.script = [None, fault]  # the first call lists the names
+    options = {"outdir_txt2img_samples": str(MOUNT / "samples"), "save_to_dirs": False}
+    answer = ask(mounted, {"save_images": True, "override_settings": options})
+    assert "warnings" not in answer.json()
+    (key,) = oss.objects.keys(BUCKET)
+    assert picture(oss.objects.data(BUCKET, key)).getpixel((0, 0)) == colour_of(100)
+
+
+def test_store_that_is_away_is_a_502_that_names_the_pictures(mounted: TestClient, oss: OssServer):
+    oss.stop()
+    answer = ask(mounted, {"n_iter": 2}, save_dir=str(MOUNT), id_task="7")
+    parameters = answer.json()["parameters"]
+    assert (answer.status_code, parameters["status"]) == (502, 502)
+    assert answer.headers["x-sdapi-final"] == "1"
+    assert (parameters["seed"], parameters["id_task"]) == ("100,101", "7")
+    assert "stored, upload pending" in parameters["error_msg"]
+    paths = parameters["image_url"].split(",")
+    assert len(paths) == 3
+    assert pending(mounted) == 3
+    assert "sdapi_outbox_files 3.0" in mounted.get("/metrics").text
+    assert ask(mounted, save_dir=str(MOUNT)).status_code == 502
+    oss.start()
+    wait_ready(lambda: pending(mounted) == 0, 20)
+    keys = {path.replace(str(MOUNT), "data-oss") for path in paths}
+    assert keys < set(oss.objects.keys(BUCKET))
+    assert len(oss.objects.keys(BUCKET)) == 4
+    assert set(oss.objects.writes.values()) == {1}
+
+
+def test_what_is_pending_is_delivered_after_a_restart(serve: Serve, oss: OssServer, data_dir: Path):
+    settings: dict[str, Any] = {
+        "allow_oss": (f"oss://{BUCKET}/results",),
+        "upload_timeout_s": 0.5,
+    }
+    oss.stop()
+    answer = ask(serve(**settings), save_dir=f"oss://{BUCKET}/results")
+    assert answer.status_code == 502
+    oss.start()
+    second = serve(**settings)
+    wait_ready(lambda: pending(second) == 0, 20)
+    url = answer.json()["parameters"]["image_url"]
+    assert oss.objects.keys(BUCKET) == [url.removeprefix(f"oss://{BUCKET}/")]
+    assert list(data_dir.rglob("*.png")) == []
+
+
+def test_queue_takes_pending_as_the_result_and_does_not_draw_again(
+    serve: Serve, oss: OssServer, engine: FakeEngine, tmp_path: Path
+):
+    service = {
+        "metadata": {"name": "sd", "type": "Async"},
+        "queue": {"max_delivery": 5},
+        "containers": [{"image": "stable-diffusion-webui"}],
+    }
+    (tmp_path / "service.json").write_text(json.dumps(service))
+    mounts = (Mount(MOUNT, f"oss://{BUCKET}/data-oss"),)
+    client = serve(mounts=mounts, upload_timeout_s=0.5, service_files=(tmp_path / "service.json",))
+    oss.stop()
+    body = SMALL | {"alwayson_scripts": {"save_dir": str(MOUNT)}}
+    client.post("/api/predict/sd/sdapi/v1/txt2img", json=body)
+    sink = client.get("/api/predict/sd/sink?_raw_=false&_timeout_=20s").json()
+    assert sink[0]["tags"]["lastCode"] == "502"
+    parameters = json.loads(base64.b64decode(sink[0]["data"]))["parameters"]
+    assert parameters["seed"] == "100"
+    assert len(engine.jobs) == 1
+    oss.start()
+    wait_ready(lambda: pending(client) == 0, 20)
+    assert oss.objects.keys(BUCKET) == [parameters["image_url"].replace(str(MOUNT), "data-oss")]
+
+
+def test_saved_files_that_wait_are_a_warning(mounted: TestClient, oss: OssServer):
+    oss.stop()
+    options = {"outdir_txt2img_samples": str(MOUNT / "samples"), "save_to_dirs": False}
+    answer = ask(mounted, {"save_images": True, "override_settings": options})
+    assert answer.status_code == 200
+    assert len(answer.json()["images"]) == 1
+    assert "upload pending" in answer.json()["warnings"][0]
+    oss.start()
+    wait_ready(lambda: pending(mounted) == 0, 20)
+    assert len(oss.objects.keys(BUCKET)) == 1
+
+
+def test_slow_store_is_pending_after_the_limit_and_stored_all_the_same(
+    serve: Serve, oss: OssServer
+):
+    mounts = (Mount(MOUNT, f"oss://{BUCKET}/data-oss"),)
+    client = serve(mounts=mounts, upload_timeout_s=0.3)
+    oss.faults.script, oss.faults.slow_s = [Fault.SLOW], 1.0
+    answer = ask(client, save_dir=str(MOUNT))
+    assert answer.status_code == 502
+    assert "within 0.3 s" in answer.json()["parameters"]["error_msg"]
+    wait_ready(lambda: pending(client) == 0, 20)
+    assert set(oss.objects.writes.values()) == {1}
+
+
+def test_permission_that_was_taken_away_is_told_and_what_waits_is_kept(
+    mounted: TestClient, oss: OssServer
+):
+    oss.keys = {KEY.id: Key(KEY.id, KEY.secret, rights=frozenset({"read"}))}
+    answer = ask(mounted, save_dir=str(MOUNT))
+    assert answer.status_code == 502
+    assert "no permission" in answer.json()["parameters"]["error_msg"]
+    assert "AccessDenied" in mounted.get("/readyz").json()["outbox"]["last_error"]
+    oss.keys = {KEY.id: KEY}
+    wait_ready(lambda: pending(mounted) == 0, 20)
+    assert len(oss.objects.keys(BUCKET)) == 1
+
+
+def test_outbox_has_a_limit_and_says_so_before_drawing(
+    serve: Serve, oss: OssServer, engine: FakeEngine
+):
+    mounts = (Mount(MOUNT, f"oss://{BUCKET}/data-oss"),)
+    client = serve(mounts=mounts, upload_timeout_s=0.5, outbox_bytes=10)
+    oss.stop()
+    assert ask(client, save_dir=str(MOUNT)).status_code == 502
+    answer = ask(client, save_dir=str(MOUNT))
+    assert answer.status_code == 507
+    assert "--outbox-gb" in answer.json()["parameters"]["error_msg"]
+    assert len(engine.jobs) == 1
+
+
+# --- pictures and models from buckets --------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["image_link", "init_images"])
+def test_pictures_are_read_from_the_bucket(mounted: TestClient, oss: OssServer, place: str):
+    oss.objects.put(BUCKET, "data-oss/in/ü 1.png", png((9, 9, 9)), "image/png")
+    url = f"oss://{BUCKET}/data-oss/in/ü 1.png"
+    if place == "image_link":
+        answer = ask(mounted, kind="img2img", image_link=url)
+    else:
+        answer = ask(mounted, {"init_images": [url]}, "img2img")
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["images"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "word"),
+    [
+        (f"oss://{BUCKET}/data-oss/none.png", 422, "no such object"),
+        (f"oss://{BUCKET}/elsewhere.png", 403, "outside"),
+        ("oss://other/data-oss/x.png", 403, "outside"),
+        (f"oss://{BUCKET}/data-oss/../x.png", 422, "'..'"),
+        (f"oss://{BUCKET}/data-oss/text.png", 422, "no picture"),
+        (f"oss://{BUCKET}/data-oss/large.png", 422, "larger than"),
+    ],
+)
+def test_object_that_is_no_picture_of_ours_is_refused(
+    mounted: TestClient, oss: OssServer, engine: FakeEngine, url: str, status: int, word: str
+):
+    oss.objects.put(BUCKET, "data-oss/text.png", b"text", "image/png")
+    oss.objects.put(BUCKET, "data-oss/large.png", b"", "image/png")
+    large = oss.objects._path(BUCKET, "data-oss/large.png").with_suffix(".data")
+    os.truncate(large, (64 << 20) + 1)
+    answer = ask(mounted, kind="img2img", image_link=url)
+    assert answer.status_code == status, answer.text
+    assert word in answer.json()["detail"]
+    assert engine.jobs == []
+
+
+def test_picture_of_a_store_that_is_away_may_be_asked_for_again(
+    mounted: TestClient, oss: OssServer
+):
+    oss.stop()
+    answer = ask(mounted, kind="img2img", image_link=f"oss://{BUCKET}/data-oss/x.png")
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+    assert answer.headers["retry-after"] == "10"
+
+
+def test_checkpoint_vae_and_lora_are_fetched_once_until_they_change(
+    mounted: TestClient, oss: OssServer, engine: FakeEngine
+):
+    root = f"oss://{BUCKET}/data-oss/models"
+    names = ("model.safetensors", "model.yaml", "vae.safetensors", "style.safetensors")
+    for name in names:
+        oss.objects.put(BUCKET, f"data-oss/models/{name}", b"1" + name.encode(), "")
+
+    def draw() -> Any:
+        body = {"prompt": f"a cat <lora:{root}/style.safetensors:0.5>"}
+        eas = {"sd_model_checkpoint": f"{root}/model.safetensors"}
+        answer = ask(mounted, body, **eas, sd_vae=f"{root}/vae.safetensors")
+        assert answer.status_code == 200, answer.text
+        assert "warnings" not in answer.json()
+        return engine.jobs[-1]
+
+    first, second = draw(), draw()
+    assert first.checkpoint == second.checkpoint
+    assert first.checkpoint.path.read_bytes() == b"1model.safetensors"
+    assert first.checkpoint.sidecar.read_bytes() == b"1model.yaml"
+    assert first.vae.path.read_bytes() == b"1vae.safetensors"
+    (lora,) = first.networks.loras.values()
+    assert lora.path.read_bytes() == b"1style.safetensors"
+    fetched = [path for method, path, status in oss.log if method == "GET" and status == 200]
+    assert len(fetched) == len(names)
+    oss.objects.put(BUCKET, "data-oss/models/model.safetensors", b"another", "")
+    assert draw().checkpoint.path.read_bytes() == b"another"
+
+
+def test_missing_objects_of_models_are_told(mounted: TestClient, oss: OssServer):
+    root = f"oss://{BUCKET}/data-oss"
+    answer = ask(mounted, sd_model_checkpoint=f"{root}/none.safetensors")
+    assert answer.status_code == 422
+    assert "no such object" in answer.json()["detail"]
+    answer = ask(mounted, {"prompt": f"<lora:{root}/none.safetensors:1>"})
+    assert answer.json()["warnings"] == [f"lora not found: {root}/none.safetensors"]
+    answer = ask(mounted, {"prompt": "<lora:oss://other/x.safetensors:1>"})
+    assert answer.status_code == 403
+    answer = ask(mounted, sd_model_checkpoint=f"{root}/model.exe")
+    assert answer.status_code == 422
