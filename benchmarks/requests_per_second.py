@@ -1,6 +1,7 @@
 """Requests a second at 1 and 8 clients, beside a naive server with a lock and a thread for each.
 
-Both draw with the tiny checkpoint in this process. Then: how long `/progress` takes while 200 wait.
+Both draw with the tiny checkpoint in this process. Then: how long each takes to tell its progress
+while 200 requests wait.
 
 usage: python -m benchmarks.requests_per_second [--models DIR] [--seconds N]
 """
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -44,44 +46,78 @@ def main() -> None:
             data_dir=Path(folder), checkpoint_dirs=(options.models.resolve(),), ckpt="tinyA"
         )
         server, url = serve(settings)
-        naive, naive_url = serve_naively(make_engine(settings, "cpu"), options.models)
+        naive = NaiveServer(make_engine(settings, "cpu"), options.models)
         for clients in (1, 8):
             ours = rate(f"{url}/sdapi/v1/txt2img", clients, options.seconds)
-            theirs = rate(naive_url, clients, options.seconds)
+            theirs = rate(naive.url, clients, options.seconds)
             print(
                 f"{clients} clients: {ours:6.1f} requests/s, naive {theirs:6.1f}, "
                 f"ratio {ours / theirs:.2f}"
             )
-        print(f"/progress with {WAITING} waiting: {progress_latency(url) * 1000:.1f} ms (median)")
+        ours, theirs = progress_latency(url), naive_latency(naive)
+        print(
+            f"/progress with {WAITING} waiting: {ours * 1000:.1f} ms, naive {theirs * 1000:.1f} "
+            f"(medians), ratio {ours / theirs:.2f}"
+        )
         naive.shutdown()
         server.should_exit = True
 
 
-def serve_naively(engine: Engine, models: Path) -> tuple[ThreadingHTTPServer, str]:
+class NaiveServer(ThreadingHTTPServer):
     """What one writes in an afternoon: a thread for each request, and a lock around the engine."""
-    lock, draw = threading.Lock(), drawing(engine, models)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    daemon_threads = True
 
-        def do_POST(self) -> None:
-            json.loads(self.rfile.read(int(self.headers["content-length"])))
-            with lock:
-                content = json.dumps({"images": [draw()]}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def __init__(self, engine: Engine, models: Path) -> None:
+        super().__init__(("127.0.0.1", 0), NaiveHandler)
+        self.draw = drawing(engine, models)
+        self.lock = threading.Lock()
+        #: requests that have come and are not answered; one thread at a time changes it
+        self.open = 0
+        self.counting = threading.Lock()
+        self.monitor = Monitor()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, f"http://127.0.0.1:{server.server_port}/"
+    def answer(self, steps: int) -> bytes:
+        """One picture, once all before it are drawn; none once the monitor says stop."""
+        with self.counting:
+            self.open += 1
+        with self.lock:
+            stops = self.monitor.interrupted.is_set()
+            image = "" if stops else self.draw(steps, self.monitor)
+        with self.counting:
+            self.open -= 1
+        return json.dumps({"images": [image]}).encode()
 
 
-def drawing(engine: Engine, models: Path) -> Callable[[], str]:
+class NaiveHandler(BaseHTTPRequestHandler):
+    """Draws at POST; at GET tells how many requests there are."""
+
+    protocol_version = "HTTP/1.1"
+    server: NaiveServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self._send(self.server.answer(body["steps"]))
+
+    def do_GET(self) -> None:
+        self._send(json.dumps({"open": self.server.open}).encode())
+
+    def _send(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def drawing(engine: Engine, models: Path) -> Callable[[int, Monitor], str]:
     """Draws the job of `BODY`, and encodes as Pillow does unless told otherwise."""
     sampler, scheduler = resolve("Euler", None)
     job = Job(
@@ -99,8 +135,8 @@ def drawing(engine: Engine, models: Path) -> Callable[[], str]:
         height=64,
     )
 
-    def draw() -> str:
-        image = engine.run(job, Monitor()).images[0].image
+    def draw(steps: int, monitor: Monitor) -> str:
+        image = engine.run(replace(job, steps=steps), monitor).images[0].image
         file = io.BytesIO()
         image.save(file, "PNG")
         return base64.b64encode(file.getvalue()).decode()
@@ -141,6 +177,18 @@ def progress_latency(url: str) -> float:
         times = [timed(lambda: client.get(f"{url}/sdapi/v1/progress")) for _ in range(50)]
         for number in reversed(range(WAITING + 1)):
             client.post(f"{url}/sdapi/v1/interrupt", params={"id_task": f"b{number}"})
+    return statistics.median(times)
+
+
+def naive_latency(naive: NaiveServer) -> float:
+    """The same of the naive server; those that wait get no picture afterwards."""
+    with ThreadPoolExecutor(WAITING + 1) as pool, httpx.Client(timeout=120) as client:
+        for _ in range(WAITING + 1):
+            pool.submit(httpx.post, naive.url, json=BODY | {"steps": 1000}, timeout=120)
+        while naive.open < WAITING:
+            time.sleep(0.1)
+        times = [timed(lambda: client.get(naive.url)) for _ in range(50)]
+        naive.monitor.interrupted.set()
     return statistics.median(times)
 
 

@@ -1,5 +1,6 @@
 """The `webuiapi` client package, unmodified, against a server of this process's own."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -47,6 +48,47 @@ def test_it_draws_from_pictures(api: webuiapi.WebUIApi):
     assert result.image.getpixel((0, 0)) == colour_of(9)
 
 
+def test_it_draws_under_a_mask(api: webuiapi.WebUIApi, engine: FakeEngine):
+    init, mask = Image.new("RGB", (64, 64), "red"), Image.new("L", (64, 64), 0)
+    mask.paste(255, (32, 0, 64, 64))
+    size = {"width": 64, "height": 64, "inpaint_full_res": False}
+    result = api.img2img(images=[init], mask_image=mask, mask_blur=0, seed=9, **size)
+    assert result.image.getpixel((0, 0)) == (255, 0, 0)
+    assert result.image.getpixel((63, 0)) == colour_of(9)
+
+
+def test_it_enlarges_pictures(api: webuiapi.WebUIApi):
+    picture = Image.new("RGB", (64, 48), "red")
+    one = api.extra_single_image(picture, upscaler_1=webuiapi.Upscaler.Lanczos, upscaling_resize=2)
+    assert one.image.size == (128, 96)
+    several = api.extra_batch_images([picture, picture], upscaler_1="Nearest", upscaling_resize=2)
+    assert [image.size for image in several.images] == [(128, 96)] * 2
+    assert "Nearest" in several.info
+
+
+def test_it_draws_with_scripts(api: webuiapi.WebUIApi):
+    small = {"width": 64, "height": 64, "seed": 5}
+    plot = [1, "5,6", [], 0, "", [], 0, "", [], False, True, *[False] * 5, 0, False]
+    result = api.txt2img(script_name="X/Y/Z Plot", script_args=plot, **small)
+    assert [image.size for image in result.images] == [(128, 64), (64, 64), (64, 64)]
+    upscaled = api.img2img(
+        images=[Image.new("RGB", (64, 64))],
+        script_name="SD upscale",
+        script_args=["", 16, "Lanczos", 2.0],
+        **small,
+    )
+    assert upscaled.image.size == (128, 128)
+
+
+# The client uses what its own library is about to drop.
+@pytest.mark.filterwarnings("ignore:.* deprecated and will be removed:DeprecationWarning")
+def test_it_draws_without_waiting(api: webuiapi.WebUIApi):
+    async def draw() -> webuiapi.WebUIApiResult:
+        return await api.txt2img(prompt="a cat", seed=7, width=64, height=64, use_async=True)
+
+    assert asyncio.run(draw()).image.getpixel((0, 0)) == colour_of(7)
+
+
 def test_it_reads_and_changes_options(api: webuiapi.WebUIApi):
     options = api.get_options()
     assert options["samples_format"] == "png"
@@ -67,6 +109,17 @@ def test_it_lists_what_there_is(api: webuiapi.WebUIApi):
     assert "ram" in api.get_memory()
     assert api.get_cmd_flags()["data_dir"].endswith("data")
     assert api.refresh_checkpoints() is None
+    assert api.get_sd_models()[0]["model_name"] == "one"
+    assert api.get_sd_vae() == []
+    assert [each["name"] for each in api.get_upscalers()] == ["None", "Lanczos", "Nearest"]
+    assert api.get_latent_upscale_modes()[0]["name"] == "Latent"
+    assert api.get_face_restorers()[0]["name"] == "CodeFormer"
+    assert len(api.get_realesrgan_models()) == 6
+    assert "karras" in api.util_get_scheduler_names()
+    assert "Euler a" in api.util_get_sampler_names()
+    assert api.get_schedulers()[0]["label"] == "Automatic"
+    assert api.util_wait_for_ready() is None
+    assert api.skip() is None
 
 
 def test_it_follows_and_interrupts(api: webuiapi.WebUIApi, engine: FakeEngine):

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from sdapi.engine.init_images import Inversion
 from sdapi.engine.job import Job
-from sdapi.schemas.coercion import Bool, Float, Int, Str
+from sdapi.schemas.coercion import Bool, Int, Str
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
     IMG2IMG_ONLY,
@@ -44,9 +44,11 @@ class AlternativeTestArgs(BaseModel):
     decode_steps: Annotated[Int, Arg("Decode steps", 1, 150, 1), Field(ge=1, le=_MAX_STEPS)] = 50
     override_strength: Annotated[Bool, Arg("Override `Denoising strength` to 1?")] = True
     decode_cfg_scale: Annotated[
-        Float, Arg("Decode CFG scale", 0.0, 15.0, 0.1), Field(ge=-_MAX_CFG, le=_MAX_CFG)
+        int | float, Arg("Decode CFG scale", 0.0, 15.0, 0.1), Field(ge=-_MAX_CFG, le=_MAX_CFG)
     ] = 1.0
-    randomness: Annotated[Float, Arg("Randomness", 0.0, 1.0, 0.01), Field(ge=-10, le=10)] = 0.0
+    randomness: Annotated[int | float, Arg("Randomness", 0.0, 1.0, 0.01), Field(ge=-10, le=10)] = (
+        0.0
+    )
     sigma_adjustment: Annotated[Bool, Arg("Sigma adjustment for finding noise for image")] = False
 
 

@@ -13,7 +13,7 @@ from sdapi.extensions.scripts.selectable.composite import (
     grid_of,
     told_by_first,
 )
-from sdapi.schemas.coercion import Float, Int
+from sdapi.schemas.coercion import Int
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.generation.img2img import flatten
 from sdapi.services.generation.seeds import with_fixed_seeds
@@ -38,13 +38,17 @@ _CURVES: Final[Mapping[Curve, Callable[[float], float]]] = {
 }
 _INTERROGATORS: Final = {"CLIP": "clip", "DeepBooru": "deepdanbooru"}
 _ORIGINAL: Final = 1
+#: beyond what any denoising strength may be
+_FAR: Final = 100_000
 
 
 class LoopbackArgs(BaseModel):
     """As the webui's."""
 
     loops: Annotated[Int, Arg("Loops", 1, 32, 1), Field(ge=1, le=MAX_PICTURES)] = 4
-    final_strength: Annotated[Float, Arg("Final denoising strength", 0, 1, 0.01)] = 0.5
+    final_strength: Annotated[
+        int | float, Arg("Final denoising strength", 0, 1, 0.01), Field(ge=-_FAR, le=_FAR)
+    ] = 0.5
     curve: Annotated[Curve, Arg("Denoising strength curve", choices=list(_CURVES))] = "Linear"
     interrogate: Annotated[
         Interrogation,
