@@ -22,6 +22,7 @@ from sdapi.services.generation.device_upscaling import DeviceUpscaling
 from sdapi.services.generation.job_builder import Draft, counts
 from sdapi.services.generation.order import Order
 from sdapi.services.jobs.tasks import State
+from sdapi.services.scripts.registry import CalledScripts
 from sdapi.services.scripts.script import (
     Generated,
     GenerationRequest,
@@ -109,10 +110,10 @@ class InnerRuns:
         return self.service.builder(order).texts(request, order.options)
 
     async def check(self, request: GenerationRequest) -> None:
-        await self.service.draft(self._inner_order(request))
+        await self.service.draft(self._bare_order(request))
 
     async def outline(self, request: GenerationRequest) -> "GenerationInfo":
-        order = self._inner_order(request)
+        order = self._bare_order(request)
         draft = await self.service.draft(order)
         return await self.service.info(order, draft, Result((), {}))
 
@@ -154,6 +155,10 @@ class InnerRuns:
     def _inner_order(self, request: GenerationRequest) -> Order:
         options = self.server_options.overlay(request.override_settings or {})
         return replace(self.order, request=request, options=options)
+
+    def _bare_order(self, request: GenerationRequest) -> Order:
+        """Without always-on scripts, whose preparation may take seconds."""
+        return replace(self._inner_order(request), scripts=CalledScripts((), None))
 
     async def _drawn(self, job: Job) -> Result:
         """Queue a job under the order's task; no pictures when that is interrupted before it."""

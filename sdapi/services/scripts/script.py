@@ -225,7 +225,10 @@ class ScriptRun(Protocol):
         ...
 
     async def check(self, request: GenerationRequest) -> None:
-        """Raise the `SDAPIError` that drawing a request would raise before it is queued."""
+        """Raise the `SDAPIError` that drawing a request would raise before it is queued.
+
+        Always-on scripts have no say in it.
+        """
         ...
 
     async def outline(self, request: GenerationRequest) -> "GenerationInfo":
