@@ -21,6 +21,9 @@ class WebuiStub:
     #: GET path -> answer
     listings: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    #: base64 of what is drawn from text
+    invention: str = ""
+
     def reset(self) -> None:
         self.passes.clear()
         self.failures.clear()
@@ -49,7 +52,7 @@ def webui_stub() -> Iterator[WebuiStub]:
             if failure is not None:
                 self._answer(*failure)
                 return
-            images = body.get("init_images") or []
+            images = body.get("init_images") or [stub.invention]
             self._answer(200, json.dumps({"images": images, "info": "{}"}).encode())
 
         def _answer(self, status: int, body: bytes) -> None:

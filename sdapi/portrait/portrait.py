@@ -35,8 +35,14 @@ class Portrait:
     """The portrait part of a server; made without importing dlib, OpenCV or torch."""
 
     def __init__(
-        self, settings: Settings, tools: Tools, handlers: Handlers, sink_bytes: int
+        self,
+        settings: Settings,
+        tools: Tools,
+        handlers: Handlers,
+        sink_bytes: int,
+        drawn_at: Address | None = None,
     ) -> None:
+        self._drawn_at = drawn_at
         self._settings = settings
         self._store = tools.store
         self._handlers = handlers
@@ -80,7 +86,7 @@ class Portrait:
         tools = make_tools(settings)
         if handlers is None and services is not None:
             handlers = Handlers(creator=make_creator(settings, services, tools, drawn_at))
-        return cls(settings, tools, handlers or Handlers(), sink_bytes)
+        return cls(settings, tools, handlers or Handlers(), sink_bytes, drawn_at)
 
     async def start(self) -> None:
         """Open the store and begin with what runs by itself; raises StorageFailed."""
@@ -110,6 +116,7 @@ class Portrait:
                 "train": self._handlers.trainer is not None,
                 "create": self._handlers.creator is not None,
             },
+            "drawn_at": None if self._drawn_at is None else self._drawn_at.url,
             "limits": {
                 "photos": MAX_PHOTOS,
                 "photo_bytes": MAX_BYTES,

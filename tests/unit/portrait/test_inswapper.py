@@ -1,0 +1,111 @@
+"""The plug-in for fusion by a network: its matrix, what the network is given, where it goes."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdapi.portrait.faces.face import FaceError
+from sdapi.portrait.faces.inswapper import InSwapper
+from sdapi.portrait.faces.onnx_tensors import last_initializer
+from sdapi.portrait.faces.providers import Choices, Providers
+from sdapi.settings import SettingsError
+from tests.people import pixels
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    """One protobuf field, as the format's own documents describe it."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def tensor(values: np.ndarray, *, is_packed: bool, kind: int = 1) -> bytes:
+    dims = (
+        field(1, b"".join(varint(side) for side in values.shape))
+        if is_packed
+        else b"".join(field(1, side) for side in values.shape)
+    )
+    return dims + field(2, kind) + field(8, b"name") + field(9, values.astype("<f4").tobytes())
+
+
+def model(*tensors: bytes) -> bytes:
+    graph = field(2, b"graph") + b"".join(field(5, each) for each in tensors)
+    return field(1, 8) + field(7, graph) + field(8, b"opset")
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_the_last_tensor_of_a_file_is_read(tmp_path: Path, is_packed: bool):
+    wanted = np.arange(6, dtype=np.float32).reshape(2, 3)
+    path = tmp_path / "x.onnx"
+    path.write_bytes(
+        model(tensor(np.zeros((4,)), is_packed=False), tensor(wanted, is_packed=is_packed))
+    )
+    found = last_initializer(path)
+    assert found is not None
+    assert (found == wanted).all()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff", b"no protobuf", model(), model(tensor(np.zeros((2,)), is_packed=False, kind=7)),
+     model(tensor(np.zeros((2,)), is_packed=False))[:-9]],
+)  # fmt: skip
+def test_a_file_of_another_kind_has_none(tmp_path: Path, content: bytes):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(content)
+    assert last_initializer(path) is None
+
+
+def test_a_file_that_is_no_inswapper_is_named(tmp_path: Path):
+    path = tmp_path / "inswapper_128.onnx"
+    path.write_bytes(model(tensor(np.zeros((2, 2)), is_packed=False)))
+    (tmp_path / "w600k_r50.onnx").write_bytes(b"")
+    with pytest.raises(FaceError, match="inswapper_128"):
+        InSwapper.load(path)
+
+
+def test_it_is_taken_only_with_an_arcface_file_beside_it(tmp_path: Path):
+    folder = tmp_path / "insightface"
+    folder.mkdir()
+    (folder / "inswapper_128.onnx").write_bytes(b"")
+    assert Choices.make(tmp_path, {}).by_role["swapper"].candidate.name == "warp"
+    with pytest.raises(SettingsError, match="w600k"):
+        Choices.make(tmp_path, {"swapper": "inswapper"})
+    (folder / "w600k_r50.onnx").write_bytes(b"")
+    assert Choices.make(tmp_path, {}).by_role["swapper"].candidate.name == "inswapper"
+
+
+def test_the_swapped_square_is_laid_over_the_face_alone():
+    providers = Providers(Choices.make(Path("/nowhere"), {}))
+    rgb = pixels("person_0")
+    face = providers.landmarks.locate(rgb, providers.detector.detect(rgb)[0])
+    given: list[Any] = []
+
+    def network(target: np.ndarray, source: np.ndarray) -> np.ndarray:
+        given.extend([target, source])
+        return np.full((1, 3, 128, 128), 1.0, np.float32)
+
+    vector = np.zeros(512, np.float32)
+    vector[3] = 2.0
+    embedder: Any = SimpleNamespace(embed=lambda rgb, face: vector)
+    matrix = np.eye(512, dtype=np.float32)[::-1].copy()
+    swapped = InSwapper(network, matrix, embedder, "inswapper_128").swap(rgb, face, rgb, face)
+    target, source = given
+    assert target.shape == (1, 3, 128, 128)
+    assert 0 <= target.min() <= target.max() <= 1
+    assert source.shape == (1, 512)
+    assert source[0, 508] == pytest.approx(1.0)
+    nose = np.rint(face.points68[30]).astype(int) if face.points68 is not None else [0, 0]
+    assert swapped[nose[1], nose[0]].tolist() == [255, 255, 255]
+    assert (swapped[:20] == rgb[:20]).all()
+    bare: Any = SimpleNamespace(points68=None)
+    with pytest.raises(FaceError):
+        InSwapper(network, matrix, embedder, "x").swap(rgb, bare, rgb, face)
