@@ -64,6 +64,11 @@ class RedisServer:
         except OSError:
             return False
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has stopped by itself, or was killed."""
+        return self.process is not None and self.process.poll() is not None
+
     def kill(self) -> None:
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)

@@ -173,6 +173,8 @@ def test_a_full_disk_refuses_puts_and_loses_none_that_it_took(kind: str, tmp_pat
                         refused[answer.status_code] += 1
                 assert requests.get(f"http://127.0.0.1:{port}/healthz", timeout=10).ok
                 ballast.unlink()
+                if store is not None and store.has_ended:
+                    store.start()  # with `appendfsync always` a Redis that cannot write ends
                 put_all([port], ITEMS + len(acknowledged), acknowledged, prefix="after")
                 failures = check(results(port), acknowledged)
         finally:
