@@ -93,6 +93,10 @@ class Clients:
                 self.acknowledged[seed] = parameters["image_url"]
                 self.pending += answer.status_code == 502
 
+    @property
+    def tries(self) -> int:
+        return self._next_seed - 1
+
     def _take(self) -> int | None:
         with self._lock:
             if len(self.acknowledged) >= self.wanted:
@@ -132,6 +136,11 @@ def test_every_acknowledged_picture_ends_up_in_the_bucket_once(
         assert clients.pending > 0
         assert oss.faults.count > 0
         _check_bucket(oss, program, clients)
+        print(
+            f"{len(clients.acknowledged)} acknowledged, {clients.pending} of them pending; "
+            f"{clients.tries - len(clients.acknowledged)} tries cut off by two kills; "
+            f"{oss.faults.count} faults; {len(oss.objects.keys(BUCKET))} objects"
+        )
 
 
 def _disturb(oss: OssServer, program: Program, clients: Clients, outage_s: float) -> None:

@@ -6,6 +6,7 @@ import os
 import threading
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,8 +27,11 @@ class Stored:
 class Objects:
     """Buckets are folders; an object is a file of bytes and one of JSON, named by a digest."""
 
-    def __init__(self, root: Path, buckets: tuple[str, ...]) -> None:
+    def __init__(
+        self, root: Path, buckets: tuple[str, ...], checksum: Callable[[bytes], int] = crc64
+    ) -> None:
         self.root = root
+        self._checksum = checksum
         #: guards the counts and the parts
         self._lock = threading.Lock()
         #: how often each object was stored, by bucket and key
@@ -41,7 +45,7 @@ class Objects:
 
     def put(self, bucket: str, key: str, data: bytes, content_type: str, etag: str = "") -> Stored:
         etag = etag or hashlib.md5(data).hexdigest().upper()
-        stored = Stored(key, len(data), etag, crc64(data), content_type)
+        stored = Stored(key, len(data), etag, self._checksum(data), content_type)
         path = self._path(bucket, key)
         _write(path.with_suffix(".data"), data)
         _write(path.with_suffix(".json"), json.dumps(asdict(stored)).encode())

@@ -120,7 +120,7 @@ class Outbox:
             (*known, limit),
         )
         return [
-            Upload(Path(path), ObjectUrl.parse(url), size, bool(replaces), bool(keeps), id)
+            Upload(Path(path), _url(url), size, bool(replaces), bool(keeps), id)
             for id, path, url, size, replaces, keeps in rows
         ]
 
@@ -165,3 +165,10 @@ class Outbox:
             connection.commit()
             self._connection = connection
         return self._connection
+
+
+def _url(text: str) -> ObjectUrl:
+    """What `str` made of a URL; the store judges its name, for here nobody could be told."""
+    scheme, _, rest = text.partition("://")
+    bucket, _, key = rest.partition("/")
+    return ObjectUrl(scheme, bucket, key)

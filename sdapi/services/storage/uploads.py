@@ -193,6 +193,8 @@ class Uploads:
                 found = await self._round()
             except (sqlite3.Error, OSError) as problem:
                 log.warning("the outbox cannot be read: %s", problem)
+            except Exception:  # a defect must not end the deliveries of all other files
+                log.exception("a round of deliveries failed")
             self._wake.clear()
             if found or self._running:
                 await asyncio.sleep(_ROUND_S)

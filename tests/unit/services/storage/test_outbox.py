@@ -29,6 +29,14 @@ def test_records_outlive_their_process(tmp_path: Path):
     second.close()
 
 
+def test_names_that_no_request_could_have_are_kept_as_they_are(tmp_path: Path):
+    outbox = Outbox(tmp_path / "uploads.db")
+    odd = ObjectUrl("oss", "bucket", "a/00001-next\x85line//..x?y#z.png")
+    outbox.add([Upload(tmp_path / "x", odd, 1, replaces=False, keeps_file=True)])
+    assert [each.url for each in outbox.waiting(10)] == [odd]
+    outbox.close()
+
+
 def test_oldest_come_first_without_those_under_way_and_those_refused(tmp_path: Path):
     outbox = Outbox(tmp_path / "uploads.db")
     one, two, three, four = outbox.add([upload(tmp_path) for _ in range(4)])
