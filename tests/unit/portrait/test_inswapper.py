@@ -12,33 +12,22 @@ from sdapi.portrait.faces.inswapper import InSwapper
 from sdapi.portrait.faces.onnx_tensors import last_initializer
 from sdapi.portrait.faces.providers import Choices, Providers
 from sdapi.settings import SettingsError
+from tests.onnx_files import pb, varint
 from tests.people import pixels
-
-
-def field(number: int, value: int | bytes) -> bytes:
-    """One protobuf field, as the format's own documents describe it."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def varint(value: int) -> bytes:
-    low, rest = value & 0x7F, value >> 7
-    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
 
 
 def tensor(values: np.ndarray, *, is_packed: bool, kind: int = 1) -> bytes:
     dims = (
-        field(1, b"".join(varint(side) for side in values.shape))
+        pb(1, b"".join(varint(side) for side in values.shape))
         if is_packed
-        else b"".join(field(1, side) for side in values.shape)
+        else b"".join(pb(1, side) for side in values.shape)
     )
-    return dims + field(2, kind) + field(8, b"name") + field(9, values.astype("<f4").tobytes())
+    return dims + pb(2, kind) + pb(8, b"name") + pb(9, values.astype("<f4").tobytes())
 
 
 def model(*tensors: bytes) -> bytes:
-    graph = field(2, b"graph") + b"".join(field(5, each) for each in tensors)
-    return field(1, 8) + field(7, graph) + field(8, b"opset")
+    graph = pb(2, b"graph") + b"".join(pb(5, each) for each in tensors)
+    return pb(1, 8) + pb(7, graph) + pb(8, b"opset")
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
