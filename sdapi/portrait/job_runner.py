@@ -7,7 +7,7 @@ import uuid
 from contextlib import suppress
 from typing import Final
 
-from sdapi.errors import SDAPIError
+from sdapi.errors import SDAPIError, ShuttingDown
 from sdapi.portrait import faults, jobs
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Trainer
@@ -57,6 +57,8 @@ class JobRunner:
                 if job is not None:
                     await self._do(job)
                     continue
+            except ShuttingDown:
+                return  # the job is taken over when its lease ends
             except SDAPIError:
                 log.exception("the portrait jobs cannot be read")
             with suppress(TimeoutError):
@@ -83,6 +85,8 @@ class JobRunner:
                 raise PortraitError(faults.NO_WEIGHTS)
             request = TrainRequest.from_json(job.request)
             trained = await self._trainer.train(job.owner, job.model_id, request)
+        except ShuttingDown:
+            raise
         except PortraitError as error:
             return jobs.failed(error.fault, is_corrected=self._is_corrected)
         except Exception:

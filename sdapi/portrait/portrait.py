@@ -22,8 +22,10 @@ from sdapi.portrait.rest import RestApi
 from sdapi.portrait.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.store import PortraitStore
 from sdapi.portrait.tools import Tools
+from sdapi.portrait.training.make import LateTrainer
 from sdapi.services.container import Services
 from sdapi.services.fetch import Fetcher
+from sdapi.services.training import Training, TrainingService
 from sdapi.settings import Settings
 
 _SWEEP_S: Final = 3600.0
@@ -41,9 +43,11 @@ class Portrait:
         handlers: Handlers,
         sink_bytes: int,
         drawn_at: Address | None = None,
+        training: TrainingService | None = None,
     ) -> None:
         self._drawn_at = drawn_at
         self._settings = settings
+        self._training = training
         self._store = tools.store
         self._handlers = handlers
         self._choices = tools.choices
@@ -85,15 +89,18 @@ class Portrait:
         """
         tools = make_tools(settings)
         if handlers is None and services is not None:
-            handlers = Handlers(creator=make_creator(settings, services, tools, drawn_at))
-        return cls(settings, tools, handlers or Handlers(), sink_bytes, drawn_at)
+            creator = make_creator(settings, services, tools, drawn_at)
+            handlers = Handlers(LateTrainer(services, tools), creator)
+        training = None if services is None else services.training
+        return cls(settings, tools, handlers or Handlers(), sink_bytes, drawn_at, training)
 
     async def start(self) -> None:
         """Open the store and begin with what runs by itself; raises StorageFailed."""
         await self._store.open()
         await self.folders.check_shared(self._store)
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
-        if self._runner:
+        # A server without devices takes jobs for those that have some.
+        if self._runner and self._settings.role != "api":
             self._runner.start()
 
     async def close(self) -> None:
@@ -117,6 +124,7 @@ class Portrait:
                 "create": self._handlers.creator is not None,
             },
             "drawn_at": None if self._drawn_at is None else self._drawn_at.url,
+            "trainings": [_progress(each) for each in self._trainings()],
             "limits": {
                 "photos": MAX_PHOTOS,
                 "photo_bytes": MAX_BYTES,
@@ -124,6 +132,9 @@ class Portrait:
                 "keep_uploads_days": self._settings.portrait_keep_uploads_days,
             },
         }
+
+    def _trainings(self) -> list[Training]:
+        return self._training.open if self._training is not None else []
 
     async def _sweep(self) -> None:
         """Delete uploads whose time is over, every hour."""
@@ -142,7 +153,7 @@ def make_tools(settings: Settings) -> Tools:
     choices = Choices.make(settings.models_dir, settings.portrait_providers)
     return Tools(
         make_store(settings),
-        ModelFolders(settings.portrait_dir),
+        ModelFolders(settings.portrait_dir, settings.lora_dirs[0]),
         PhotoFetcher(Fetcher(settings)),
         FaceProcesses(choices, _process_count(settings)),
         choices,
@@ -161,6 +172,12 @@ def make_store(settings: Settings) -> PortraitStore:
 def _process_count(settings: Settings) -> int:
     half = (os.cpu_count() or 2) // 2
     return settings.portrait_processes or min(max(half, 1), _MOST_PROCESSES)
+
+
+def _progress(training: Training) -> dict[str, Any]:
+    """How far a training is; whose it is, nobody else is told."""
+    monitor = training.monitor
+    return {"state": training.state, "step": monitor.step, "steps": monitor.steps}
 
 
 def _nothing() -> None:

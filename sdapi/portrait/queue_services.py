@@ -118,7 +118,10 @@ class QueueServices:
             message = error.fault.message(is_corrected=self._is_corrected)
             return _response(error.fault.status, request_id, "error", message, {})
         except SDAPIError as error:
-            return _response(error.status, request_id, "error", error.detail, {})
+            # What passes goes back to the queue: a dispatcher knows it by its header.
+            again_s = error.retry_after_s
+            headers = {} if again_s is None else {"retry-after": str(again_s)}
+            return _response(error.status, request_id, "error", error.detail, {}, headers)
         except Exception as error:
             log.exception("a portrait service failed")
             return _response(500, request_id, "error", type(error).__name__, {})
@@ -143,14 +146,19 @@ def _parsed(data: bytes, unreadable: Fault) -> Body:
 
 
 def _response(
-    status: int, request_id: str, code: str, message: str, data: dict[str, Any]
+    status: int,
+    request_id: str,
+    code: str,
+    message: str,
+    data: dict[str, Any],
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     body = {"request_id": request_id, "code": code, "message": message, "data": data}
     try:
         content = json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell and UTF-8 cannot
         content = json.dumps(body).encode()
-    return Response(content, status, media_type="application/json")
+    return Response(content, status, headers, media_type="application/json")
 
 
 def _fitting_png_text(image: Image.Image, most_bytes: int) -> tuple[str, tuple[str, ...]]:

@@ -25,6 +25,8 @@ from sdapi.portrait.photos import MAX_PHOTOS
 #: models that one creation may name: faces in a group picture
 MAX_MODELS: Final = 64
 MAX_TRAIN_STEPS: Final = 10_000
+#: of SDXL, whose surface has no field for it (contract: portrait-pipeline 2.3)
+XL_STEPS: Final = 600
 _USER_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 #: in place of a template's URL: make it from text
 GENERATED_TEMPLATE: Final = "t2i_generate"
@@ -127,7 +129,7 @@ def rest_train(body: Body, *, is_xl: bool) -> TrainRequest:
     try:
         wanted = configure.get("train_scene_lora_bool")
         if wanted is None or not to_bool("train_scene_lora_bool", wanted):
-            return TrainRequest(urls, is_xl=True)
+            return TrainRequest(urls, max_train_steps=XL_STEPS, is_xl=True)
     except ConfigureError as error:
         raise PortraitError(faults.INVALID_INPUT) from error
     prompts = configure.get("scene_lora_prompts")
@@ -135,7 +137,13 @@ def rest_train(body: Body, *, is_xl: bool) -> TrainRequest:
         raise PortraitError(faults.INVALID_INPUT)
     if not all(isinstance(prompt, str) for prompt in prompts):
         raise PortraitError(faults.INVALID_INPUT)
-    return TrainRequest(urls, is_scene=True, scene_prompts=tuple(prompts), is_xl=True)
+    return TrainRequest(
+        urls,
+        max_train_steps=XL_STEPS,
+        is_scene=True,
+        scene_prompts=tuple(prompts),
+        is_xl=True,
+    )
 
 
 def queue_create(body: Body) -> CreateRequest:

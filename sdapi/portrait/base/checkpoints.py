@@ -30,6 +30,8 @@ class BaseModel:
     #: of a square picture, pixels
     native_side: int
     words: Words
+    #: CFG scale that suits it, where it says so; None for what is usual
+    cfg_scale: float | None = None
 
 
 class BaseModels:
@@ -89,7 +91,12 @@ class BaseModels:
     def _made(self, checkpoint: Checkpoint, kind: Base) -> BaseModel:
         own = _own(checkpoint.path)
         side = self._settings.portrait_native_size or native_side(own, checkpoint.sidecar, kind)
-        return BaseModel(checkpoint, kind, side, Words.read(own))
+        return BaseModel(checkpoint, kind, side, Words.read(own), _cfg_scale(own))
+
+
+def _cfg_scale(own: Mapping[str, Any]) -> float | None:
+    value = own.get("cfg_scale")
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _is_xl(path: Path) -> bool:

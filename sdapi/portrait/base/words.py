@@ -31,6 +31,8 @@ class Words:
     #: added to a text for a template that says nothing of the framing
     template_framing: str
     template_looking: str
+    #: draws what training tries its weights on; `{person}` is a man or a woman
+    id_photo: str
     anime_positive: str
     validation_negative: str
     #: the part of `positive` that is left out for men

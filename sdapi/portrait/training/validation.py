@@ -1,0 +1,195 @@
+"""Trial pictures: which steps of a training draw the person best. Contract: portrait-pipeline 2.4.
+
+A trial draws the face of a template anew with the weights of one step. Templates are drawn by the
+checkpoint itself, once, and kept beside the models; where it draws no single face, the person's
+own reference photo serves.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+import numpy as np
+from PIL import Image
+
+from sdapi.errors import QueueFull
+from sdapi.images import decode_image, encode_png, to_base64
+from sdapi.portrait.base.checkpoints import BaseModel
+from sdapi.portrait.faces.face import Box
+from sdapi.portrait.faces.processes import FaceProcesses
+from sdapi.portrait.training.study import only_face, to_jpeg
+from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
+from sdapi.services.catalog.networks import NetworkCatalog
+from sdapi.services.generation.order import Caller
+from sdapi.services.generation.service import GenerationService
+
+#: of each training; their people are a man and a woman unless `sex` says which
+TEMPLATES: Final = 2
+_TEMPLATE_TRIES: Final = 6
+_TEMPLATE_STEPS, _TRIAL_STEPS = 20, 20
+_TEMPLATE_SCALE, _TRIAL_SCALE = 7.0, 9.0
+_STRENGTH: Final = 0.65
+_MASK_GROWN: Final = 1.3
+_TRIES, _PATIENCE_S = 30, 2.0
+#: nothing of the server's own settings may change a trial
+_OVERRIDES: Final = {
+    "return_mask": False,
+    "return_mask_composite": False,
+    "return_grid": False,
+    "lora_add_hashes_to_infotext": False,
+    "CLIP_stop_at_last_layers": 1,
+}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """A portrait and its face's box, in pixels."""
+
+    image: Image.Image
+    face: Box
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """Draws templates and trials with one checkpoint, as jobs like any others."""
+
+    generation: GenerationService
+    networks: NetworkCatalog
+    processes: FaceProcesses
+    base: BaseModel
+    #: where drawn templates are kept
+    folder: Path
+    seed: int
+
+    async def templates(self, sex: str, reference: bytes) -> list[Template]:
+        """As many as a training needs; `reference` is the photo that may have to serve."""
+        people = {"male": ("man",), "female": ("woman",)}.get(sex.strip().lower(), ("man", "woman"))
+        found: list[Template] = []
+        for number in range(TEMPLATES):
+            template = await self._template(people[number % len(people)], number // len(people))
+            if template is not None:
+                found.append(template)
+        if not found:
+            log.info("%s draws no single face; the photo serves as template", self.base.checkpoint)
+            found += [made] if (made := await self._of_photo(reference)) is not None else []
+        return found
+
+    async def draw(self, template: Template, caption: str, lora: Path, name: str) -> bytes:
+        """A trial with the weights of a file, as PNG; raises SDAPIError."""
+        side = template.image.size
+        mask = await anyio.to_thread.run_sync(_mask, side, template.face)
+        body = self._body(f"{caption}, <lora:{name}:1>", _TRIAL_STEPS, _TRIAL_SCALE, side) | {
+            "negative_prompt": self.base.words.validation_negative,
+            "init_images": [_text(template.image)],
+            "mask": _text(mask),
+            "mask_blur": 4,
+            "inpainting_fill": 1,
+            "inpaint_full_res": False,
+            "denoising_strength": _STRENGTH,
+        }
+        with self.networks.lent(name, lora):
+            return await self._picture("img2img", body)
+
+    async def _template(self, person: str, number: int) -> Template | None:
+        """One with a face: kept from an earlier training, or drawn."""
+        checkpoint = self.base.checkpoint
+        name = f"{checkpoint.name_for_extra}-{self.base.native_side}-{person}-{number}.png"
+        kept = anyio.Path(self.folder, name)
+        if await kept.is_file():
+            template = await self._with_face(await kept.read_bytes())
+            if template is not None:
+                return template
+        for attempt in range(_TEMPLATE_TRIES):
+            data = await self._drawn_template(person, 1000 * number + attempt)
+            template = await self._with_face(data)
+            if template is not None:
+                await kept.parent.mkdir(parents=True, exist_ok=True)
+                draft = kept.with_name(f"{name}.draft")
+                await draft.write_bytes(data)
+                await draft.replace(kept)
+                return template
+        return None
+
+    async def _drawn_template(self, person: str, seed: int) -> bytes:
+        words, side = self.base.words, self.base.native_side
+        prompt = f"{words.id_photo.format(person=person)}, {words.template_positive}"
+        body = self._body(prompt, _TEMPLATE_STEPS, _TEMPLATE_SCALE, (side, side))
+        return await self._picture(
+            "txt2img", body | {"seed": seed, "negative_prompt": words.template_negative}
+        )
+
+    async def _of_photo(self, reference: bytes) -> Template | None:
+        template = await self._with_face(reference)
+        if template is None:
+            return None
+        small = await anyio.to_thread.run_sync(_portrait_of, template, self.base.native_side)
+        return await self._with_face(to_jpeg(np.asarray(small, np.uint8)))
+
+    async def _with_face(self, data: bytes) -> Template | None:
+        box = await self.processes.run(only_face, data)
+        if box is None:
+            return None
+        return Template(await anyio.to_thread.run_sync(decode_image, to_base64(data)), box)
+
+    def _body(self, prompt: str, steps: int, scale: float, size: tuple[int, int]) -> dict[str, Any]:
+        return {
+            "prompt": prompt,
+            "steps": steps,
+            "cfg_scale": self.base.cfg_scale or scale,
+            "sampler_name": "DPM++ 2M",
+            "scheduler": "Uniform",
+            "seed": self.seed,
+            "width": size[0],
+            "height": size[1],
+            "override_settings": {**_OVERRIDES, "sd_model_checkpoint": self.base.checkpoint.name},
+        }
+
+    async def _picture(self, kind: str, body: Mapping[str, Any]) -> bytes:
+        """One picture of this server, as PNG; waits where the queue is full."""
+        is_new = kind == "txt2img"
+        request = (Txt2ImgRequest if is_new else Img2ImgRequest).model_validate(body)
+        for attempt in range(_TRIES):
+            try:
+                answer = await self.generation.answer(
+                    "txt2img" if is_new else "img2img", request, Caller()
+                )
+                return await anyio.to_thread.run_sync(_png, answer["images"][0])
+            except QueueFull:
+                if attempt == _TRIES - 1:
+                    raise
+                await anyio.sleep(_PATIENCE_S)
+        raise AssertionError("the loop returns or raises")
+
+
+def _png(text: str) -> bytes:
+    return encode_png(decode_image(text).convert("RGB"))
+
+
+def _text(image: Image.Image) -> str:
+    return to_base64(encode_png(image))
+
+
+def _mask(size: tuple[int, int], face: Box) -> Image.Image:
+    """White where the face is drawn anew."""
+    left, top, right, bottom = face
+    beside, above = (right - left) * (_MASK_GROWN - 1) / 2, (bottom - top) * (_MASK_GROWN - 1) / 2
+    rows, columns = np.mgrid[: size[1], : size[0]]
+    inside = (columns >= left - beside) & (columns < right + beside)
+    inside &= (rows >= top - above) & (rows < bottom + above)
+    return Image.fromarray((inside * 255).astype(np.uint8))
+
+
+def _portrait_of(template: Template, side: int) -> Image.Image:
+    """The square around a photo's face, three times as wide, at a checkpoint's size."""
+    left, top, right, bottom = template.face
+    image = template.image.convert("RGB")
+    half = min(1.5 * (right - left), min(image.size) / 2)
+    x = min(max((left + right) / 2, half), image.width - half)
+    y = min(max((top + bottom) / 2, half), image.height - half)
+    area = (round(x - half), round(y - half), round(x + half), round(y + half))
+    return image.crop(area).resize((side, side), Image.Resampling.LANCZOS)

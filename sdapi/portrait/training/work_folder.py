@@ -1,0 +1,123 @@
+"""What is kept while a training runs, so that it can go on after a crash.
+
+<data>/portrait/trainings/<name>/
+    request.json    what was asked for; another request begins anew
+    prepared.json   there when the photos have been looked at: `Prepared`
+    model/          the folder of the model to be, see `artefacts`
+    weights/        checkpoints, and what the engine resumes from
+    trials/         trial pictures, <step>_<number>.png
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sdapi.portrait.artefacts import PROCESSED, Artefacts
+from sdapi.portrait.faces.face import Embedding
+from sdapi.portrait.training.ranking import Metric, Trial
+
+_REQUEST: Final = "request.json"
+_PREPARED: Final = "prepared.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known of the photos once they have been looked at."""
+
+    #: of each photo, as a check tells it on the REST surface
+    states: tuple[dict[str, Any], ...]
+    #: crops below `processed_images/train` with their captions
+    crops: tuple[tuple[str, str], ...]
+    #: of the photos that are trained on
+    embeddings: tuple[tuple[float, ...], ...] = ()
+    metric: Metric = "l2"
+    providers: Mapping[str, str] | None = None
+
+    @property
+    def vectors(self) -> list[Embedding]:
+        return [np.array(values, np.float32) for values in self.embeddings]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFolder:
+    """The folder of one training."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def artefacts(self) -> Artefacts:
+        return Artefacts(self.model)
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights"
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    @property
+    def crops(self) -> Path:
+        return self.model / PROCESSED / "train"
+
+    def open(self, request: Mapping[str, Any]) -> None:
+        """Make it ready; what an unequal request left goes. Raises OSError."""
+        if self._read(_REQUEST) != json.loads(json.dumps(request)):
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.model, self.weights, self.trials):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        self._write(_REQUEST, request)
+
+    def prepared(self) -> Prepared | None:
+        """What an interrupted run knew of the photos."""
+        content = self._read(_PREPARED)
+        if not isinstance(content, dict) or not self.crops.is_dir():
+            return None
+        lists = {
+            "states": tuple(content["states"]),
+            "crops": tuple((name, caption) for name, caption in content["crops"]),
+            "embeddings": tuple(tuple(vector) for vector in content["embeddings"]),
+        }
+        known: dict[str, Any] = {**content, **lists}
+        return Prepared(**known)
+
+    def keep(self, prepared: Prepared) -> None:
+        """From now on the photos need not be looked at again."""
+        self._write(_PREPARED, asdict(prepared))
+
+    def restart(self) -> None:
+        """Forget what a run that was cut short while it looked at photos has left."""
+        shutil.rmtree(self.model)
+        self.model.mkdir(mode=0o700)
+
+    def touch(self) -> None:
+        """Somebody works here: the folder is no remains. Raises OSError without it."""
+        os.utime(self.path)
+
+    def trial_path(self, trial: Trial) -> Path:
+        return self.trials / f"{trial.step}_{trial.number}.png"
+
+    def delete(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _read(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        draft = self.path / f"{name}.draft"
+        draft.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        draft.replace(self.path / name)

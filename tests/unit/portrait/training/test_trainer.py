@@ -1,0 +1,271 @@
+import asyncio
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from sdapi.errors import OutOfMemory, SDAPIError, ShuttingDown
+from sdapi.portrait.artefacts import Artefacts
+from sdapi.portrait.faces.processes import FaceProcesses
+from sdapi.portrait.faces.providers import Choices
+from sdapi.portrait.faults import PortraitError
+from sdapi.services.catalog.safetensors_header import read_metadata
+from tests.people import PERSON
+from tests.photo_server import PhotoServer, photo_server
+from tests.portrait_training import PortraitEngine, TrainerBench, trainer_bench
+
+pytestmark = pytest.mark.anyio
+
+MODEL_ID = "fa4ba43a-df55-45a4-9c31-bb0dc1e5aaaa"
+
+
+@pytest.fixture(scope="module")
+def photos() -> Iterator[PhotoServer]:
+    with photo_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaceProcesses]:
+    choices = Choices.make(tmp_path_factory.mktemp("models"), {})
+    made = FaceProcesses(choices, 1, timeout_s=240)  # for machines that do much else
+    yield made
+    made.close()
+
+
+async def fails(bench: TrainerBench, urls: list[str], **changes: object) -> tuple[int, str]:
+    with pytest.raises(PortraitError) as failed:
+        await bench.train(urls, **changes)
+    assert not bench.tools.folders.work("queue", "anna").exists()
+    return failed.value.status, str(failed.value)
+
+
+async def test_a_person_is_trained_and_published(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    # The weights of step 4 draw somebody else, those of step 8 the person.
+    engine = PortraitEngine(draws=lambda step: "stranger" if step in (None, 4) else "person_2")
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        trained = await bench.train(photos.of(*PERSON[:3], "missing"), sex="female")
+        files = Artefacts(bench.folder)
+        meta = files.meta()
+        listed = [lora.name for lora in bench.services.networks.loras]
+    assert [state["code"] for state in trained.states] == [1, 1, 1, 2]
+    assert json.loads(json.dumps(trained.about))["kind"] == "sd15"
+    assert (meta.role, meta.trigger, meta.steps) == ("person", "a portrait of a person", 8)
+    assert meta.scores[8] > meta.scores[4]
+    assert set(meta.merged_steps[:2]) == {8}
+    merged = load_file(files.lora)["a.alpha"]
+    assert merged == pytest.approx(sum(meta.merged_steps) / len(meta.merged_steps), abs=0.01)
+    assert files.face_id.is_file()
+    assert files.reference.is_file()
+    assert len(files.references()) == 2
+    assert len(list((bench.folder / "original_backup").iterdir())) == 3
+    crops = bench.folder / "processed_images" / "train"
+    lines = (crops / "metadata.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {
+        "file_name": "0.jpg",
+        "text": "a portrait of a person, a woman",
+    }
+    # Prompts find it by its name.
+    assert listed == ["anna"]
+    link = tmp_path / "models" / "Lora" / "anna.safetensors"
+    assert link.resolve() == files.lora.resolve()
+    assert read_metadata(link)["prompt"] == "a portrait of a person"
+    assert not bench.tools.folders.work("queue", "anna").exists()
+
+
+async def test_trial_pictures_are_what_the_contract_says(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine()
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        await bench.train(photos.of(*PERSON[:2]))
+        again = len(engine.jobs)
+        await bench.train(photos.of(*PERSON[:2]), max_train_steps=4)
+    trials = [job for job in engine.jobs[:again] if job.init is not None]
+    assert len(trials) == 4  # two templates, two checkpoints
+    assert {(t.steps, t.cfg_scale, t.init.denoising_strength) for t in trials} == {(20, 5.0, 0.65)}
+    assert all("<lora:" in trial.prompts[0] for trial in trials)
+    # Templates are drawn once; the second training has one checkpoint more to try.
+    assert all(job.init is not None for job in engine.jobs[again:])
+    assert len(engine.jobs) == again + 2
+
+
+async def test_a_scene_learns_its_captions(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        "sdapi.portrait.base.checkpoints.BaseModels.kind_of", lambda self, checkpoint: "xl"
+    )
+    engine = PortraitEngine()
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        trained = await bench.train(
+            photos.of("person_0", "nobody", "broken"),
+            owner="app:1",
+            model_id=MODEL_ID,
+            is_xl=True,
+            is_scene=True,
+            scene_prompts=("a beach", "a ball", "?"),
+        )
+        folder = bench.tools.folders.of("app:1", MODEL_ID)
+    job = engine.trainings[0].job
+    assert [picture.caption for picture in job.pictures] == ["a beach", "a ball"]
+    assert (job.shape.rank, job.shape.has_text, job.checkpoints_gradients) == (32, False, True)
+    assert [job.init for job in engine.jobs] == []  # no trials for SDXL
+    assert trained.about["role"] == "scene"
+    metadata = read_metadata(Artefacts(folder).lora)
+    assert metadata["ep_lora_version"] == "scene"
+    assert metadata["ep_prompt"].splitlines()[0] == "a beach"
+    assert not Artefacts(folder).face_id.exists()
+
+
+async def test_without_a_readable_photo_the_images_cannot_be_processed(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    async with trainer_bench(tmp_path, PortraitEngine(), processes) as bench:
+        assert await fails(bench, photos.of("missing", "broken")) == (462, "Image process error")
+        assert await fails(bench, photos.of("nobody")) == (462, "Image process error")
+
+
+async def test_a_folder_that_cannot_be_made_is_told(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    async with trainer_bench(tmp_path, PortraitEngine(), processes) as bench:
+        (tmp_path / "portrait").mkdir()
+        (tmp_path / "portrait" / "trainings").write_text("a file in the way")
+        assert await fails(bench, photos.of("person_0")) == (462, "Make dir in oss Error")
+
+
+async def test_a_full_disk_while_photos_are_stored_is_told(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with trainer_bench(tmp_path, PortraitEngine(), processes) as bench:
+        monkeypatch.setattr("sdapi.portrait.training.preparation._write_numbered", full)
+        assert await fails(bench, photos.of("person_0")) == (462, "Make dir in oss Error")
+
+
+async def test_a_training_that_fails_leaves_no_weights_and_the_old_model(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine()
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        await bench.train(photos.of("person_0"))
+        before = Artefacts(bench.folder).lora.read_bytes()
+        engine.training_failure = lambda step: OutOfMemory("out of memory") if step == 3 else None
+        failed = await fails(bench, photos.of("person_0"))
+        assert failed == (469, "Training - Not get lora weight")
+        assert Artefacts(bench.folder).lora.read_bytes() == before
+
+
+async def test_without_a_face_in_any_trial_there_is_no_best_picture(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine(draws=lambda step: "person_0" if step is None else "nobody")
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        failed = await fails(bench, photos.of("person_0"))
+    assert failed == (469, "Training - Not get best template image")
+
+
+async def test_a_trial_that_fails_costs_itself_only(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    class Failing(PortraitEngine):
+        pass
+
+    engine = Failing()
+    engine.failure = lambda job: (
+        SDAPIError("no picture")
+        if any("checkpoint-4" in str(f.path) for f in job.networks.loras.values())
+        else None
+    )
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        await bench.train(photos.of("person_0"))
+        meta = Artefacts(bench.folder).meta()
+    assert set(meta.merged_steps) == {8}
+    assert set(meta.scores) == {8}
+
+
+async def test_where_the_checkpoint_draws_no_face_the_photo_is_the_template(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine(draws=lambda step: "nobody" if step is None else "person_1")
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        await bench.train(photos.of("person_0"))
+    trials = [job for job in engine.jobs if job.init is not None]
+    assert len(trials) == 2
+
+
+async def test_a_server_that_stops_goes_on_later_without_fetching_anew(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine(update_s=0.05)
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        running = asyncio.create_task(bench.train(photos.of("person_3"), max_train_steps=400))
+        async with asyncio.timeout(200):
+            while not (engine.trainings and engine.trainings[0].monitor.step > 2):
+                await asyncio.sleep(0.02)
+        await bench.services.drain()
+        with pytest.raises(ShuttingDown):
+            await running
+        assert engine.trainings[0].was_suspended
+        assert bench.tools.folders.work("queue", "anna").is_dir()
+    fetched = photos.asked.count("person_3")
+    async with trainer_bench(tmp_path, PortraitEngine(), processes) as bench:
+        await bench.train(photos.of("person_3"), max_train_steps=400)
+        assert Artefacts(bench.folder).meta().steps == 400
+    assert photos.asked.count("person_3") == fetched
+
+
+async def test_a_request_that_is_cancelled_leaves_nothing(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine(update_s=0.05)
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        running = asyncio.create_task(bench.train(photos.of("person_3"), max_train_steps=400))
+        async with asyncio.timeout(200):
+            while not engine.trainings:
+                await asyncio.sleep(0.02)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            while bench.services.training.open:
+                await asyncio.sleep(0.02)
+        assert not bench.tools.folders.work("queue", "anna").exists()
+        assert not bench.folder.exists()
+
+
+async def test_twenty_trainings_of_several_models_wait_for_each_other(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine()
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        urls = photos.of("person_0")
+        async with asyncio.timeout(240):
+            await asyncio.gather(
+                *(bench.train(urls, model_id=f"user{i % 10}", max_train_steps=2) for i in range(20))
+            )
+        users = bench.tools.folders.root / "users"
+        assert sorted(f.name for f in users.iterdir()) == [f"user{i}" for i in range(10)]
+    assert len(engine.trainings) == 20
+
+
+async def test_a_lora_of_somebody_else_is_never_replaced(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    other = tmp_path / "models" / "Lora" / "anna.safetensors"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"somebody else's")
+    async with trainer_bench(tmp_path, PortraitEngine(), processes) as bench:
+        await bench.train(photos.of("person_0"))
+        assert Artefacts(bench.folder).meta().lora_name == "portrait-anna"
+        assert (other.parent / "portrait-anna.safetensors").is_file()
+        bench.tools.folders.delete("queue", "anna")
+        assert [path.name for path in other.parent.iterdir()] == ["anna.safetensors"]
+    assert other.read_bytes() == b"somebody else's"
