@@ -29,7 +29,7 @@ from sdapi.services.generation.service import GenerationService
 
 #: of each training; their people are a man and a woman unless `sex` says which
 TEMPLATES: Final = 2
-_TEMPLATE_TRIES: Final = 6
+_TEMPLATE_TRIES: Final = 4
 _TEMPLATE_STEPS, _TRIAL_STEPS = 20, 20
 _TEMPLATE_SCALE, _TRIAL_SCALE = 7.0, 9.0
 _STRENGTH: Final = 0.65

@@ -193,8 +193,9 @@ async def test_a_trial_that_fails_costs_itself_only(
 
 
 async def test_where_the_checkpoint_draws_no_face_the_photo_is_the_template(
-    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr("sdapi.portrait.training.validation._TEMPLATE_TRIES", 1)
     engine = PortraitEngine(draws=lambda step: "nobody" if step is None else "person_1")
     async with trainer_bench(tmp_path, engine, processes) as bench:
         await bench.train(photos.of("person_0"))
