@@ -109,6 +109,21 @@ def test_objects_of_others_stay(tmp_path: Path, s3: Any):
     assert raised.value.reason is Reason.TOO_LARGE
 
 
+def test_store_that_does_not_listen_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    file = tmp_path / "a.png"
+    file.write_bytes(b"ours")
+    url = ObjectUrl.parse(f"s3://{BUCKET}/x/a.png")
+    with pytest.raises(StoreError) as raised:
+        Stores({}).store(url).put(url, file, replaces=True)
+    assert raised.value.is_passing
+
+
 def test_missing_bucket_is_told_at_the_start(
     tmp_path: Path, s3: Any, capsys: pytest.CaptureFixture[str]
 ):

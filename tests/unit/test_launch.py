@@ -29,6 +29,7 @@ raise SystemExit(3)
 #: what the launcher imports before there is an environment
 COPIED = (
     *("launch.py", "sdapi/__init__.py", "sdapi/flags.py", "sdapi/errors.py", "sdapi/settings.py"),
+    "sdapi/object_url.py",
     *("sdapi/portrait/__init__.py", "sdapi/portrait/faces/__init__.py"),
     "sdapi/portrait/faces/files.py",
 )

@@ -209,7 +209,8 @@ class Storage:
 
     async def state(self) -> dict[str, object]:
         """The outbox as `/readyz` shows it; nothing on a server without object stores."""
-        if not (self.settings.allow_oss or any(m.oss for m in self.settings.mounts)):
+        uses_stores = self.settings.allow_oss or any(m.oss for m in self.settings.mounts)
+        if not uses_stores and not self._outbox.exists:
             return {}
         figures = await anyio.to_thread.run_sync(self._figures)
         return {

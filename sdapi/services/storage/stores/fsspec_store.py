@@ -13,6 +13,16 @@ from sdapi.services.storage.stores.oss_config import ConfigError
 from sdapi.services.storage.stores.store import ObjectInfo, Reason, StoreError
 
 _CHUNK = 1 << 20
+#: limits for packages whose own are longer than a request waits, and whose retries add to ours
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {
+        "config_kwargs": {
+            "connect_timeout": 5,
+            "read_timeout": 20,
+            "retries": {"total_max_attempts": 1},
+        }
+    }
+}
 #: what has to be installed for a scheme
 _EXTRAS = {"s3": "s3fs"}
 _REASONS = {
@@ -45,7 +55,10 @@ class FsspecStore:
         try:
             # Listings must not come from a cache: other servers write too.
             self._files: Any = fsspec.filesystem(
-                scheme, use_listings_cache=False, skip_instance_cache=True
+                scheme,
+                use_listings_cache=False,
+                skip_instance_cache=True,
+                **_OPTIONS.get(scheme, {}),
             )
         except ImportError as error:
             extra = _EXTRAS.get(scheme, scheme)
