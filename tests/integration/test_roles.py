@@ -34,8 +34,8 @@ def ask(url: str, seed: int) -> str:
     return answer.headers["X-EAS-QueueService-Request-Id"]
 
 
-def result(url: str, request_id: str, within_s: float = 240) -> Image.Image:
-    """The picture of a job's result, which is taken out."""
+def result(url: str, request_id: str, within_s: float = 240) -> bytes | None:
+    """The pixels of a job's result, which is taken out; None where it is a failure."""
     end = time.monotonic() + within_s
     params = {"requestId": request_id, "_timeout_": "5s", "_auto_delete_": "true"}
     while True:
@@ -43,8 +43,13 @@ def result(url: str, request_id: str, within_s: float = 240) -> Image.Image:
         if answer.status_code == 200:
             break
         assert time.monotonic() < end, f"no result: {answer.status_code} {answer.text}"
-    (picture,) = json.loads(answer.content)["images"]
-    return Image.open(io.BytesIO(base64.b64decode(picture)))
+    try:
+        (picture,) = json.loads(answer.content)["images"]
+    except (ValueError, KeyError):
+        return None
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        assert image.size == (64, 64)
+        return image.tobytes()
 
 
 def test_a_front_end_takes_what_workers_draw_and_another_worker_goes_on_for_a_dead_one(
@@ -57,9 +62,15 @@ def test_a_front_end_takes_what_workers_draw_and_another_worker_goes_on_for_a_de
         with server_process(models, queue, "--role=worker") as worker:
             assert requests.get(f"{worker.url}/healthz", timeout=10).ok
             first = [result(front.url, request_id) for request_id in waiting]
-            assert {picture.size for picture in first} == {(64, 64)}
+            assert None not in first
             left = [ask(front.url, seed) for seed in range(JOBS)]
             worker.process.kill()
         with server_process(models, queue, "--role=worker"):
             second = [result(front.url, request_id) for request_id in left]
-    assert [a.tobytes() for a in first] == [b.tobytes() for b in second]
+    # What the dead one worked on is told as a failure: a service without a file delivers once.
+    lost = [seed for seed in range(JOBS) if second[seed] is None]
+    assert len(lost) <= 1
+    assert [first[seed] for seed in range(JOBS) if seed not in lost] == [
+        second[seed] for seed in range(JOBS) if seed not in lost
+    ]
+    print(f"{2 * JOBS} jobs by two workers, {len(lost)} told as lost with the first")
