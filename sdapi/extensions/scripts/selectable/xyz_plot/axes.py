@@ -5,7 +5,6 @@ Requests name axes by their place among those of their kind, so the order below 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -192,104 +191,97 @@ def _floats(names: dict[str, Apply]) -> list[Axis]:
     return [Axis(name, "float", apply) for name, apply in names.items()]
 
 
-@cache
-def _axes() -> tuple[Axis, ...]:
-    """Those that are always there."""
-    return (
-        NOTHING,
-        SEED,
-        SUBSEED,
-        Axis("Var. strength", "float", _field("subseed_strength")),
-        Axis("Steps", "int", _field("steps")),
-        Axis("Hires steps", "int", _field("hr_second_pass_steps"), kinds=_TXT2IMG),
-        Axis("CFG Scale", "float", _field("cfg_scale")),
-        Axis("Image CFG Scale", "float", _field("image_cfg_scale"), kinds=_IMG2IMG),
-        Axis("Prompt S/R", "text", _search_and_replace, "value"),
-        Axis("Prompt order", "order", _reordered, "value"),
-        Axis("Sampler", "text", _sampler("sampler_name"), "value", has_list=True),
-        Axis("Hires sampler", "text", _sampler("hr_sampler_name"), has_list=True, kinds=_TXT2IMG),
-        Axis("Checkpoint name", "text", _checkpoint, "file", has_list=True, cost=1.0),
-        *_floats(
-            {
-                "Negative Guidance minimum sigma": _field("s_min_uncond"),
-                "Sigma Churn": _field("s_churn"),
-                "Sigma min": _field("s_tmin"),
-                "Sigma max": _field("s_tmax"),
-                "Sigma noise": _field("s_noise"),
-            }
-        ),
-        Axis("Schedule type", "text", _field("scheduler"), has_list=True),
-        *_floats(
-            {
-                "Schedule min sigma": _override("sigma_min"),
-                "Schedule max sigma": _override("sigma_max"),
-                "Schedule rho": _override("rho"),
-                "Beta schedule alpha": _override("beta_dist_alpha"),
-                "Beta schedule beta": _override("beta_dist_beta"),
-                "Eta": _field("eta"),
-            }
-        ),
-        Axis("Clip skip", "int", _override("CLIP_stop_at_last_layers")),
-        *_floats(
-            {
-                "Denoising": _field("denoising_strength"),
-                "Initial noise multiplier": _field("initial_noise_multiplier"),
-                "Extra noise": _override("img2img_extra_noise"),
-            }
-        ),
-        Axis("Hires upscaler", "text", _field("hr_upscaler"), has_list=True, kinds=_TXT2IMG),
-        Axis(
-            "Cond. Image Mask Weight", "float", _override("inpainting_mask_weight"), kinds=_IMG2IMG
-        ),
-        Axis("VAE", "text", _vae, has_list=True, cost=0.7),
-        Axis("Styles", "text", _styles, has_list=True),
-        Axis("UniPC Order", "int", _unipc_order, cost=0.5),
-        Axis("Face restore", "text", _faces, "value"),
-        Axis("Token merging ratio", "float", _override("token_merging_ratio")),
-        Axis("Token merging ratio high-res", "float", _override("token_merging_ratio_hr")),
-        Axis(
-            "Always discard next-to-last sigma",
-            "text",
-            _flag_override("always_discard_next_to_last_sigma"),
-            has_list=True,
-        ),
-        Axis("SGM noise multiplier", "text", _flag_override("sgm_noise_multiplier"), has_list=True),
-        Axis("Refiner checkpoint", "text", _refiner, "file", has_list=True, cost=1.0),
-        Axis("Refiner switch at", "float", _field("refiner_switch_at")),
-        Axis("RNG source", "text", _override("randn_source"), has_list=True),
-        Axis("FP8 mode", "text", _override("fp8_storage"), has_list=True, cost=0.9),
-        Axis("Size", "text", _size),
-    )
+#: those that are always there
+_AXES: Final[tuple[Axis, ...]] = (
+    NOTHING,
+    SEED,
+    SUBSEED,
+    Axis("Var. strength", "float", _field("subseed_strength")),
+    Axis("Steps", "int", _field("steps")),
+    Axis("Hires steps", "int", _field("hr_second_pass_steps"), kinds=_TXT2IMG),
+    Axis("CFG Scale", "float", _field("cfg_scale")),
+    Axis("Image CFG Scale", "float", _field("image_cfg_scale"), kinds=_IMG2IMG),
+    Axis("Prompt S/R", "text", _search_and_replace, "value"),
+    Axis("Prompt order", "order", _reordered, "value"),
+    Axis("Sampler", "text", _sampler("sampler_name"), "value", has_list=True),
+    Axis("Hires sampler", "text", _sampler("hr_sampler_name"), has_list=True, kinds=_TXT2IMG),
+    Axis("Checkpoint name", "text", _checkpoint, "file", has_list=True, cost=1.0),
+    *_floats(
+        {
+            "Negative Guidance minimum sigma": _field("s_min_uncond"),
+            "Sigma Churn": _field("s_churn"),
+            "Sigma min": _field("s_tmin"),
+            "Sigma max": _field("s_tmax"),
+            "Sigma noise": _field("s_noise"),
+        }
+    ),
+    Axis("Schedule type", "text", _field("scheduler"), has_list=True),
+    *_floats(
+        {
+            "Schedule min sigma": _override("sigma_min"),
+            "Schedule max sigma": _override("sigma_max"),
+            "Schedule rho": _override("rho"),
+            "Beta schedule alpha": _override("beta_dist_alpha"),
+            "Beta schedule beta": _override("beta_dist_beta"),
+            "Eta": _field("eta"),
+        }
+    ),
+    Axis("Clip skip", "int", _override("CLIP_stop_at_last_layers")),
+    *_floats(
+        {
+            "Denoising": _field("denoising_strength"),
+            "Initial noise multiplier": _field("initial_noise_multiplier"),
+            "Extra noise": _override("img2img_extra_noise"),
+        }
+    ),
+    Axis("Hires upscaler", "text", _field("hr_upscaler"), has_list=True, kinds=_TXT2IMG),
+    Axis("Cond. Image Mask Weight", "float", _override("inpainting_mask_weight"), kinds=_IMG2IMG),
+    Axis("VAE", "text", _vae, has_list=True, cost=0.7),
+    Axis("Styles", "text", _styles, has_list=True),
+    Axis("UniPC Order", "int", _unipc_order, cost=0.5),
+    Axis("Face restore", "text", _faces, "value"),
+    Axis("Token merging ratio", "float", _override("token_merging_ratio")),
+    Axis("Token merging ratio high-res", "float", _override("token_merging_ratio_hr")),
+    Axis(
+        "Always discard next-to-last sigma",
+        "text",
+        _flag_override("always_discard_next_to_last_sigma"),
+        has_list=True,
+    ),
+    Axis("SGM noise multiplier", "text", _flag_override("sgm_noise_multiplier"), has_list=True),
+    Axis("Refiner checkpoint", "text", _refiner, "file", has_list=True, cost=1.0),
+    Axis("Refiner switch at", "float", _field("refiner_switch_at")),
+    Axis("RNG source", "text", _override("randn_source"), has_list=True),
+    Axis("FP8 mode", "text", _override("fp8_storage"), has_list=True, cost=0.9),
+    Axis("Size", "text", _size),
+)
 
 
-@cache
-def _hypertile_axes() -> tuple[Axis, ...]:
-    """Those that are there with the page only."""
+def _hypertile_flag(name: str, key: str) -> Axis:
+    return Axis(f"[Hypertile] {name}", "text", _flag_override(f"hypertile_{key}"), has_list=True)
 
-    def flag(name: str, key: str) -> Axis:
-        return Axis(
-            f"[Hypertile] {name}", "text", _flag_override(f"hypertile_{key}"), has_list=True
-        )
 
-    def number(name: str, key: str, most: int, *, has_list: bool = False) -> Axis:
-        name = f"[Hypertile] {name}"
-        apply = _ranged_override(name, f"hypertile_{key}", 0, most)
-        return Axis(name, "int", apply, has_list=has_list)
+def _hypertile_number(name: str, key: str, most: int, *, has_list: bool = False) -> Axis:
+    name = f"[Hypertile] {name}"
+    apply = _ranged_override(name, f"hypertile_{key}", 0, most)
+    return Axis(name, "int", apply, has_list=has_list)
 
-    return (
-        flag("Unet First pass Enabled", "enable_unet"),
-        flag("Unet Second pass Enabled", "enable_unet_secondpass"),
-        number("Unet Max Depth", "max_depth_unet", 3, has_list=True),
-        number("Unet Max Tile Size", "max_tile_unet", 512),
-        number("Unet Swap Size", "swap_size_unet", 64),
-        flag("VAE Enabled", "enable_vae"),
-        number("VAE Max Depth", "max_depth_vae", 3, has_list=True),
-        number("VAE Max Tile Size", "max_tile_vae", 512),
-        number("VAE Swap Size", "swap_size_vae", 64),
-    )
+
+#: those that are there with the page only
+_HYPERTILE_AXES: Final[tuple[Axis, ...]] = (
+    _hypertile_flag("Unet First pass Enabled", "enable_unet"),
+    _hypertile_flag("Unet Second pass Enabled", "enable_unet_secondpass"),
+    _hypertile_number("Unet Max Depth", "max_depth_unet", 3, has_list=True),
+    _hypertile_number("Unet Max Tile Size", "max_tile_unet", 512),
+    _hypertile_number("Unet Swap Size", "swap_size_unet", 64),
+    _hypertile_flag("VAE Enabled", "enable_vae"),
+    _hypertile_number("VAE Max Depth", "max_depth_vae", 3, has_list=True),
+    _hypertile_number("VAE Max Tile Size", "max_tile_vae", 512),
+    _hypertile_number("VAE Swap Size", "swap_size_vae", 64),
+)
 
 
 def axes_of(kind: Kind, *, has_page: bool) -> list[Axis]:
     """The axes of a kind of request, by the places that requests name them by."""
-    own = [axis for axis in _axes() if kind in axis.kinds]
-    return [*own, *_hypertile_axes()] if has_page else own
+    own = [axis for axis in _AXES if kind in axis.kinds]
+    return [*own, *_HYPERTILE_AXES] if has_page else own
