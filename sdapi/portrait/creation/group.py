@@ -18,7 +18,7 @@ from sdapi.portrait.creation.passes import Pass
 from sdapi.portrait.creation.studio import Studio
 from sdapi.portrait.faces.face import Box, Face, Mask, Pixels
 from sdapi.portrait.pixels.frame import Frame
-from sdapi.portrait.pixels.raster import blurred, grown, mixed, resized, resized_mask, shrunk
+from sdapi.portrait.pixels.raster import blurred, grown, mixed, resized, resized_mask
 from sdapi.portrait.pixels.shape import Shape
 
 _STEPS, _LCM_STEPS = 30, 8
@@ -28,6 +28,8 @@ _WEIGHT: Final = 1.0
 #: the shorter side, in native sides; 1 where the picture is longer than this
 _SIDE, _LONG = 1.5, 1.5
 _SEAM_MARGIN: Final = 50
+#: how far the seams' ring reaches beyond a face, pixels at 512
+_SEAM: Final = 24
 _STEP: Final = 8
 
 
@@ -82,7 +84,10 @@ def _background(rgb: Pixels, faces: Sequence[Face], studio: Studio) -> tuple[Fra
 
 
 def _seams(rgb: Pixels, faces: Sequence[Face], studio: Studio) -> tuple[Frame, Mask, float]:
-    """A ring around each face, in the square that holds them all."""
+    """A soft ring around each face, in the square that holds them all.
+
+    It follows the face's outline, along which the drawn face was laid in.
+    """
     boxes = np.array([face.box for face in faces])
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     side = float((high - low).max()) + 2 * _SEAM_MARGIN
@@ -94,11 +99,11 @@ def _seams(rgb: Pixels, faces: Sequence[Face], studio: Studio) -> tuple[Frame, M
     # sizes are those of the picture that is drawn
     pixel = 1.0 / frame.scale[0] * studio.target.scale
     rings = [
-        grown(box, 32 * pixel) - shrunk(box, 16 * pixel)
-        for box in (_box_mask(rgb, face.box) for face in faces)
+        blurred(grown(Shape.of(face, rgb.shape).face(), _SEAM * pixel), _SEAM / 3 * pixel)
+        for face in faces
     ]
     inner = np.maximum.reduce([_protected(rgb, face) for face in faces])
-    return frame, np.clip(np.maximum.reduce(rings) - inner, 0.0, 1.0), _SEAM_STRENGTH
+    return frame, np.maximum.reduce(rings) * (1.0 - inner), _SEAM_STRENGTH
 
 
 async def _redrawn(
@@ -126,10 +131,8 @@ async def _redrawn(
 
 def _returned(frame: Frame, running: Pixels, drawn: Pixels, mask: Mask) -> Pixels:
     """The drawn picture where the mask is, in the size of the template."""
-    size = (frame.width, frame.height)
-    inside = frame.cut_mask(mask)
-    soft = blurred(inside, 2.0) * (inside > 0.0)
-    return frame.laid_in(running, mixed(frame.cut(running), resized(drawn, size), soft))
+    large = resized(drawn, (frame.width, frame.height))
+    return frame.laid_in(running, mixed(frame.cut(running), large, frame.cut_mask(mask)))
 
 
 def _frame(box: tuple[int, int, int, int], studio: Studio) -> Frame:
@@ -147,10 +150,9 @@ def _frame(box: tuple[int, int, int, int], studio: Studio) -> Frame:
 
 
 def _protected(rgb: Pixels, face: Face) -> Mask:
-    """A face with its box, which no pass without its person may touch; soft at the edge."""
+    """A face, which no pass without its person may touch; soft at the edge."""
     shape = Shape.of(face, rgb.shape)
-    whole = np.maximum(grown(shape.face(), 0.06 * shape.fw), _box_mask(rgb, face.box))
-    return blurred(whole, 0.03 * shape.fw)
+    return blurred(grown(shape.face(), 0.04 * shape.fw), 0.03 * shape.fw)
 
 
 def _box_mask(rgb: Pixels, box: Box) -> Mask:
