@@ -33,6 +33,7 @@ def make_engine(settings: Settings, name: str) -> Engine:
         device,
         no_half=settings.no_half or settings.precision == "full",
         no_half_vae=settings.no_half_vae,
+        no_half_control=settings.no_half_controlnet,
     )
     ram = settings.model_cache_bytes or int(psutil.virtual_memory().total * _RAM_SHARE)
     gpu = ram

@@ -249,6 +249,8 @@ class Result:
     interrupted: bool = False
     #: what scripts add to the end of the answer, without infotexts
     extra_images: tuple[Image, ...] = ()
+    #: maps that ControlNet units detected, after those
+    detected_maps: tuple[Image, ...] = ()
     load_s: float = 0.0
     sample_s: float = 0.0
     decode_s: float = 0.0

@@ -126,6 +126,7 @@ class JobRun:
             sample_s=total - self._load_s - self._decode_s,
             decode_s=self._decode_s,
             extra_images=tuple(each for s in self.job.stages for each in s.extra_images),
+            detected_maps=tuple(each for s in self.job.stages for each in s.detected_maps),
         )
 
     @contextmanager
@@ -306,7 +307,7 @@ class JobRun:
             model,
             cond,
             self.monitor,
-            self.models.device,
+            self.models,
             handover(self.job, plan, relief),
             checks_nan=self.checks_nan,
         )

@@ -1,10 +1,10 @@
 """The models of one device: loaded once, kept in the cache, lent to the job that runs."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -27,6 +27,8 @@ from sdapi.engine.offload import Offload, OffloadLevel, level_for, parts_of
 from sdapi.engine.text.conditioning import Conditioner
 from sdapi.engine.upscaling.image_model import ImageModel, load_image_model
 from sdapi.errors import ModelUnusable
+
+L = TypeVar("L", bound=Movable)
 
 
 @dataclass(slots=True)
@@ -219,6 +221,13 @@ class Models:
         key = ("image model", file, half)
         with self.cache.use(key, lambda: load_image_model(file, prefers_half=half)) as found:
             assert isinstance(found, ImageModel)
+            yield found
+
+    @contextmanager
+    def lend(self, key: Hashable, load: Callable[[], L], kind: type[L]) -> Generator[L]:
+        """A model of any other kind under a key of its own; raises what `load` does."""
+        with self.cache.use((kind, key), load) as found:
+            assert isinstance(found, kind)
             yield found
 
     @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.init_images import Inversion
 from sdapi.engine.job import Job
-from sdapi.engine.models import LoadedCheckpoint
+from sdapi.engine.models import LoadedCheckpoint, Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.blend import Blend
 from sdapi.engine.sampling.edit_guidance import make_guide
@@ -74,7 +74,7 @@ class PassPlan:
         model: Model,
         cond: BatchCond,
         monitor: Monitor,
-        device: torch.device,
+        models: Models,
         handover: Handover | None,
         *,
         checks_nan: bool,
@@ -93,18 +93,19 @@ class PassPlan:
             components=replace(model.components, alphas_cumprod=self.alphas(model)),
             predict=self.predictor(model),
             guide=guide,
-            noise=self._noise(model, device),
+            noise=self._noise(model, models.device),
             monitor=monitor,
+            models=models,
             start=self.start,
             blend=self.blend,
             handover=handover,
             checks_nan=checks_nan,
+            is_second=self.is_second,
         )
 
     def predictor(self, model: Model) -> UNetPredictor:
-        """The model's UNet, and what scripts do before each of its calls."""
-        before = [stages.before_denoise for stages in self.job.stages]
-        return UNetPredictor(model.components, self.image_cond, before)
+        """The model's UNet, and what scripts do around each of its calls."""
+        return UNetPredictor(model.components, self.image_cond, self.job.stages)
 
     def alphas(self, model: Model) -> Tensor:
         """The model's cumulative alphas as the job's options want them."""

@@ -13,6 +13,7 @@ from PIL.Image import Image
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sdapi.engine.checkpoints.checkpoint import Components
     from sdapi.engine.sampling.guidance import Row
     from sdapi.engine.sampling.sampling_pass import SamplingPass
 
@@ -26,6 +27,10 @@ class UNetCall:
     t: "Tensor"
     #: whose latents the N lines are, and the cond of each
     rows: "Sequence[Row]"
+    #: the checkpoint whose UNet is called; after a refiner took over, that one
+    components: "Components"
+    #: further input channels of the UNet [B, K, h, w], for each image
+    image_cond: "Tensor | None" = None
     #: further arguments of the UNet, such as a ControlNet's residuals
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -34,8 +39,10 @@ class Stages:
     """Every point does nothing unless a script says otherwise."""
 
     def __init__(self) -> None:
-        #: pictures for the end of the answer, such as detected maps; they have no infotext
+        #: pictures for the end of the answer; they have no infotext
         self.extra_images: list[Image] = []
+        #: likewise, after all those; in URL mode they become files of their own
+        self.detected_maps: list[Image] = []
 
     def begin_pass(self, sampling: "SamplingPass") -> "SamplingPass":
         """Before a sampler runs (twice a batch with hires fix); may replace what it works with."""
@@ -43,6 +50,10 @@ class Stages:
 
     def before_denoise(self, call: UNetCall) -> None:
         """Before every call of the UNet."""
+
+    def after_denoise(self, call: UNetCall, output: "Tensor") -> "Tensor":
+        """After that call, with the UNet's output [N, C, h, w], float32; may replace it."""
+        return output
 
     def on_step(self, index: int, denoised: "Tensor | None") -> None:
         """After step `index` of a pass, with the latest prediction."""

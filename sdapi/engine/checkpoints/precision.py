@@ -7,17 +7,26 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Types of the UNet and text encoders, and of the VAE."""
+    """Types of the UNet and text encoders, of the VAE, and of control models."""
 
     unet: torch.dtype
     vae: torch.dtype
+    control: torch.dtype = torch.float32
 
     @classmethod
-    def choose(cls, device: torch.device, *, no_half: bool, no_half_vae: bool) -> "Precision":
+    def choose(
+        cls,
+        device: torch.device,
+        *,
+        no_half: bool,
+        no_half_vae: bool,
+        no_half_control: bool = False,
+    ) -> "Precision":
         """float32 on a CPU; half precision on a GPU unless the flags forbid it."""
         if device.type == "cpu" or no_half:
-            return cls(torch.float32, torch.float32)
-        return cls(torch.float16, torch.float32 if no_half_vae else torch.float16)
+            return cls(torch.float32, torch.float32, torch.float32)
+        half, full = torch.float16, torch.float32
+        return cls(half, full if no_half_vae else half, full if no_half_control else half)
 
 
 def wider_vae_type(*, prefers_bfloat16: bool, allowed: bool) -> torch.dtype | None:

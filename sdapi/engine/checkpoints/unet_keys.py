@@ -29,7 +29,8 @@ class UNetShape:
     """What the weights tell about a UNet; one entry per resolution in the tuples."""
 
     in_channels: int
-    out_channels: int
+    #: None for the encoder alone, of which ControlNets are copies
+    out_channels: int | None
     channels: tuple[int, ...]
     resnets: int
     #: transformer blocks at each resolution, 0 where there is no attention
@@ -51,9 +52,10 @@ def read_shape(weights: dict[str, Tensor]) -> UNetShape:
         context = next(v.shape[1] for k, v in weights.items() if k.endswith("attn2.to_k.weight"))
         projection = next(v for k, v in weights.items() if k.endswith(".proj_in.weight"))
         label = weights.get("label_emb.0.0.weight")
+        output = weights.get("out.2.weight")
         return UNetShape(
             in_channels=weights["input_blocks.0.0.weight"].shape[1],
-            out_channels=weights["out.2.weight"].shape[0],
+            out_channels=None if output is None else output.shape[0],
             channels=tuple(channels),
             resnets=resnets,
             transformer_depth=tuple(depths),
@@ -96,19 +98,32 @@ def _read_input_blocks(weights: dict[str, Tensor]) -> tuple[list[int], list[int]
 
 
 def diffusers_config(shape: UNetShape, heads: tuple[int, ...], sample_size: int) -> dict[str, Any]:
-    """Keyword arguments for `UNet2DConditionModel`; `heads` per resolution."""
-    levels = len(shape.channels)
+    """Keyword arguments for `UNet2DConditionModel`; `heads` per resolution.
+
+    Raises `ModelUnusable` for the encoder alone.
+    """
+    if shape.out_channels is None:
+        raise ModelUnusable("the UNet has no output layer")
     attends = [depth > 0 for depth in shape.transformer_depth]
-    down = tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends)
     up = tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends))
-    config: dict[str, Any] = {
+    return encoder_config(shape, heads) | {
         "sample_size": sample_size,
-        "in_channels": shape.in_channels,
         "out_channels": shape.out_channels,
+        "up_block_types": up,
+    }
+
+
+def encoder_config(shape: UNetShape, heads: tuple[int, ...]) -> dict[str, Any]:
+    """The keyword arguments that a UNet's encoder alone takes, too."""
+    levels = len(shape.channels)
+    down = tuple(
+        "CrossAttnDownBlock2D" if depth > 0 else "DownBlock2D" for depth in shape.transformer_depth
+    )
+    config: dict[str, Any] = {
+        "in_channels": shape.in_channels,
         "block_out_channels": shape.channels,
         "layers_per_block": shape.resnets,
         "down_block_types": down,
-        "up_block_types": up,
         "cross_attention_dim": shape.context_width,
         # diffusers' own name for it is wrong: this is the number of heads.
         "attention_head_dim": heads,

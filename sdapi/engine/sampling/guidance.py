@@ -63,6 +63,8 @@ class Row:
     weight: float = 1.0
     #: False hides the picture that an instruct-pix2pix checkpoint edits
     sees_picture: bool = True
+    #: of the negative prompt
+    is_uncond: bool = False
 
     @property
     def length(self) -> int:
@@ -145,7 +147,11 @@ class Guide:
         return _lengthened(rows)
 
     def _uncond_rows(self) -> list[Row]:
-        return _lengthened([Row(i, s.at(self.calls)) for i, s in enumerate(self.cond.negative)])
+        rows = [
+            Row(image, schedule.at(self.calls), is_uncond=True)
+            for image, schedule in enumerate(self.cond.negative)
+        ]
+        return _lengthened(rows)
 
     def _pad(self, conds: list[Row], unconds: list[Row]) -> tuple[list[Row], list[Row]]:
         wanted, length = self._guidance.padding, conds[0].length

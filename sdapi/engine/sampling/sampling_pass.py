@@ -12,6 +12,7 @@ from torch import Tensor
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.job import Job
+from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.blend import Blend
 from sdapi.engine.sampling.denoise import (
@@ -68,10 +69,21 @@ class SamplingPass:
     guide: Guide
     noise: ImageNoise
     monitor: Monitor
+    #: further models, for scripts
+    models: Models
     start: Start | None = None
     blend: Blend | None = None
     handover: Handover | None = None
     checks_nan: bool = True
+    #: the second of hires fix
+    is_second: bool = False
+
+    @property
+    def planned_steps(self) -> int:
+        """The steps that shares of a run are counted in: of img2img those of its tail."""
+        if self.start is None:
+            return self.job.steps
+        return max(img2img_steps(self.job.steps, self.start)[1] + 1, 1)
 
 
 def denoiser_calls(job: Job, steps: int) -> int:

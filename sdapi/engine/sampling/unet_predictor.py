@@ -1,13 +1,13 @@
 """The UNet with what each row of its batch is conditioned on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.sampling.guidance import Row
-from sdapi.engine.stages import UNetCall
+from sdapi.engine.stages import Stages, UNetCall
 from sdapi.engine.text.conditioning import Cond
 
 
@@ -18,33 +18,37 @@ class UNetPredictor:
         self,
         components: Components,
         image_cond: Tensor | None,
-        before: Sequence[Callable[[UNetCall], None]] = (),
+        stages: Sequence[Stages] = (),
     ) -> None:
+        self._components = components
         self._unet = components.unet
-        #: what scripts do before each call
-        self._before = before
+        #: what scripts do before and after each call
+        self._stages = stages
         #: further input channels of inpainting and pix2pix models [B, K, h, w]
         self._image_cond = image_cond
 
     def __call__(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
         """The UNet's output for latents `x` [N, C, h, w] at time steps `t` [N], float32."""
         dtype = self._unet.dtype
-        call = UNetCall(x, t, rows)
-        for stage in self._before:
-            stage(call)
+        call = UNetCall(x, t, rows, self._components, self._image_cond)
+        for stages in self._stages:
+            stages.before_denoise(call)
         x = call.x
-        if self._image_cond is not None:
-            x = torch.cat([x, self._pictures(self._image_cond, rows).to(x.dtype)], dim=1)
+        if call.image_cond is not None:
+            x = torch.cat([x, self._pictures(call.image_cond, rows).to(x.dtype)], dim=1)
         cross = torch.stack([row.cond.cross for row in rows])
         output = self._unet(
             x.to(dtype),
             t,
             encoder_hidden_states=cross.to(x.device, dtype),
-            added_cond_kwargs=_sdxl_inputs([row.cond for row in rows], x.device, dtype),
+            added_cond_kwargs=sdxl_inputs([row.cond for row in rows], x.device, dtype),
             return_dict=False,
             **call.arguments,
         )
-        return output[0].float()
+        predicted = output[0].float()
+        for stages in self._stages:
+            predicted = stages.after_denoise(call, predicted)
+        return predicted
 
     @staticmethod
     def _pictures(image_cond: Tensor, rows: Sequence[Row]) -> Tensor:
@@ -53,9 +57,10 @@ class UNetPredictor:
         return image_cond[[row.image for row in rows]] * seen.reshape(-1, 1, 1, 1)
 
 
-def _sdxl_inputs(
-    conds: list[Cond], device: torch.device, dtype: torch.dtype
+def sdxl_inputs(
+    conds: Sequence[Cond], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Tensor] | None:
+    """What SDXL reads beside the prompt's tokens: pooled texts and sizes; None for the others."""
     pooled = [cond.pooled for cond in conds if cond.pooled is not None]
     sizes = [cond.sizes for cond in conds if cond.sizes is not None]
     if not pooled:
