@@ -24,6 +24,7 @@ The asynchronous queue below `/api/predict/<service>` speaks the EAS protocol: `
 TAGS: Final[list[dict[str, Any]]] = [
     {"name": "generation", "description": "Draw pictures"},
     {"name": "pictures", "description": "Enlarge, restore, read and describe pictures"},
+    {"name": "controlnet", "description": "ControlNet's models and preprocessors"},
     {"name": "progress", "description": "Follow tasks, and stop them"},
     {"name": "catalog", "description": "Checkpoints, VAEs, samplers, styles"},
     {"name": "networks", "description": "LoRAs, hypernetworks, embeddings"},

@@ -232,9 +232,9 @@ WEBUI_FLAGS = (
 )
 
 CONTROLNET_FLAGS = (
-    _later("--controlnet-dir", _P, None, "one more folder of ControlNet models"),
-    _later("--controlnet-annotator-models-path", _P, None, "folder of preprocessor weights"),
-    _later("--no-half-controlnet", _S, False, "run ControlNet models in float32"),
+    _acts("--controlnet-dir", _P, None, "one more folder of ControlNet models"),
+    _acts("--controlnet-annotator-models-path", _P, None, "folder of preprocessor weights"),
+    _acts("--no-half-controlnet", _S, False, "run ControlNet models in float32"),
     _later("--controlnet-preprocessor-cache-size", _I, 16, "detected maps kept in memory"),
     _ignored("--controlnet-loglevel", _T, "INFO", "use --loglevel"),
 )

@@ -6,7 +6,7 @@ them is checked against something other than the loader's tables.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -248,28 +248,39 @@ _TOP = [
 
 def _unet_names(unet: UNet2DConditionModel) -> Iterator[tuple[str, Tensor]]:
     has_attention = [kind.startswith("Cross") for kind in unet.config["up_block_types"]]
+    pairs: list[tuple[str, str]] = []
+    for level, attends in enumerate(has_attention):
+        for index in range(3):
+            up = f"output_blocks.{3 * level + index}"
+            pairs += [
+                (f"up_blocks.{level}.resnets.{index}.", f"{up}.0."),
+                (f"up_blocks.{level}.attentions.{index}.", f"{up}.1."),
+            ]
+        upsampler = f"output_blocks.{3 * level + 2}.{2 if attends else 1}."
+        pairs.append((f"up_blocks.{level}.upsamplers.0.", upsampler))
+    yield from encoder_names(unet.state_dict(), levels=len(has_attention), others=pairs)
+
+
+def encoder_names(
+    state: State, *, levels: int, others: Sequence[tuple[str, str]] = ()
+) -> Iterator[tuple[str, Tensor]]:
+    """A UNet's weights under the original names; `others` renames what is not of its encoder."""
     pairs = [
         ("mid_block.attentions.0.", "middle_block.1."),
         ("mid_block.resnets.0.", "middle_block.0."),
         ("mid_block.resnets.1.", "middle_block.2."),
+        *others,
     ]
-    for level, attends in enumerate(has_attention):
-        for index in range(3):
-            down, up = f"input_blocks.{3 * level + index + 1}", f"output_blocks.{3 * level + index}"
+    for level in range(levels):
+        for index in range(2):
+            down = f"input_blocks.{3 * level + index + 1}"
             pairs += [
                 (f"down_blocks.{level}.resnets.{index}.", f"{down}.0."),
                 (f"down_blocks.{level}.attentions.{index}.", f"{down}.1."),
-                (f"up_blocks.{level}.resnets.{index}.", f"{up}.0."),
-                (f"up_blocks.{level}.attentions.{index}.", f"{up}.1."),
             ]
-        pairs += [
-            (f"down_blocks.{level}.downsamplers.0.conv.", f"input_blocks.{3 * level + 3}.0.op."),
-            (
-                f"up_blocks.{level}.upsamplers.0.",
-                f"output_blocks.{3 * level + 2}.{2 if attends else 1}.",
-            ),
-        ]
-    for key, tensor in unet.state_dict().items():
+        downsampler = f"input_blocks.{3 * level + 3}.0.op."
+        pairs.append((f"down_blocks.{level}.downsamplers.0.conv.", downsampler))
+    for key, tensor in state.items():
         renamed = _replace_all(key, pairs)
         if renamed == key:
             renamed = _replace_all(key, _TOP)

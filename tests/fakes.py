@@ -114,7 +114,12 @@ class FakeEngine:
                     GeneratedImage(index, Image.new("RGB", size, colour_of(job.seeds[index])))
                 )
             monitor.end_pass()
-        return Result(tuple(images), {}, interrupted=monitor.interrupted.is_set())
+        return Result(
+            tuple(images),
+            {},
+            interrupted=monitor.interrupted.is_set(),
+            detected_maps=tuple(each for stages in job.stages for each in stages.detected_maps),
+        )
 
     def _wait(self, monitor: Monitor) -> None:
         end = time.monotonic() + self.delay_s

@@ -13,6 +13,7 @@ import pluggy
 from fastapi import APIRouter
 
 from sdapi.extensions import PROJECT, Hooks
+from sdapi.extensions.controlnet import hooks as controlnet
 from sdapi.extensions.scripts import request_fields, shipped
 from sdapi.services.scripts.loaded import LoadedExtension
 from sdapi.services.scripts.script import Script, SelectableScript
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "sdapi.extensions"
 #: part of the server; their scripts are listed before those of others, and after
-FIRST, LAST = (shipped,), (request_fields,)
+FIRST, LAST = (shipped, controlnet), (request_fields,)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from sdapi.engine.control.annotators.annotators import Annotators
 from sdapi.engine.job import ModelFile
 from sdapi.engine.model_file import model_paths
 from sdapi.errors import NoDevice, SDAPIError, ShuttingDown
@@ -73,6 +74,8 @@ class Services:
     interrogators: Interrogators = field(init=False)
     extras: ExtrasService = field(init=False)
     training: TrainingService = field(init=False)
+    #: networks of ControlNet preprocessors
+    annotators: Annotators = field(init=False)
     webhooks: Webhooks = field(init=False)
     startup: Startup = field(default_factory=Startup)
     #: another one after each start, for pages that notice
@@ -88,6 +91,7 @@ class Services:
         )
         self._training_line = TrainingLine(self.settings.queue_limit)
         self.training = TrainingService(self._training_line)
+        self.annotators = Annotators(self.settings.controlnet_annotators_dir)
         self.webhooks = Webhooks(self.settings, Fetcher(self.settings), self.scheduler)
         self.metrics.add_gauges(server_gauges(self))
         self.option_changes = OptionChanges(

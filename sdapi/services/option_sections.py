@@ -44,6 +44,7 @@ _FIRST = {
     "ldsr_steps": "upscaling",
     "hypertile_enable_unet": "hypertile",
     "prompt_attention": "sd",
+    "control_net_unit_count": "control_net",
 }
 HIDDEN = "hidden"
 #: what `--hide-ui-dir-config` keeps as it is

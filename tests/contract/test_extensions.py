@@ -38,7 +38,7 @@ def draw(client: TestClient, **body: Any) -> Any:
 
 def test_its_scripts_are_listed_with_their_arguments(with_extension: TestClient):
     names = with_extension.get("/sdapi/v1/scripts").json()["txt2img"]
-    assert names.index("seed list") < names.index("loud") < names.index("refiner")
+    assert names.index("loud") < names.index("seed list") < names.index("refiner")
     info = with_extension.get("/sdapi/v1/script-info").json()
     loud = next(each for each in info if each["name"] == "loud")
     assert loud["is_alwayson"]

@@ -89,6 +89,33 @@ def test_it_draws_without_waiting(api: webuiapi.WebUIApi):
     assert asyncio.run(draw()).image.getpixel((0, 0)) == colour_of(7)
 
 
+def test_it_draws_with_controlnet_units(api: webuiapi.WebUIApi, engine: FakeEngine, data_dir: Path):
+    folder = data_dir / "models" / "ControlNet"
+    folder.mkdir(parents=True)
+    (folder / "control_edges.safetensors").write_bytes(b"weights")
+    assert api.controlnet_version() == 3
+    (model,) = api.controlnet_model_list()
+    assert "canny" in api.controlnet_module_list()
+    photo = Image.linear_gradient("L").convert("RGB")
+    unit = webuiapi.ControlNetUnit(image=photo, module="canny", model=model, control_mode=2)
+    drawn = api.txt2img(prompt="a cat", seed=7, width=64, height=64, controlnet_units=[unit])
+    assert len(drawn.images) == 2
+    assert drawn.images[1].size == (64, 64)
+    # Without a picture of its own the client sends an empty text: img2img lends its own.
+    unit = webuiapi.ControlNetUnit(module="none", model="control_edges")
+    api.img2img(images=[photo], seed=7, width=64, height=64, controlnet_units=[unit, unit])
+    (stages,) = engine.jobs[-1].stages
+    assert [each.weight for each in stages.units] == [1.0, 1.0]
+    # It sends an empty list of units where it believes that there is ControlNet.
+    assert api.txt2img(seed=7, width=64, height=64).image.getpixel((0, 0)) == colour_of(7)
+
+
+def test_it_detects_maps(api: webuiapi.WebUIApi):
+    photo = Image.linear_gradient("L").convert("RGB")
+    found = api.controlnet_detect([photo], module="invert")
+    assert found.image.getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_it_reads_and_changes_options(api: webuiapi.WebUIApi):
     options = api.get_options()
     assert options["samples_format"] == "png"

@@ -8,9 +8,7 @@ import pytest
 
 from tests.golden_replay import Case, Replay, decisions, find_cases, recorded_names, replaying
 
-#: What is still to come.
-LATER = {"controlnet"}
-RECORDED = [case for case in find_cases() if case.section not in LATER]
+RECORDED = find_cases()
 #: section by section, each in recorded order
 CASES = [
     case

@@ -33,6 +33,8 @@ class Pictures:
     images: tuple[GeneratedImage, ...]
     #: what scripts add to the end of an answer, without texts
     extra: tuple[Image.Image, ...] = ()
+    #: what ControlNet units detected, after those
+    maps: tuple[Image.Image, ...] = ()
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -47,7 +49,7 @@ def with_grid(result: Result, options: Options, batch_size: int, *, wanted: bool
         shown = [each.image for each in answered(result.images, options)]
         rows = codecs.grid_rows(len(shown), options, batch_size)
         grid = codecs.make_grid(shown, rows, background=options.text("grid_background_color"))
-    return Pictures(grid, result.images, result.extra_images)
+    return Pictures(grid, result.images, result.extra_images, result.detected_maps)
 
 
 def wants_grid(result: Result, options: Options, *, saves: bool) -> bool:
@@ -195,7 +197,8 @@ def encode_answer(
     ]
     if grid and pictures.grid is not None:
         encoded.insert(0, codecs.encode(pictures.grid, fmt, info.infotext(0), options))
-    encoded += [codecs.encode(image, fmt, None, options) for image in pictures.extra]
+    further = (*pictures.extra, *pictures.maps)
+    encoded += [codecs.encode(image, fmt, None, options) for image in further]
     return [codecs.to_base64(data) for data in encoded]
 
 
@@ -215,6 +218,15 @@ def named_for_urls(
         text = info.infotext(each.index)
         named.append(url_mode.NamedImage(f"{kind}-images", stem, each.image, text))
     return named
+
+
+def maps_for_urls(pictures: Pictures, info: GenerationInfo) -> list[url_mode.NamedImage]:
+    """The maps that ControlNet units detected as URL mode names them, for each iteration anew."""
+    return [
+        url_mode.NamedImage(url_mode.MAP_FOLDER, url_mode.map_stem(), image)
+        for _ in range(info.job.n_iter)
+        for image in pictures.maps
+    ]
 
 
 def seeds_of(pictures: Pictures, info: GenerationInfo) -> Sequence[int]:

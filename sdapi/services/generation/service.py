@@ -35,7 +35,7 @@ from sdapi.services.generation.eas import EASFields, take_eas_fields
 from sdapi.services.generation.finish import finish_result
 from sdapi.services.generation.generation_info import GenerationInfo
 from sdapi.services.generation.image_files import ImageFiles
-from sdapi.services.generation.img2img import find_upscaler
+from sdapi.services.generation.img2img import InitInputs, find_upscaler
 from sdapi.services.generation.init_images import ImageLoader
 from sdapi.services.generation.job_builder import Draft, JobBuilder, check_formats
 from sdapi.services.generation.network_files import told_hashes, with_local_names
@@ -219,7 +219,7 @@ class GenerationService:
 
         def build() -> Draft:
             made = builder.build(order.task.id, request, options, eas, inputs, first_picture)
-            return self._with_scripts(order, made)
+            return self._with_scripts(order, made, inputs)
 
         draft = await anyio.to_thread.run_sync(build, limiter=self._preparing)
         if not self.settings.no_hashing and draft.checkpoint.path.is_file():
@@ -237,7 +237,7 @@ class GenerationService:
             self.catalog, order.styles, self.networks, upscalers, on_device.function_of
         )
 
-    def _with_scripts(self, order: Order, draft: Draft) -> Draft:
+    def _with_scripts(self, order: Order, draft: Draft, inputs: InitInputs | None) -> Draft:
         """Let the always-on scripts prepare a job. In a worker thread of anyio's."""
 
         def load_image(text: str, field: str) -> Image.Image:
@@ -253,6 +253,8 @@ class GenerationService:
             keys=draft.keys,
             warnings=warnings,
             load_image=load_image,
+            inputs=inputs,
+            prepared=draft.prepared,
         )
         job = prepare_job(draft.job, order.scripts.always_on, preparation)
         return replace(draft, job=job, warnings=tuple(warnings))
@@ -464,17 +466,18 @@ class GenerationService:
         if not result.images:
             raise TaskCancelled("the task was interrupted before its first picture")
 
-        def work() -> tuple[list[url_mode.NamedImage], list[int]]:
+        def work() -> tuple[list[url_mode.NamedImage], list[url_mode.NamedImage], list[int]]:
             pictures = delivery.with_grid(
                 result, info.options, info.job.batch_size, wanted=len(result.images) > 1
             )
             named = delivery.named_for_urls(kind, pictures, info)
-            return named, list(delivery.seeds_of(pictures, info))
+            maps = delivery.maps_for_urls(pictures, info)
+            return named, maps, list(delivery.seeds_of(pictures, info))
 
-        named, seeds = await anyio.to_thread.run_sync(work)
+        named, maps, seeds = await anyio.to_thread.run_sync(work)
         return url_mode.finished(
             id_task=eas.id_task,
-            files=await url_mode.write_all(self.storage, save_dir, named),
+            files=await url_mode.write_all(self.storage, save_dir, named, maps),
             seeds=seeds,
             total_time_s=time.perf_counter() - started,
         )

@@ -15,6 +15,9 @@ from sdapi.services.storage.new_files import NewFile
 from sdapi.services.storage.places import Place
 from sdapi.services.storage.storage import Storage, Stored
 
+#: where maps that ControlNet units detected go
+MAP_FOLDER = "controlnet_mask"
+
 
 @dataclass(frozen=True, slots=True)
 class NamedImage:
@@ -23,7 +26,12 @@ class NamedImage:
     folder: str
     stem: str
     image: Image.Image
-    infotext: str
+    infotext: str | None = None
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What the file tells of the picture."""
+        return {} if self.infotext is None else {"parameters": self.infotext}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,11 @@ def image_stem(seed: int) -> str:
     return f"{uuid.uuid4()}-{seed}"
 
 
+def map_stem() -> str:
+    """`<uuid4>`, the name of a detected map."""
+    return str(uuid.uuid4())
+
+
 async def write_all(
     storage: Storage,
     place: Place,
@@ -67,7 +80,7 @@ async def write_all(
     files = [
         NewFile(
             f"{each.folder}/{date}/{each.stem}.png",
-            partial(encode_png, each.image, {"parameters": each.infotext}),
+            partial(encode_png, each.image, each.texts),
         )
         for each in (*images, *masks)
     ]

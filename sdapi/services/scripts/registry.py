@@ -46,6 +46,7 @@ class Scripts:
     def __init__(self, scripts: Iterable[Script | SelectableScript]) -> None:
         self._selectable: dict[Kind, dict[str, SelectableScript]] = {kind: {} for kind in _KINDS}
         self._always_on: dict[Kind, dict[str, Script]] = {kind: {} for kind in _KINDS}
+        self._listed: dict[Kind, list[Script | SelectableScript]] = {kind: [] for kind in _KINDS}
         for script in scripts:
             self._add(script)
 
@@ -54,7 +55,9 @@ class Scripts:
         for kind in script.kinds:
             if key in self._selectable[kind] or key in self._always_on[kind]:
                 log.warning("script %r is there already; the second one is left out", script.name)
-            elif isinstance(script, Script):
+                continue
+            self._listed[kind].append(script)
+            if isinstance(script, Script):
                 self._always_on[kind][key] = script
             else:
                 self._selectable[kind][key] = script
@@ -92,12 +95,9 @@ class Scripts:
             raise UnknownScript(f"Script '{name}' not found")
         return script, read_arguments(script.args, args, "script_args")
 
-    def _listed(self, kind: Kind) -> list[Script | SelectableScript]:
-        return [*self._selectable[kind].values(), *self._always_on[kind].values()]
-
     def names(self, kind: Kind) -> list[str]:
         """As `GET /scripts` lists them."""
-        shown = [s for s in self._listed(kind) if s.listing is not Listing.NOWHERE]
+        shown = [s for s in self._listed[kind] if s.listing is not Listing.NOWHERE]
         return [s.name if s.listing is Listing.NAME else s.name.lower() for s in shown]
 
     def info(self, services: "Services") -> list[dict[str, Any]]:
@@ -110,6 +110,6 @@ class Scripts:
                 "args": script.describe(kind, services),
             }
             for kind in _KINDS
-            for script in self._listed(kind)
+            for script in self._listed[kind]
             if script.listing is Listing.FULL
         ]

@@ -22,6 +22,7 @@ from sdapi.services.scripts.arguments import NoArgs, describe_arguments
 if TYPE_CHECKING:
     from sdapi.services.container import Services
     from sdapi.services.generation.generation_info import GenerationInfo
+    from sdapi.services.generation.img2img import InitInputs, PreparedInit
 
 Kind = Literal["txt2img", "img2img"]
 GenerationRequest = Txt2ImgRequest | Img2ImgRequest
@@ -70,6 +71,9 @@ class Preparation:
     #: a picture from base64, a data URI or a URL; blocks, raises `BadImage` or `BadUrl`.
     #: The second argument names the place in the request
     load_image: Callable[[str, str], Image]
+    #: img2img's pictures as they were decoded, and what became of them
+    inputs: "InitInputs | None" = None
+    prepared: "PreparedInit | None" = None
 
 
 class Script(_Described):

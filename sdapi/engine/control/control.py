@@ -1,0 +1,60 @@
+"""What one unit does to the UNet during one sampler run; each kind of control is a subclass."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from PIL.Image import Image
+
+from sdapi.engine.control.unit import ControlUnit
+from sdapi.engine.stages import UNetCall
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from sdapi.engine.sampling.sampling_pass import SamplingPass
+
+
+class Control:
+    """Made when a sampler run begins; its methods are called only while the unit is active.
+
+    Nothing of a model may be different once `close` has returned.
+    """
+
+    def before(self, call: UNetCall) -> None:
+        """Before a call of the UNet: change its inputs, or arm hooks."""
+
+    def after(self, call: UNetCall, output: "Tensor") -> "Tensor":
+        """After that call: change what it gave [N, C, h, w], or disarm hooks."""
+        return output
+
+    def finish(self, sampling: "SamplingPass", latent: "Tensor") -> "Tensor":
+        """The run is over, also when it was stopped; may replace its latent [B, C, h, w]."""
+        return latent
+
+    def pictures(self, images: Sequence[Image]) -> Sequence[Image]:
+        """The pictures of a batch whose last run this was, decoded; may replace them."""
+        return images
+
+    def close(self) -> None:
+        """Take everything away again; always called."""
+
+
+class LoadedControl(ABC):
+    """A control model in memory, as the model cache keeps it."""
+
+    @property
+    @abstractmethod
+    def size_bytes(self) -> int: ...
+
+    @abstractmethod
+    def move(self, device: "torch.device") -> None: ...
+
+    @abstractmethod
+    def control(self, unit: ControlUnit, sampling: "SamplingPass") -> Control:
+        """What a unit with this model does in a sampler run.
+
+        Raises `ModelUnusable` when the model does not fit the run's checkpoint, `BadRequest` for
+        what the unit asks of it.
+        """

@@ -1,0 +1,86 @@
+"""`/controlnet/*` (contract: controlnet-api 12). Behind the server's credentials like the rest."""
+
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+from fastapi import APIRouter
+from pydantic import AliasChoices, BaseModel, Field
+
+from sdapi.extensions.controlnet.control_types import control_types
+from sdapi.extensions.controlnet.model_files import ControlModels
+from sdapi.extensions.controlnet.preprocessors import module_detail, module_list
+
+if TYPE_CHECKING:
+    from sdapi.services.container import Services
+
+_API_VERSION = 3
+
+
+class DetectRequest(BaseModel):
+    """What to look for in which pictures."""
+
+    controlnet_module: str = "none"
+    #: `webuiapi` sends the shorter name
+    controlnet_input_images: list[str] = Field(
+        default=[], validation_alias=AliasChoices("controlnet_input_images", "controlnet_images")
+    )
+    controlnet_processor_res: int = -1
+    controlnet_threshold_a: float = -1
+    controlnet_threshold_b: float = -1
+    controlnet_masks: list[str] = []
+    low_vram: bool = False
+
+
+def router(services: "Services") -> APIRouter:
+    """The routes of a server."""
+    routes = APIRouter(prefix="/controlnet", tags=["controlnet"])
+    models = ControlModels(services.settings, services.catalog)
+
+    async def listed() -> list[Any]:
+        return await anyio.to_thread.run_sync(models.all, services.options.current)
+
+    @routes.get("/version")
+    async def version() -> dict[str, int]:
+        """The version of this API, not of any extension."""
+        return {"version": _API_VERSION}
+
+    @routes.get("/model_list")
+    async def model_list(update: bool = True) -> dict[str, list[str]]:
+        """The models there are. Folders are read anew with every call; `update` is accepted."""
+        return {"model_list": [model.name for model in await listed()]}
+
+    @routes.get("/module_list")
+    async def modules(alias_names: bool = False) -> dict[str, Any]:
+        """The preprocessors with their sliders, by name or, with `alias_names`, by label."""
+        return {
+            "module_list": module_list(alias_names=alias_names),
+            "module_detail": module_detail(alias_names=alias_names),
+        }
+
+    @routes.get("/control_types")
+    async def types() -> dict[str, Any]:
+        """What belongs together: for each kind of map its preprocessors and models."""
+        return {"control_types": control_types(await listed())}
+
+    @routes.get("/settings")
+    async def settings() -> dict[str, int]:
+        """How many units a request may enable."""
+        count = services.options.current.integer("control_net_unit_count")
+        return {"control_net_unit_count": count}
+
+    @routes.post("/detect")
+    async def detect(request: DetectRequest) -> dict[str, Any]:
+        """Preprocessors on their own: a map for each picture."""
+        from sdapi.extensions.controlnet.detecting import Detection, detect_maps  # OpenCV
+
+        asked = Detection(
+            module=request.controlnet_module,
+            images=request.controlnet_input_images,
+            masks=request.controlnet_masks,
+            resolution=request.controlnet_processor_res,
+            threshold_a=request.controlnet_threshold_a,
+            threshold_b=request.controlnet_threshold_b,
+        )
+        return await detect_maps(asked, services)
+
+    return routes

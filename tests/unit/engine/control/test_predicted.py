@@ -1,0 +1,107 @@
+"""Modules that change what is predicted, on a tiny checkpoint without a control model."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdapi.engine.control.control_stages import ControlStages
+from sdapi.engine.control.predicted import blurred, paste_back
+from sdapi.engine.control.unit import ControlUnit, Pixels
+from sdapi.engine.engine import Engine
+from sdapi.engine.job import Job
+from sdapi.engine.latents.init_latent import encode_pixels
+from sdapi.engine.latents.vae import to_tensor
+from sdapi.engine.monitor import Monitor
+from sdapi.engine.stages import Stages
+from tests.engines import cpu_engine, golden_file, tiny_job
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return cpu_engine()
+
+
+@pytest.fixture
+def job(golden: Path) -> Job:
+    return tiny_job(golden_file(golden, "tinyA"))
+
+
+@pytest.fixture
+def photo(golden: Path) -> Pixels:
+    with Image.open(golden / "inputs" / "a128.png") as image:
+        return np.asarray(image.convert("RGB").resize((64, 64)))
+
+
+def drawn(engine: Engine, job: Job, unit: ControlUnit) -> np.ndarray[Any, Any]:
+    result = engine.run(replace(job, stages=(ControlStages([unit]),)), Monitor())
+    return np.asarray(result.images[0].image).astype(int)
+
+
+def test_inpaint_only_keeps_what_is_not_masked(engine: Engine, job: Job, photo: Pixels):
+    mask = np.zeros((64, 64, 1), np.uint8)
+    mask[:, 40:] = 255
+    unit = ControlUnit("unit", "inpaint_only", None, np.concatenate([photo, mask], axis=2))
+    picture = drawn(engine, job, unit)
+    plain = drawn(engine, job, replace(unit, module="inpaint_only", start=1.0, end=1.0))
+    assert np.array_equal(picture[:, :32], photo[:, :32])
+    assert not np.array_equal(picture[:, 48:], photo[:, 48:])
+    # What is around the mask is seen while the rest is drawn.
+    assert not np.array_equal(picture[:, 48:], plain[:, 48:])
+
+
+class Latest(Stages):
+    """Keeps the latest prediction."""
+
+    latent = torch.zeros(0)
+
+    def on_step(self, index: int, denoised: torch.Tensor | None) -> None:
+        assert denoised is not None
+        self.latent = denoised
+
+
+def test_tile_colorfix_predicts_the_colours_of_the_picture(engine: Engine, job: Job, photo: Pixels):
+    unit = ControlUnit("unit", "tile_colorfix", None, photo, threshold_a=3)
+    with engine.models.checkpoint(job.checkpoint) as loaded, torch.inference_mode():
+        noise = torch.Generator().manual_seed(7)
+        picture = to_tensor([Image.fromarray(photo)])
+        origin = encode_pixels(loaded.components, job, picture, noise)
+
+    def off(*stages: Stages) -> float:
+        latest = Latest()
+        engine.run(replace(job, stages=(*stages, latest)), Monitor())
+        return float((blurred(latest.latent, 3) - blurred(origin, 3)).abs().mean())
+
+    sharp = replace(unit, module="tile_colorfix+sharp", threshold_b=1.0)
+    plain, fixed, sharpened = off(), off(ControlStages([unit])), off(ControlStages([sharp]))
+    assert fixed < plain / 2
+    assert sharpened != fixed
+
+
+def test_recolor_gives_a_picture_the_brightness_of_another(engine: Engine, job: Job, photo: Pixels):
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    hint = np.repeat(grey[:, :, None], 3, axis=2)
+    picture = drawn(engine, job, ControlUnit("unit", "recolor_intensity", None, hint))
+    assert np.abs(picture.max(axis=2) - grey).max() <= 2
+
+
+def test_pasting_back_softens_the_edge():
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[:, 16:, 3] = 255
+    white = Image.new("RGB", (32, 32), "white")
+    row = np.asarray(paste_back(white, pixels, 7))[16, :, 0].astype(int)
+    assert (row[:8] == 0).all()
+    assert (row[17:] == 255).all()
+    assert (np.diff(row) >= 0).all()
+    assert len(set(row[8:17])) > 5
+    assert paste_back(Image.new("RGB", (8, 8)), pixels, 7).size == (8, 8)
+
+
+def test_a_blur_keeps_the_mean_of_an_even_latent():
+    even = torch.full((1, 4, 6, 6), 2.5)
+    assert torch.equal(blurred(even, 3), even)
