@@ -112,6 +112,8 @@ class Outbox:
 
     def waiting(self, limit: int, besides: Iterable[int] = ()) -> list[Upload]:
         """The oldest files that wait, without those that are known to be under way."""
+        if not self.exists:  # most servers have no object store, and get no database
+            return []
         known = list(besides)[:_MAX_IDS]
         marks = ",".join("?" * len(known))
         rows = self._rows(

@@ -17,6 +17,7 @@ def upload(tmp_path: Path, size: int = 5) -> Upload:
 
 def test_records_outlive_their_process(tmp_path: Path):
     first = Outbox(tmp_path / "state" / "uploads.db")
+    assert first.waiting(10) == []
     assert not first.exists
     (recorded,) = first.add([upload(tmp_path)])
     assert recorded.id > 0
