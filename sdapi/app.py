@@ -71,6 +71,7 @@ def build_app(
     services = Services.build(settings, engines or TorchEngines(), scripts, environ)
     specs = load_services(settings)
     portrait = _portrait(settings, services, specs) if settings.portrait else None
+    services.annotators.faces = None if portrait is None else portrait.faces
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:

@@ -235,7 +235,8 @@ CONTROLNET_FLAGS = (
     _acts("--controlnet-dir", _P, None, "one more folder of ControlNet models"),
     _acts("--controlnet-annotator-models-path", _P, None, "folder of preprocessor weights"),
     _acts("--no-half-controlnet", _S, False, "run ControlNet models in float32"),
-    _later("--controlnet-preprocessor-cache-size", _I, 16, "detected maps kept in memory"),
+    _acts("--controlnet-preprocessor-cache-size", _I, 16, "detected maps kept in memory"),
+    _acts("--download-annotators", _S, False, "fetch weights of preprocessors that are missing"),
     _ignored("--controlnet-loglevel", _T, "INFO", "use --loglevel"),
 )
 

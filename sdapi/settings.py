@@ -163,6 +163,7 @@ class Settings:
     model_cache_bytes: int | None = None
     skip_load_model_at_start: bool = False
     download_sd_model: bool = False
+    download_annotators: bool = False
 
     api_log: bool = False
     time_log: bool = False
@@ -427,7 +428,7 @@ def _model_use(flags: ParsedFlags) -> dict[str, Any]:
             flags,
             "no_hashing no_half no_half_vae no_half_controlnet upcast_sampling opt_channelslast "
             "precision medvram medvram_sdxl lowvram disable_nan_check optimize download_sd_model "
-            "skip_load_model_at_start controlnet_preprocessor_cache_size",
+            "skip_load_model_at_start controlnet_preprocessor_cache_size download_annotators",
         ),
         "use_cpu": tuple(part.lower() for part in flags["use_cpu"]),
         "device_id": device_id,

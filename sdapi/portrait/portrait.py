@@ -16,6 +16,7 @@ from sdapi.portrait.faces.providers import Choices
 from sdapi.portrait.folders import ModelFolders
 from sdapi.portrait.handlers import Handlers
 from sdapi.portrait.job_runner import JobRunner
+from sdapi.portrait.meshes import PortraitFaces
 from sdapi.portrait.photos import MAX_BYTES, MAX_PHOTOS, MAX_PIXELS, PhotoFetcher
 from sdapi.portrait.queue_services import SINK_BYTES, QueueServices
 from sdapi.portrait.rest import RestApi
@@ -54,6 +55,7 @@ class Portrait:
         self._sweeper: asyncio.Task[None] | None = None
         is_corrected = settings.portrait_wording == "corrected"
         self.processes = tools.processes
+        self.faces = PortraitFaces(tools.choices, tools.processes)
         self.checker = Checker(tools.photos, tools.processes)
         self.folders = tools.folders
         trainer = handlers.trainer

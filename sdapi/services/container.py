@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from sdapi.engine.control.annotators.annotators import Annotators
+from sdapi.engine.control.annotators.hub import fetch
 from sdapi.engine.job import ModelFile
 from sdapi.engine.model_file import model_paths
 from sdapi.errors import NoDevice, SDAPIError, ShuttingDown
@@ -91,7 +92,11 @@ class Services:
         )
         self._training_line = TrainingLine(self.settings.queue_limit)
         self.training = TrainingService(self._training_line)
-        self.annotators = Annotators(self.settings.controlnet_annotators_dir)
+        self.annotators = Annotators(
+            self.settings.controlnet_annotators_dir,
+            fetch=fetch if self.settings.download_annotators else None,
+            kept_maps=self.settings.controlnet_preprocessor_cache_size,
+        )
         self.webhooks = Webhooks(self.settings, Fetcher(self.settings), self.scheduler)
         self.metrics.add_gauges(server_gauges(self))
         self.option_changes = OptionChanges(

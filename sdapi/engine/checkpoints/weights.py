@@ -34,7 +34,8 @@ _FOREIGN_NAME = re.compile(r"GLOBAL ([\w.]+)")
 def read_state_dict(path: Path) -> StateDict:
     """Read every tensor of a weight file to the CPU.
 
-    Nested pickles (`{"state_dict": …}`, `{"model": …}`, `{"params_ema": …}`) are unwrapped.
+    Nested pickles (`{"state_dict": …}`, `{"model": …}`, `{"params_ema": …}`) are unwrapped; where
+    there are only groups of tensors, their names are put before those of the tensors.
     Raises `ModelUnusable` naming the file and the reason when it is missing, truncated, foreign, or
     a pickle that holds anything but tensors and plain containers.
     """
@@ -116,6 +117,15 @@ def _tensors_of(content: object, path: Path) -> StateDict:
     if not isinstance(content, dict):
         raise ModelUnusable(f"{path.name}: holds no dictionary of tensors")
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        # Parts of a model, each a dictionary of its own, as IP-Adapters are saved.
+        tensors = {
+            f"{part}.{k}": v
+            for part, group in content.items()
+            if isinstance(group, dict)
+            for k, v in group.items()
+            if isinstance(v, Tensor)
+        }
     if not tensors:
         raise ModelUnusable(f"{path.name}: holds no tensors")
     return tensors

@@ -58,6 +58,13 @@ class FaceProcesses:
         assert not kwargs, "tasks take positional arguments"
         return await anyio.to_thread.run_sync(self._run, task, args, limiter=self._limiter)
 
+    def run_blocking(
+        self, task: Callable[Concatenate[Providers, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """`run` for a thread that may wait; the caller bounds how many do so at once."""
+        assert not kwargs, "tasks take positional arguments"
+        return self._run(task, args)
+
     def close(self) -> None:
         """End every process; later tasks fail."""
         with self._lock:

@@ -4,18 +4,24 @@ Preprocessors run before a job is queued, in the thread that prepares it, so a p
 be read, or a file that is missing, is told at once and the device is never held by them.
 """
 
+import hashlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
-from sdapi.engine.control.annotators.files import annotator_files
+from sdapi.engine.control.annotators.files import FACES, Fetch, annotator_files
+from sdapi.errors import BadRequest
+
+if TYPE_CHECKING:
+    from sdapi.engine.control.annotators.face_finder import FaceFinder
 
 #: networks that stay in memory, the least recently used goes first
 _KEPT: Final = 2
 _Key = tuple[Any, tuple[Path, ...], tuple[int, ...]]
+_MapKey = tuple[object, ...]
 
 
 @dataclass(slots=True)
@@ -23,6 +29,15 @@ class Annotators:
     """Loads networks from below a folder when they are first asked for; any thread may call."""
 
     folder: Path
+    #: looks for faces; None where the server has nothing that does
+    faces: "FaceFinder | None" = None
+    #: brings files that are missing; None leaves that to the operator
+    fetch: Fetch | None = None
+    #: maps that are kept for the next time they are asked for
+    kept_maps: int = 0
+    _maps: OrderedDict[_MapKey, DetectedMap] = field(
+        default_factory=OrderedDict[_MapKey, DetectedMap]
+    )
     _networks: OrderedDict[_Key, Any] = field(default_factory=OrderedDict[_Key, Any])
     #: held while a network is loaded or works
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -32,16 +47,45 @@ class Annotators:
 
         Raises `AnnotatorMissing` that names a file, `ModelUnusable` for one that cannot be read.
         """
-        files = annotator_files(name, self.folder)
+        if name == FACES:
+            return self._faces(canvas, a, b)
+        with self._lock:
+            files = annotator_files(name, self.folder, self.fetch)
+            key = (name, files, _modified(files), a, b, seed, canvas.shape, _digest(canvas))
+            if key not in self._maps:
+                self._maps[key] = self._drawn(name, files, canvas, (a, b, seed))
+            self._maps.move_to_end(key)
+            found = self._maps[key]
+            while len(self._maps) > self.kept_maps:
+                self._maps.popitem(last=False)
+            return found
+
+    def _drawn(
+        self, name: str, files: tuple[Path, ...], canvas: Pixels, sliders: tuple[float, float, int]
+    ) -> DetectedMap:
         from sdapi.engine.control.annotators.recipes import RECIPES, Sliders  # imports torch
 
         recipe = RECIPES[name]
+        return recipe.draw(self._network(recipe.load, files), canvas, Sliders(*sliders))
+
+    def _faces(self, canvas: Pixels, most: float, least_confidence: float) -> DetectedMap:
+        from sdapi.engine.control.annotators.face_mesh import draw_faces  # imports OpenCV
+
+        if self.faces is None:
+            raise BadRequest(
+                f"the preprocessor {FACES!r} needs the portrait part of the server, which "
+                "--no-portrait leaves out"
+            )
         with self._lock:
-            network = self._network(recipe.load, files)
-            return recipe.draw(network, canvas, Sliders(a, b, seed))
+            meshes = self.faces.meshes(canvas)
+        height, width = canvas.shape[:2]
+        drawn = draw_faces(
+            meshes, height, width, most=round(most), least_confidence=least_confidence
+        )
+        return DetectedMap(drawn)
 
     def _network(self, load: Any, files: tuple[Path, ...]) -> Any:
-        key: _Key = load, files, tuple(_modified_ns(file) for file in files)
+        key: _Key = load, files, _modified(files)
         if key not in self._networks:
             while len(self._networks) >= _KEPT:
                 self._networks.popitem(last=False)
@@ -50,5 +94,9 @@ class Annotators:
         return self._networks[key]
 
 
-def _modified_ns(file: Path) -> int:
-    return file.stat().st_mtime_ns
+def _modified(files: tuple[Path, ...]) -> tuple[int, ...]:
+    return tuple(file.stat().st_mtime_ns for file in files)
+
+
+def _digest(canvas: Pixels) -> bytes:
+    return hashlib.sha256(canvas.tobytes()).digest()

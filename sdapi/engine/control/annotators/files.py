@@ -1,9 +1,13 @@
 """The weight files of annotators: names as published, looked for below one folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from sdapi.errors import AnnotatorMissing, BadRequest
+
+#: (a file, or a folder that ends with /; the folder it is to be below)
+Fetch = Callable[[str, Path], None]
 
 _OPENPOSE: Final = ("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth")
 
@@ -40,6 +44,8 @@ FILES: Final[dict[str, tuple[str, ...]]] = {
     "openpose_full": _OPENPOSE,
     "dw_openpose_full": ("yolox_l.onnx", "dw-ll_ucoco_384.onnx"),
 }
+#: drawn from what the portrait part sees; its file is not one of these
+FACES: Final = "mediapipe_face"
 #: networks that nothing here can run
 UNSUPPORTED: Final = frozenset(
     {
@@ -52,31 +58,39 @@ UNSUPPORTED: Final = frozenset(
         "inpaint_only+lama",
         "instant_id_face_keypoints",
         "lineart_anime_denoise",
-        "mediapipe_face",
         "normal_dsine",
     }
 )
 
 
-def annotator_files(name: str, folder: Path) -> tuple[Path, ...]:
+def annotator_files(name: str, folder: Path, fetch: Fetch | None = None) -> tuple[Path, ...]:
     """The files of an annotator, found in the folder or anywhere below it.
 
-    Raises `AnnotatorMissing` that names the one which is not there, `BadRequest` for a preprocessor
-    that this server cannot run.
+    `fetch` brings what is not there. Raises `AnnotatorMissing` that names a missing one,
+    `BadRequest` for a preprocessor that this server cannot run.
     """
     if name in UNSUPPORTED:
         raise BadRequest(f"the preprocessor {name!r} is not supported by this server")
-    return tuple(_found(name, file, folder) for file in FILES[name])
+    if name == FACES:
+        return ()
+    return tuple(_file(name, file, folder, fetch) for file in FILES[name])
 
 
-def _found(name: str, file: str, folder: Path) -> Path:
+def _found(file: str, folder: Path) -> Path | None:
     wanted = file.rstrip("/")
-    is_folder = wanted != file
     found = sorted(folder.rglob(wanted)) if folder.is_dir() else []
-    path = next((each for each in found if each.is_dir() == is_folder), None)
+    return next((each for each in found if each.is_dir() == (wanted != file)), None)
+
+
+def _file(name: str, file: str, folder: Path, fetch: Fetch | None) -> Path:
+    path = _found(file, folder)
+    if path is None and fetch is not None:
+        fetch(file, folder)
+        path = _found(file, folder)
     if path is None:
+        wanted = file.rstrip("/")
         kind = "a folder as transformers saves it (config.json, model.safetensors)"
-        what = f"{wanted}, {kind}," if is_folder else wanted
+        what = f"{wanted}, {kind}," if wanted != file else wanted
         raise AnnotatorMissing(
             f"the preprocessor {name!r} needs {what} in {folder}, and it is not there"
         )

@@ -10,12 +10,14 @@ import torch
 from sdapi.engine.control.annotators.annotators import Annotators
 from sdapi.engine.control.annotators.auxiliary import controlnet_aux, quietly
 from sdapi.engine.control.annotators.detected_map import Pixels
-from sdapi.engine.control.annotators.files import FILES, UNSUPPORTED
+from sdapi.engine.control.annotators.files import FACES, FILES, UNSUPPORTED
+from sdapi.engine.control.annotators.hub import published
 from sdapi.engine.control.annotators.recipes import RECIPES
 from sdapi.errors import AnnotatorMissing, BadRequest, ModelUnusable
 from sdapi.extensions.controlnet.preprocessors import PREPROCESSORS, Kind, find
 
-NETWORKS = [p.name for p in PREPROCESSORS if p.kind is Kind.NETWORK]
+#: `mediapipe_face` reads none of these files
+NETWORKS = [p.name for p in PREPROCESSORS if p.kind is Kind.NETWORK and p.name != FACES]
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +153,34 @@ def test_folder_without_a_model_is_named(tmp_path: Path, canvas: Pixels) -> None
 
     with pytest.raises(ModelUnusable, match="depth_anything"):
         Annotators(tmp_path).detect("depth_anything", canvas, 0.5, 0.5)
+
+
+def test_missing_file_is_fetched_where_that_is_allowed(tmp_path: Path, canvas: Pixels) -> None:
+    asked: list[str] = []
+
+    def fetch(file: str, folder: Path) -> None:
+        asked.append(file)
+        save_pidinet(folder)
+
+    annotators = Annotators(tmp_path, fetch=fetch)
+    annotators.detect("pidinet", canvas, 0.5, 0.5)
+    annotators.detect("pidinet_safe", canvas, 0.5, 0.5)
+
+    assert asked == ["table5_pidinet.pth"]
+
+
+def test_every_file_has_a_place_to_fetch_it_from() -> None:
+    assert published() == {file for files in FILES.values() for file in files}
+
+
+def test_kept_map_is_told_again(tmp_path: Path, canvas: Pixels) -> None:
+    save_pidinet(tmp_path)
+    keeping, forgetting = Annotators(tmp_path, kept_maps=2), Annotators(tmp_path)
+
+    again = [keeping.detect("pidinet", canvas, 0.5, 0.5) for _ in range(2)]
+    anew = [forgetting.detect("pidinet", canvas, 0.5, 0.5) for _ in range(2)]
+    other = keeping.detect("pidinet", np.ascontiguousarray(canvas[::-1]), 0.5, 0.5)
+
+    assert again[0] is again[1]
+    assert anew[0] is not anew[1]
+    assert not np.array_equal(other.pixels, again[0].pixels)
