@@ -9,7 +9,9 @@ from sdapi.engine.control.control import Control, LoadedControl
 from sdapi.engine.control.control_file import ControlFile, Kind, read_control_file
 from sdapi.engine.control.control_lora import load_control_lora
 from sdapi.engine.control.controlnet import load_controlnet
+from sdapi.engine.control.ip_adapter.adapter import load_ip_adapter
 from sdapi.engine.control.predicted import ColourFix, InpaintOnly, Recolour
+from sdapi.engine.control.reference import REFERENCES, ReferenceControl
 from sdapi.engine.control.t2i_adapter import load_adapter
 from sdapi.engine.control.union import load_union
 from sdapi.engine.control.unit import ControlUnit
@@ -24,6 +26,7 @@ _LOADERS: Mapping[Kind, Callable[[ControlFile, BaseModel], LoadedControl]] = {
     Kind.UNION: load_union,
     Kind.CONTROL_LORA: load_control_lora,
     Kind.T2I_ADAPTER: load_adapter,
+    Kind.IP_ADAPTER: load_ip_adapter,
 }
 
 #: what modules do besides a model, or without one
@@ -34,6 +37,7 @@ _MODULES: Mapping[str, Callable[[ControlUnit, "SamplingPass"], Control]] = {
     "tile_colorfix+sharp": ColourFix,
     "recolor_luminance": Recolour,
     "recolor_intensity": Recolour,
+    **dict.fromkeys(REFERENCES, ReferenceControl),
 }
 
 

@@ -55,6 +55,8 @@ class ControlUnit:
     second_hint: Pixels | None = None
     #: what the unit was given, at its own size, for models that embed pictures as a whole
     pictures: tuple[Pixels, ...] = ()
+    #: what looks at those pictures for an IP-Adapter
+    encoder: ModelFile | None = None
     weight: float = 1.0
     mode: ControlMode = ControlMode.BALANCED
     #: one factor for each residual, in place of the weight

@@ -1,5 +1,7 @@
 """From the units of a request to what the engine draws with, and the maps for the answer."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -8,8 +10,10 @@ from PIL import Image
 
 from sdapi.engine.control.unit import UNION_TYPES, ControlMode, ControlUnit, HiresUse, Pixels
 from sdapi.engine.job import Job
+from sdapi.engine.model_file import ModelFile
 from sdapi.errors import BadRequest, SDAPIError
 from sdapi.extensions.controlnet.fitting import fit, pixel_perfect
+from sdapi.extensions.controlnet.image_encoders import chosen_module, find_encoder
 from sdapi.extensions.controlnet.infotext import key_of, read_unit_text, unit_text
 from sdapi.extensions.controlnet.model_files import ControlModels
 from sdapi.extensions.controlnet.pictures import PictureChoice, UnitPictures
@@ -121,19 +125,22 @@ class UnitPreparer:
                 model = self.models.find(unit.model, options).file
             except SDAPIError as error:
                 raise type(error)(f"{place}.model: {error.detail}") from error
+        acting, encoder = self._embedding(module, model, place)
         chosen = PictureChoice(unit, module, self.preparation, place).find()
         size, second_size = self._sizes()
-        detected = self._detected(unit, module, values, chosen)
+        with _located(f"{place}.module"):
+            detected = self._detected(unit, module, values, chosen)
         hint = fit(detected, chosen.fit, size)
         second = None if second_size is None else fit(detected, chosen.fit, second_size)
         maps = [hint] if second is None else [second, hint]
         control = ControlUnit(
             label=place,
-            module=_acting_module(module, chosen),
+            module=_acting_module(acting, chosen),
             model=model,
             hint=hint,
             second_hint=second,
             pictures=chosen.pictures,
+            encoder=encoder,
             weight=unit.weight,
             mode=ControlMode(unit.control_mode),
             advanced=None if unit.advanced_weighting is None else tuple(unit.advanced_weighting),
@@ -148,6 +155,14 @@ class UnitPreparer:
         )
         shown = tuple(shown_map(each) for each in maps) if unit.save_detected_map else ()
         return PreparedUnit(control, shown, module)
+
+    def _embedding(
+        self, module: Preprocessor, model: ModelFile | None, place: str
+    ) -> tuple[str, ModelFile | None]:
+        """The module that a unit acts with, and the image encoder it looks at pictures with."""
+        with _located(f"{place}.module"):
+            acting = chosen_module(module.name, None if model is None else model.path)
+            return acting, find_encoder(acting, self.preparation.services.settings)
 
     def _detected(
         self, unit: UnitFields, module: Preprocessor, values: Values, chosen: UnitPictures
@@ -199,11 +214,20 @@ def _edge(options: Options) -> int:
     return edge
 
 
-def _acting_module(module: Preprocessor, chosen: UnitPictures) -> str:
+@contextmanager
+def _located(place: str) -> Generator[None]:
+    """Errors say where in the request they arose."""
+    try:
+        yield
+    except SDAPIError as error:
+        raise type(error)(f"{place}: {error.detail}") from error
+
+
+def _acting_module(module: str, chosen: UnitPictures) -> str:
     """What the engine does for a module; img2img's own inpainting needs no other."""
-    if module.name == "inpaint_only" and chosen.has_request_mask:
+    if module == "inpaint_only" and chosen.has_request_mask:
         return _PLAIN_INPAINT
-    return module.name
+    return module
 
 
 def _union_type(unit: UnitFields, module: Preprocessor) -> int | None:

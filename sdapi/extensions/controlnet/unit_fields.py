@@ -117,6 +117,10 @@ class UnitFields(BaseModel):
 
     @model_validator(mode="after")
     def _check_window(self) -> "UnitFields":
+        if self.ipadapter_input:
+            raise ValueError(
+                "ipadapter_input holds pickled tensors, which are not read; send the picture"
+            )
         if self.guidance_start > self.guidance_end:
             raise ValueError(
                 f"guidance_start({self.guidance_start}) > guidance_end({self.guidance_end})"

@@ -130,7 +130,7 @@ class Preprocessor:
         if resolution >= 1 and self.resolution.name:
             values = replace(values, resolution=round(resolution))
         if self.kind is Kind.EMBEDDING:
-            return DetectedMap(pixels)
+            return DetectedMap(np.ascontiguousarray(pixels[:, :, :3]))
         from sdapi.extensions.controlnet.preprocessors import works  # imports OpenCV
 
         if self.kind is Kind.WEIGHTLESS:
