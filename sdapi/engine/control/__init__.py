@@ -13,5 +13,7 @@ window.py          the share of the steps in which a unit acts
 controlnet.py      ControlNets, with their keys in controlnet_keys.py
 union.py, control_lora.py, t2i_adapter.py  other kinds of models
 predicted.py       modules that change what is predicted: inpaint_only, tile_colorfix, recolor
+reference.py       units without a model that borrow a picture's style
+ip_adapter/        pictures as a second prompt
 annotators/        networks that draw a unit's map
 """
