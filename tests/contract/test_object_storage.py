@@ -376,6 +376,18 @@ def test_pictures_are_read_from_the_bucket(mounted: TestClient, oss: OssServer, 
     assert len(answer.json()["images"]) == 1
 
 
+@pytest.mark.parametrize(("name", "status"), [("map.png", 200), ("none.png", 422)])
+def test_controlnet_units_take_their_picture_from_the_bucket(
+    mounted: TestClient, oss: OssServer, name: str, status: int
+):
+    oss.objects.put(BUCKET, "data-oss/map.png", png((9, 9, 9)), "image/png")
+    unit = {"module": "reference_only", "image_link": f"oss://{BUCKET}/data-oss/{name}"}
+    scripts = {"controlnet": {"args": [unit]}}
+    answer = mounted.post("/sdapi/v1/txt2img", json=SMALL | {"alwayson_scripts": scripts})
+    assert answer.status_code == status, answer.text
+    assert ("GET", f"/{BUCKET}/data-oss/{name}", 200 if status == 200 else 404) in oss.log
+
+
 @pytest.mark.parametrize(
     ("url", "status", "word"),
     [

@@ -15,6 +15,7 @@ from sdapi.extensions.controlnet.unit_fields import UnitFields
 from sdapi.images import CONTAIN, resize_image
 from sdapi.images.masks import Box, blur_mask, invert_mask, mask_from
 from sdapi.schemas.generation import Img2ImgRequest
+from sdapi.services.generation.init_images import is_url
 from sdapi.services.scripts.script import Preparation
 
 _MAX_PIXELS: Final = 64_000_000
@@ -64,8 +65,11 @@ class PictureChoice:
         own = self._load(self.unit.mask, "mask")
         if self.unit.image_link is not None:
             link = self.unit.image_link
-            if not link.lower().startswith(("http://", "https://")):
-                raise BadUrl(f"{self.place}.image_link: {link[:200]!r} is no http or https URL")
+            if not is_url(link):
+                raise BadUrl(
+                    f"{self.place}.image_link: {link[:200]!r} is no http or https URL, "
+                    "nor an object's such as oss://bucket/key"
+                )
             return [(self._needed(link, "image_link"), own)]
         pairs = list(_pairs(self.unit.image, f"{self.place}.image"))
         return [
