@@ -73,7 +73,10 @@ async def invented(studio: Studio, invention: Invention, *, is_group: bool, coun
     for attempt in range(_TRIES):
         again = replace(studio, seed=studio.seed + attempt)
         rgb = await again.draw(faults.FIRST_DIFFUSION, asked)
-        seen = await studio.task(faults.TEMPLATE_UNUSABLE, face_tasks.see_pixels, rgb)
+        nobody = Seen(rgb, ())
+        seen = await studio.improve(
+            "looking at a drawn template", nobody, studio.processes.run(face_tasks.see_pixels, rgb)
+        )
         if len(seen.faces) == count:
             return seen
     assert seen is not None

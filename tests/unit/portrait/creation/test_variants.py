@@ -77,6 +77,14 @@ async def test_a_text_that_gives_no_face_is_tried_four_times(place: Workplace):
     assert [each.seed for each in place.drawer.passes] == [7, 8, 9, 10]
 
 
+async def test_a_drawn_template_that_cannot_be_looked_at_is_tried_again(place: Workplace):
+    place.drawer.invents = drawn(33)
+    place.faces.failing = {"see_pixels 1"}
+    created = await place.create("ann", template=None, t2i_prompt="a street")
+    assert [each.seed for each in place.drawer.passes[:2]] == [7, 8]
+    assert any("looking at a drawn template" in each for each in created.warnings)
+
+
 async def test_a_text_that_cannot_be_drawn_is_the_first_diffusions_error(place: Workplace):
     place.drawer.failing = {1}
     with pytest.raises(PortraitError) as caught:
