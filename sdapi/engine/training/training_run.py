@@ -166,7 +166,9 @@ class TrainingRun:
                 eps=1e-8,
                 fused=True,
             ),
-            torch.amp.GradScaler(enabled=components.unet.dtype == torch.float16),
+            torch.amp.GradScaler(
+                self.models.device.type, enabled=components.unet.dtype == torch.float16
+            ),
             deque(maxlen=_LATEST),
         )
 

@@ -242,6 +242,7 @@ async def test_a_request_that_is_cancelled_leaves_nothing(
         assert not bench.folder.exists()
 
 
+@pytest.mark.slow
 async def test_twenty_trainings_of_several_models_wait_for_each_other(
     tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
 ):
