@@ -1,5 +1,6 @@
 """Jobs on a tiny checkpoint: batches, interruption, options that act on pictures."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,6 +211,24 @@ def test_memory_that_does_not_suffice_is_told_and_the_engine_goes_on(
         with pytest.raises(OutOfMemory, match="64x64"):
             engine.run(tiny, Monitor())
     assert engine.run(tiny, Monitor()).images
+
+
+def test_error_of_a_job_that_ran_out_of_memory_keeps_none_of_its_tensors(
+    engine: Engine, tiny: Job, monkeypatch: pytest.MonkeyPatch
+):
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def fail(*_: object, **__: object) -> None:
+        activations = torch.zeros(1000)
+        held.append(weakref.ref(activations))
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+
+    monkeypatch.setattr("sdapi.engine.job_run.run_sampler", fail)
+    with pytest.raises(OutOfMemory) as caught:
+        engine.run(tiny, Monitor())
+
+    assert caught.value.__cause__ is not None
+    assert held[0]() is None
 
 
 def test_preview_is_an_eighth_of_the_picture():
