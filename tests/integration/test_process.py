@@ -21,7 +21,7 @@ import asyncio, sys, types
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-def build_app(settings):
+def build_app(settings, engines):
     app = FastAPI()
     stopping = []
     app.state.begin_shutdown = lambda: stopping.append(True)
