@@ -37,8 +37,9 @@ INSIDE = "down_intrablock_additional_residuals"
 STEPS = 4
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine() -> Engine:
+    """One for all, as in a server: whatever a job leaves behind would meet the next."""
     return cpu_engine()
 
 
