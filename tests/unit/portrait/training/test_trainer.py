@@ -208,7 +208,9 @@ async def test_a_server_that_stops_goes_on_later_without_fetching_anew(
 ):
     engine = PortraitEngine(update_s=0.05)
     async with trainer_bench(tmp_path, engine, processes) as bench:
-        running = asyncio.create_task(bench.train(photos.of("person_3"), max_train_steps=400))
+        running = asyncio.create_task(
+            bench.train(photos.of("person_3"), max_train_steps=400, steps_between_evaluations=200)
+        )
         async with asyncio.timeout(200):
             while not (engine.trainings and engine.trainings[0].monitor.step > 2):
                 await asyncio.sleep(0.02)
@@ -219,7 +221,7 @@ async def test_a_server_that_stops_goes_on_later_without_fetching_anew(
         assert bench.tools.folders.work("queue", "anna").is_dir()
     fetched = photos.asked.count("person_3")
     async with trainer_bench(tmp_path, PortraitEngine(), processes) as bench:
-        await bench.train(photos.of("person_3"), max_train_steps=400)
+        await bench.train(photos.of("person_3"), max_train_steps=400, steps_between_evaluations=200)
         assert Artefacts(bench.folder).meta().steps == 400
     assert photos.asked.count("person_3") == fetched
 
@@ -229,7 +231,9 @@ async def test_a_request_that_is_cancelled_leaves_nothing(
 ):
     engine = PortraitEngine(update_s=0.05)
     async with trainer_bench(tmp_path, engine, processes) as bench:
-        running = asyncio.create_task(bench.train(photos.of("person_3"), max_train_steps=400))
+        running = asyncio.create_task(
+            bench.train(photos.of("person_3"), max_train_steps=400, steps_between_evaluations=200)
+        )
         async with asyncio.timeout(200):
             while not engine.trainings:
                 await asyncio.sleep(0.02)
