@@ -7,13 +7,15 @@ be read, or a file that is missing, is told at once and the device is never held
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
 from sdapi.engine.control.annotators.files import FACES, Fetch, annotator_files
-from sdapi.errors import BadRequest
+from sdapi.errors import BadRequest, QueueFull
 
 if TYPE_CHECKING:
     from sdapi.engine.control.annotators.face_finder import FaceFinder
@@ -35,6 +37,8 @@ class Annotators:
     fetch: Fetch | None = None
     #: maps that are kept for the next time they are asked for
     kept_maps: int = 0
+    #: how long a picture waits for the one before it
+    patience_s: float = 120.0
     _maps: OrderedDict[_MapKey, DetectedMap] = field(
         default_factory=OrderedDict[_MapKey, DetectedMap]
     )
@@ -49,7 +53,7 @@ class Annotators:
         """
         if name == FACES:
             return self._faces(canvas, a, b)
-        with self._lock:
+        with self._alone():
             files = annotator_files(name, self.folder, self.fetch)
             key = (name, files, _modified(files), a, b, seed, canvas.shape, _digest(canvas))
             if key not in self._maps:
@@ -59,6 +63,18 @@ class Annotators:
             while len(self._maps) > self.kept_maps:
                 self._maps.popitem(last=False)
             return found
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        if not self._lock.acquire(timeout=self.patience_s):
+            raise QueueFull(
+                f"another picture has kept the preprocessors busy for {self.patience_s:g} s; "
+                "try again later"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _drawn(
         self, name: str, files: tuple[Path, ...], canvas: Pixels, sliders: tuple[float, float, int]
@@ -76,7 +92,7 @@ class Annotators:
                 f"the preprocessor {FACES!r} needs the portrait part of the server, which "
                 "--no-portrait leaves out"
             )
-        with self._lock:
+        with self._alone():
             meshes = self.faces.meshes(canvas)
         height, width = canvas.shape[:2]
         drawn = draw_faces(

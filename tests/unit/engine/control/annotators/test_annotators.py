@@ -1,5 +1,7 @@
 """Annotators with small random weights of the published layout, against `controlnet_aux` itself."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from sdapi.engine.control.annotators.detected_map import Pixels
 from sdapi.engine.control.annotators.files import FACES, FILES, UNSUPPORTED
 from sdapi.engine.control.annotators.hub import published
 from sdapi.engine.control.annotators.recipes import RECIPES
-from sdapi.errors import AnnotatorMissing, BadRequest, ModelUnusable
+from sdapi.errors import AnnotatorMissing, BadRequest, ModelUnusable, QueueFull
 from sdapi.extensions.controlnet.preprocessors import PREPROCESSORS, Kind, find
 
 #: `mediapipe_face` reads none of these files
@@ -184,3 +186,21 @@ def test_kept_map_is_told_again(tmp_path: Path, canvas: Pixels) -> None:
     assert again[0] is again[1]
     assert anew[0] is not anew[1]
     assert not np.array_equal(other.pixels, again[0].pixels)
+
+
+def test_picture_does_not_wait_for_ever(tmp_path: Path, canvas: Pixels) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def fetch(file: str, folder: Path) -> None:
+        begun.set()
+        may_end.wait(20)
+
+    annotators = Annotators(tmp_path, fetch=fetch, patience_s=0.05)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(annotators.detect, "pidinet", canvas, 0.5, 0.5)
+        assert begun.wait(20)
+        with pytest.raises(QueueFull, match="busy"):
+            annotators.detect("pidinet", canvas, 0.5, 0.5)
+        may_end.set()
+        with pytest.raises(AnnotatorMissing):
+            slow.result(20)
