@@ -75,6 +75,7 @@ async def test_a_background_is_drawn_and_faces_are_left_alone(place: Workplace):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 async def test_thirty_faces_are_drawn_one_by_one(place: Workplace):
     face = picture(33, side=200, scale=0.62)
     rows = [np.hstack([face] * 6)] * 5
