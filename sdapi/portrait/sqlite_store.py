@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -50,6 +51,8 @@ class SqlitePortraitStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._turn = anyio.CapacityLimiter(1)
+        #: guards the connection: a call whose task was cancelled leaves its thread at work
+        self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
 
     async def open(self) -> None:
@@ -59,9 +62,7 @@ class SqlitePortraitStore:
             raise StorageFailed(f"cannot use the database {self._path}: {error}") from error
 
     async def close(self) -> None:
-        if self._db is not None:
-            await anyio.to_thread.run_sync(self._db.close, limiter=self._turn)
-            self._db = None
+        await anyio.to_thread.run_sync(self._disconnect, limiter=self._turn)
 
     async def add_account(self, account: Account) -> bool:
         row = (
@@ -210,9 +211,14 @@ class SqlitePortraitStore:
         return await anyio.to_thread.run_sync(self._transact, operation, limiter=self._turn)
 
     def _transact(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        db = self._db
-        if db is None:
-            raise StorageFailed(f"the database {self._path} is closed")
+        with self._lock:
+            if self._db is None:
+                raise StorageFailed(f"the database {self._path} is closed")
+            return self._in_transaction(self._db, operation)
+
+    def _in_transaction(
+        self, db: sqlite3.Connection, operation: Callable[[sqlite3.Connection], T]
+    ) -> T:
         try:
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -225,6 +231,12 @@ class SqlitePortraitStore:
         except sqlite3.Error as error:
             raise StorageFailed(f"the database {self._path} refuses: {error}") from error
         return result
+
+    def _disconnect(self) -> None:
+        with self._lock:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)

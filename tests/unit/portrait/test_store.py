@@ -1,5 +1,7 @@
 """Every store of portraits keeps these promises."""
 
+import asyncio
+import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -202,3 +204,26 @@ async def test_a_database_that_cannot_be_used_is_a_clear_error(tmp_path: Path):
         await SqlitePortraitStore(tmp_path / "other.db").account("1")
     with pytest.raises(StateUnavailable, match="does not answer"):
         await RedisPortraitStore(f"redis://127.0.0.1:{free_port()}/0").open()
+
+
+async def test_closing_waits_for_the_thread_of_a_call_that_was_cancelled(tmp_path: Path):
+    path = tmp_path / "sdapi.db"
+    store = SqlitePortraitStore(path)
+    await store.open()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # so that the call's thread waits
+    call = asyncio.ensure_future(store.add_account(ACCOUNT))
+    await anyio.sleep(0.1)
+    call.cancel()
+    closing = asyncio.ensure_future(store.close())
+
+    await anyio.sleep(0.1)
+    assert not closing.done()
+    other.execute("COMMIT")
+    other.close()
+    await asyncio.wait_for(closing, 10)
+
+    again = SqlitePortraitStore(path)
+    await again.open()
+    assert await again.account("1") is not None
+    await again.close()
