@@ -166,9 +166,7 @@ def resolve_save_dir(path: str, settings: Settings, *, field: str = "save_dir") 
 
 def _refuse_own_files(resolved: Path, roots: list[Path], settings: Settings, shown: str) -> None:
     """Refuse what the server keeps for itself, unless a root of its own lies within that."""
-    own = [settings.models_dir, settings.data_dir / "cache", settings.embeddings_dir]
-    own.append(settings.outbox_dir)
-    for kept in (*own, settings.options_file, *settings.styles_files):
+    for kept in settings.own_places:
         place = kept.resolve()
         if resolved.is_relative_to(place) and not any(r.is_relative_to(place) for r in roots):
             raise PathNotAllowed(f"{shown} is no place for results: {kept} is the server's own")

@@ -233,6 +233,21 @@ class Settings:
         return self.data_dir / "portrait"
 
     @property
+    def own_places(self) -> tuple[Path, ...]:
+        """What the server keeps for itself: no request writes there, and no page shows it."""
+        return (
+            self.models_dir,
+            self.embeddings_dir,
+            self.data_dir / "cache",
+            self.data_dir / "extensions",
+            self.outbox_dir,
+            self.portrait_dir,
+            self.state_file,
+            self.options_file,
+            *self.styles_files,
+        )
+
+    @property
     def allowed_roots(self) -> tuple[Path, ...]:
         """Folders below which a request may name a path to write to."""
         mounts = tuple(mount.on_disk for mount in self.mounts)

@@ -30,16 +30,7 @@ def find_page_file(path: str, settings: Settings) -> Path:
 
 
 def _is_private(found: Path, roots: list[Path], settings: Settings) -> bool:
-    own = [
-        settings.models_dir,
-        settings.embeddings_dir,
-        settings.data_dir / "cache",
-        settings.data_dir / "extensions",
-        settings.outbox_dir,
-        settings.options_file,
-        *settings.styles_files,
-    ]
-    if any(found.is_relative_to(place.resolve()) for place in own):
+    if any(found.is_relative_to(place.resolve()) for place in settings.own_places):
         return True
     if found.suffix.lower() not in _SHOWN:
         return True

@@ -37,6 +37,16 @@ def test_other_files_are_not_shown(client: TestClient, data_dir: Path, picture: 
     assert response.json()["detail"] == f"File not allowed: {path}."
 
 
+@pytest.mark.parametrize("place", ["portrait/users/1", "models", "cache", "outbox", "extensions"])
+def test_pictures_in_the_servers_own_folders_are_not_shown(
+    client: TestClient, data_dir: Path, picture: Path, place: str
+):
+    kept = data_dir / place / "photo.jpg"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(picture.read_bytes())
+    assert client.get(f"/file={place}/photo.jpg").status_code == 403
+
+
 def test_picture_that_a_link_leads_out_to_is_not_shown(client: TestClient, picture: Path, tmp_path):
     (tmp_path / "secret.png").write_bytes(b"secret")
     (picture.parent / "link.png").symlink_to(tmp_path / "secret.png")

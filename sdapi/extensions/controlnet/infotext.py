@@ -1,5 +1,6 @@
 """Units in infotexts, both ways (contract: controlnet-api 10)."""
 
+from math import isfinite
 from typing import Any, Final
 
 from sdapi.extensions.controlnet.preprocessors import Values
@@ -64,7 +65,9 @@ def read_unit_text(text: str) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | int | None:
+    """A finite number, whole where it is written so; small ones have exponents."""
     try:
-        return float(text) if "." in text else int(text)
+        number = float(text)
+        return int(text) if text.lstrip("-").isdecimal() else number if isfinite(number) else None
     except ValueError:
         return None

@@ -136,20 +136,23 @@ def test_models_are_loaded_as_the_flags_say(golden: Path):
 
 
 @pytest.mark.parametrize(
-    ("device", "flags", "unet", "vae"),
+    ("device", "flags", "types"),
     [
-        (CPU, (False, False), FP32, FP32),
-        (GPU, (False, False), FP16, FP16),
-        (GPU, (False, True), FP16, FP32),
-        (GPU, (True, False), FP32, FP32),
+        (CPU, (False, False, False), (FP32, FP32, FP32)),
+        (GPU, (False, False, False), (FP16, FP16, FP16)),
+        (GPU, (False, True, False), (FP16, FP32, FP16)),
+        (GPU, (False, False, True), (FP16, FP16, FP32)),
+        (GPU, (True, False, False), (FP32, FP32, FP32)),
     ],
 )
 def test_number_types_follow_device_and_flags(
-    device: torch.device, flags: tuple[bool, bool], unet: torch.dtype, vae: torch.dtype
+    device: torch.device, flags: tuple[bool, bool, bool], types: tuple[torch.dtype, ...]
 ):
-    no_half, no_half_vae = flags
-    chosen = Precision.choose(device, no_half=no_half, no_half_vae=no_half_vae)
-    assert chosen == Precision(unet, vae)
+    no_half, no_half_vae, no_half_control = flags
+    chosen = Precision.choose(
+        device, no_half=no_half, no_half_vae=no_half_vae, no_half_control=no_half_control
+    )
+    assert chosen == Precision(*types)
 
 
 def test_vae_that_makes_nans_is_widened_as_the_options_say():

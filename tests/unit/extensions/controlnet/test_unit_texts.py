@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sdapi.errors import BadRequest, UnknownName
@@ -43,6 +43,14 @@ def test_a_value_that_would_break_the_list_empties_the_text():
     control_mode=st.integers(0, 2),
     module=st.sampled_from(["canny", "none", "invert", "tile_resample"]),
     pixel_perfect=st.booleans(),
+)
+@example(
+    weight=1e-05,
+    window=[0.0, 1.0],
+    resize_mode="Just Resize",
+    control_mode=0,
+    module="canny",
+    pixel_perfect=False,
 )
 def test_a_unit_is_read_back_from_its_text(
     weight: float,
