@@ -125,7 +125,8 @@ class FakeEngine:
         end = time.monotonic() + self.delay_s
         while time.monotonic() < end and not monitor.should_stop:
             time.sleep(0.01)
-            monitor.step_done(0)
+            if monitor.between_steps is not None:
+                monitor.between_steps()
 
     def begin_training(self, job: TrainingJob, monitor: TrainingMonitor) -> FakeTraining:
         training = FakeTraining(job, monitor, self.update_s, self.training_failure)
