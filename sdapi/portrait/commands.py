@@ -83,7 +83,7 @@ async def _revoke(store: PortraitStore, wanted: argparse.Namespace, settings: Se
     if wanted.purge:
         owner = owner_of(wanted.app_id)
         deleted = await store.delete_owner(owner)
-        folders = ModelFolders(settings.portrait_dir)
+        folders = ModelFolders(settings.portrait_dir, settings.lora_dirs[0])
         for model_id in deleted:
             folders.delete(owner, model_id)
     if not is_known and not deleted:

@@ -255,6 +255,30 @@ def test_an_inpaint_unit_gets_img2imgs_mask(client: TestClient, engine: FakeEngi
         assert (shown.getpixel((0, 0))[3], shown.getpixel((63, 0))[3]) == (127, 255)
 
 
+def test_an_inpaint_unit_gets_the_part_that_only_masked_draws(
+    client: TestClient, engine: FakeEngine
+):
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (8, 8, 24, 24))
+    unit = UNIT | {"module": "inpaint_only", "image": None}
+    body = {"init_images": [PICTURE], "mask": encoded(mask), "mask_blur": 0}
+    status, answer = ask(
+        client, unit, kind="img2img", inpaint_full_res=True, inpaint_full_res_padding=0, **body
+    )
+    assert status == 200, answer
+    (unit,) = units_of(engine)
+    assert unit.hint.shape == (64, 64, 4)
+    assert unit.hint[:, :, 3].min() == 255  # the part is what the mask covers
+
+
+def test_a_unit_for_the_second_pass_only_acts_where_there_is_none(
+    client: TestClient, engine: FakeEngine
+):
+    status, answer = ask(client, UNIT | {"hr_option": "High res only"})
+    assert status == 200, answer
+    assert units_of(engine)[0].acts_in(is_second_pass=False)
+
+
 def test_hires_fix_answers_both_sizes_larger_first(client: TestClient, engine: FakeEngine):
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.5}
     _, body = ask(client, UNIT, **hires)

@@ -84,6 +84,17 @@ def test_pictures_below_a_mount_are_in_the_bucket_under_the_replaced_path(
     assert {status for _, _, status in oss.log} == {200}
 
 
+def test_a_script_without_pictures_uploads_nothing(mounted: TestClient, oss: OssServer):
+    script = {
+        "script_name": "Prompts from file or textbox",
+        "script_args": [False, False, "start", ""],
+    }
+    answer = ask(mounted, script, save_dir=str(MOUNT))
+    parameters = answer.json()["parameters"]
+    assert (answer.status_code, parameters["image_url"]) == (200, "")
+    assert oss.objects.keys(BUCKET) == []
+
+
 def test_save_dir_may_be_a_prefix_itself_and_leaves_nothing_here(
     serve: Serve, oss: OssServer, data_dir: Path
 ):

@@ -154,8 +154,10 @@ class PictureChoice:
         planes = [pixels[:, :, :3], *(pixels[:, :, i] for i in range(3, pixels.shape[2]))]
         cut: list[Pixels] = []
         for plane in planes:
-            whole = resize_image(Image.fromarray(plane), _RESIZE[fit], inputs.mask.size)
-            cut.append(np.asarray(resize_image(whole.crop(box), CONTAIN, size)))
+            image = Image.fromarray(plane)
+            whole = resize_image(image, _RESIZE[fit], inputs.mask.size)
+            part = resize_image(whole.crop(box), CONTAIN, size)
+            cut.append(np.asarray(part.convert(image.mode)))  # resizing makes everything RGB
         return np.dstack(cut)
 
     @property

@@ -146,7 +146,8 @@ class UnitPreparer:
             advanced=None if unit.advanced_weighting is None else tuple(unit.advanced_weighting),
             start=unit.guidance_start,
             end=unit.guidance_end,
-            hires_use=HiresUse(unit.hr_option),
+            # Without a second pass the choice means nothing (controlnet-api 2).
+            hires_use=HiresUse.BOTH if second is None else HiresUse(unit.hr_option),
             threshold_a=values.threshold_a,
             threshold_b=values.threshold_b,
             region=self._region(unit, place),

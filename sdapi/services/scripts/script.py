@@ -124,7 +124,8 @@ class Generated:
             else ScriptPicture(each.image, info.infotext(each.index), info.job.seeds[each.index])
             for each in answered(self.result.images, info.options)
         ]
-        return shown + [ScriptPicture(each, is_extra=True) for each in self.result.extra_images]
+        added = (*self.result.extra_images, *self.result.detected_maps)
+        return shown + [ScriptPicture(each, is_extra=True) for each in added]
 
     def answer(self) -> "ScriptResult":
         """The answer of one ordinary generation."""

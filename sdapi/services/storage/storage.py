@@ -120,6 +120,8 @@ class Storage:
 
         Raises `StorageFailed`. A store that does not take them is no error: see `Stored.pending`.
         """
+        if not files:  # a script that had nothing to draw
+            return Stored()
         paths = [self._path(place, file.name) for file in files]
         remote = place.remote
         sizes = await write_all_or_none(
