@@ -13,9 +13,9 @@ from sdapi.extensions.scripts.selectable.composite import (
     grid_of,
     told_by_first,
 )
+from sdapi.extensions.scripts.selectable.first_picture import first_picture, opaque_first_picture
 from sdapi.schemas.coercion import Int
 from sdapi.schemas.generation import Img2ImgRequest
-from sdapi.services.generation.img2img import flatten
 from sdapi.services.generation.seeds import with_fixed_seeds
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
@@ -91,14 +91,13 @@ class Loopback(SelectableScript):
             final = {"Final denoising strength": args.final_strength}
             return {**final, "Denoising curve": args.curve, **own}
 
-        background = run.options.text("img2img_background_color")
-        first = flatten(_first_picture(started), background)
+        first = await opaque_first_picture(run, started)
         request, made = started, list[Generated]()
         for i in range(args.loops):
             update: dict[str, Any] = {
                 **{"n_iter": 1, "batch_size": 1, "do_not_save_grid": True},
                 "denoising_strength": strength_at(i, args, started.denoising_strength),
-                "prompt": await _prompt(run, args, started, _first_picture(request)),
+                "prompt": await _prompt(run, args, started, first_picture(request)),
             }
             request = request.model_copy(update=update)
             generated = await run.generate(request, keys=keys, colours=first)
@@ -134,12 +133,6 @@ async def _prompt(
     model = _INTERROGATORS[args.interrogate]
     caption = await run.services.interrogators.describe(picture, model, run.options)
     return f"{prompt}, {caption}" if prompt else caption
-
-
-def _first_picture(request: Img2ImgRequest) -> Image.Image:
-    picture = (request.init_images or [None])[0]
-    assert isinstance(picture, Image.Image)
-    return picture
 
 
 def _answer(

@@ -15,12 +15,12 @@ from sdapi.extensions.scripts.selectable.composite import (
     told_by_first,
     wants_grid,
 )
+from sdapi.extensions.scripts.selectable.first_picture import opaque_first_picture
 from sdapi.extensions.scripts.selectable.sides import SIDES, Extension, Side
 from sdapi.images.colour_noise import fill_with_noise
 from sdapi.images.masks import Box, white_around
 from sdapi.schemas.coercion import Float, Int
 from sdapi.schemas.generation import Img2ImgRequest
-from sdapi.services.generation.img2img import flatten
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
     GRID_PREFIX,
@@ -64,9 +64,7 @@ class OutpaintingMk2(SelectableScript):
     async def run(self, run: ScriptRun, args: OutpaintingArgs) -> ScriptResult:
         asked = run.request
         assert isinstance(asked, Img2ImgRequest)
-        picture = (asked.init_images or [None])[0]
-        assert isinstance(picture, Image.Image)
-        original = flatten(picture, run.options.text("img2img_background_color"))
+        original = await opaque_first_picture(run, asked)
         extension = Extension.of(original.size, args.pixels, args.direction)
         check_pictures((asked.n_iter or 1) * (asked.batch_size or 1), extension.size)
         steps = _steps(args, extension)

@@ -11,12 +11,12 @@ from pydantic import BaseModel, Field
 
 from sdapi.errors import BadRequest
 from sdapi.extensions.scripts.selectable.composite import told_by_first
+from sdapi.extensions.scripts.selectable.first_picture import opaque_first_picture
 from sdapi.extensions.scripts.selectable.sides import SIDES, Extension, Side
 from sdapi.images.masks import Box, white_around
 from sdapi.images.tiles import TileGrid
 from sdapi.schemas.coercion import Int
 from sdapi.schemas.generation import Img2ImgRequest
-from sdapi.services.generation.img2img import flatten
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
     IMG2IMG_ONLY,
@@ -55,11 +55,9 @@ class PoorMansOutpainting(SelectableScript):
     async def run(self, run: ScriptRun, args: PoorMansOutpaintingArgs) -> ScriptResult:
         asked = run.request
         assert isinstance(asked, Img2ImgRequest)
-        picture = (asked.init_images or [None])[0]
-        assert isinstance(picture, Image.Image)
-        background = run.options.text("img2img_background_color")
+        picture = await opaque_first_picture(run, asked)
         tiling = await anyio.to_thread.run_sync(
-            _Tiling.of, flatten(picture, background), args, (asked.width or 0, asked.height or 0)
+            _Tiling.of, picture, args, (asked.width or 0, asked.height or 0)
         )
         places = tiling.places
         run.plan(len(places))

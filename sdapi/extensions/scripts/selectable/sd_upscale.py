@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field
 from sdapi.engine.upscaling.upscaler import Filter
 from sdapi.errors import BadRequest, UnknownName, near_names
 from sdapi.extensions.scripts.selectable.composite import check_pictures, told_by_first
+from sdapi.extensions.scripts.selectable.first_picture import opaque_first_picture
 from sdapi.images.tiles import TileGrid
 from sdapi.schemas.coercion import Float, Int
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.catalog.upscalers import Upscalers
-from sdapi.services.generation.img2img import flatten
 from sdapi.services.generation.seeds import with_fixed_seeds
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
@@ -147,9 +147,7 @@ async def _enlarged(
     run: ScriptRun, args: SDUpscaleArgs, name: str, asked: Img2ImgRequest
 ) -> Image.Image:
     """The first init picture, opaque, at its new size."""
-    picture = (asked.init_images or [None])[0]
-    assert isinstance(picture, Image.Image)
-    picture = flatten(picture, run.options.text("img2img_background_color"))
+    picture = await opaque_first_picture(run, asked)
     upscaler = Upscalers(run.services.settings).find(name, run.options)
     if upscaler is Filter.NONE:
         return picture

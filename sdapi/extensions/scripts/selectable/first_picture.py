@@ -1,0 +1,21 @@
+"""The picture that a script of img2img starts from."""
+
+import anyio.to_thread
+from PIL import Image
+
+from sdapi.schemas.generation import Img2ImgRequest
+from sdapi.services.generation.img2img import flatten
+from sdapi.services.scripts.script import ScriptRun
+
+
+def first_picture(request: Img2ImgRequest) -> Image.Image:
+    """The first init picture, which is decoded before a script runs."""
+    picture = (request.init_images or [None])[0]
+    assert isinstance(picture, Image.Image)
+    return picture
+
+
+async def opaque_first_picture(run: ScriptRun, request: Img2ImgRequest) -> Image.Image:
+    """The first init picture over the background that the options name."""
+    background = run.options.text("img2img_background_color")
+    return await anyio.to_thread.run_sync(flatten, first_picture(request), background)
