@@ -87,7 +87,7 @@ def _renamed(key: str, table: Mapping[str, str]) -> str:
 def read_diffusers(weights: Mapping[str, Tensor]) -> ControlNetShape:
     """The shape of a file under diffusers' names; raises `ModelUnusable` for a missing part."""
     try:
-        levels = _count(weights, "down_blocks.{}.resnets.0.conv1.weight")
+        levels = count_numbered(weights, "down_blocks.{}.resnets.0.conv1.weight")
         blocks = [f"down_blocks.{level}" for level in range(levels)]
         label = weights.get("add_embedding.linear_1.weight")
         context = [t.shape[1] for k, t in weights.items() if k.endswith("attn2.to_k.weight")]
@@ -96,7 +96,7 @@ def read_diffusers(weights: Mapping[str, Tensor]) -> ControlNetShape:
             in_channels=weights["conv_in.weight"].shape[1],
             out_channels=None,
             channels=tuple(weights[f"{b}.resnets.0.conv1.weight"].shape[0] for b in blocks),
-            resnets=_count(weights, "down_blocks.0.resnets.{}.conv1.weight"),
+            resnets=count_numbered(weights, "down_blocks.0.resnets.{}.conv1.weight"),
             transformer_depth=tuple(_depth(weights, block) for block in blocks),
             middle_depth=_depth(weights, "mid_block"),
             context_width=context[0] if context else 0,
@@ -105,7 +105,7 @@ def read_diffusers(weights: Mapping[str, Tensor]) -> ControlNetShape:
         )
         hint = "controlnet_cond_embedding"
         first = weights[f"{hint}.conv_in.weight"]
-        count = _count(weights, hint + ".blocks.{}.weight")
+        count = count_numbered(weights, hint + ".blocks.{}.weight")
         widening = [f"{hint}.blocks.{i}.weight" for i in range(1, count, 2)]
         widths = (first.shape[0], *(weights[name].shape[0] for name in widening))
         return ControlNetShape(encoder, first.shape[1], widths)
@@ -113,7 +113,8 @@ def read_diffusers(weights: Mapping[str, Tensor]) -> ControlNetShape:
         raise ModelUnusable(f"the ControlNet has no {error}") from error
 
 
-def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
+def count_numbered(weights: Mapping[str, Tensor], pattern: str) -> int:
+    """How many names there are from 0 on, the number put into the pattern."""
     count = 0
     while pattern.format(count) in weights:
         count += 1
@@ -121,4 +122,4 @@ def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _depth(weights: Mapping[str, Tensor], block: str) -> int:
-    return _count(weights, block + ".attentions.0.transformer_blocks.{}.norm1.weight")
+    return count_numbered(weights, block + ".attentions.0.transformer_blocks.{}.norm1.weight")

@@ -18,6 +18,7 @@ from sdapi.engine.checkpoints.weights import StateDict
 from sdapi.engine.control.base_model import BaseModel
 from sdapi.engine.control.control import Control, LoadedControl
 from sdapi.engine.control.control_file import ControlFile
+from sdapi.engine.control.controlnet_keys import count_numbered
 from sdapi.engine.control.hints import hint_tensor
 from sdapi.engine.control.residuals import ResidualControl
 from sdapi.engine.control.unit import ControlUnit
@@ -121,7 +122,7 @@ def load_adapter(file: ControlFile, base: BaseModel) -> LoadedControl:
         levels = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("body."))
         widths = tuple(_width(weights, level, is_light=is_light) for level in range(levels))
         way_in = weights["body.0.in_conv.weight" if is_light else "conv_in.weight"]
-        blocks = _count(weights, "body.0.resnets.{}.block1.weight")
+        blocks = count_numbered(weights, "body.0.resnets.{}.block1.weight")
     except (KeyError, ValueError) as error:
         raise ModelUnusable(f"the T2I-Adapter has no {error}") from error
     _check(file.name, widths, base)
@@ -173,10 +174,3 @@ def _check(name: str, widths: tuple[int, ...], base: BaseModel) -> None:
             f"T2I-Adapter {name} is not compatible with this checkpoint: its levels are "
             f"{list(widths)} wide, the checkpoint needs {list(expected)}"
         )
-
-
-def _count(weights: StateDict, pattern: str) -> int:
-    count = 0
-    while pattern.format(count) in weights:
-        count += 1
-    return count
