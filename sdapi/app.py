@@ -128,6 +128,8 @@ def build_app(
     services.extensions = tuple(extensions.loaded)
     _add_docs(app)
     install_handlers(app)
+    if settings.role != "worker":
+        app.add_middleware(queue.QueueEntrance)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(Gate, credentials=services.credentials, state=app.state)
     app.add_middleware(

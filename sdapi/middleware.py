@@ -9,7 +9,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,9 +62,9 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-process-time"] = f"{time.perf_counter() - started:.4f}".rstrip("0")
-                headers["x-request-id"] = request_id
+                taken = f"{time.perf_counter() - started:.4f}".rstrip("0").encode()
+                own = ((b"x-process-time", taken), (b"x-request-id", request_id.encode()))
+                message = {**message, "headers": [*message.get("headers", ()), *own]}
             await send(message)
 
         try:
@@ -161,11 +161,13 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdigit() and int(declared) > self.limit_bytes:
+        declared = Headers(scope=scope).get("content-length", "")
+        if not declared.isdigit():
+            await self._limited(scope, receive, send)
+        elif int(declared) > self.limit_bytes:
             await self._refuse(scope, receive, send)
-            return
-        await self._limited(scope, receive, send)
+        else:  # the server reads no more of a body than was declared
+            await self.app(scope, receive, send)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count what arrives; over the limit the application sees its client go, and we answer.

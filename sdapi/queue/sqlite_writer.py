@@ -1,8 +1,9 @@
 """One thread that owns a SQLite connection and commits many operations at once (group commit).
 
 A commit with `synchronous=FULL` waits for the disk. While it waits, operations of other callers
-gather, and the next commit takes all of them; each caller hears of success only after it. An
-operation that fails is undone alone, by its savepoint.
+gather, and the next commit takes all of them; each caller hears of success only after it. When an
+operation fails the batch is undone and run once more with a savepoint around each, so that the
+failed one is undone alone; operations therefore change nothing but the database.
 """
 
 import asyncio
@@ -52,8 +53,12 @@ class _Waiting:
     error: BaseException | None = None
 
 
+class _OperationFailed(Exception):
+    """One of a batch did, so that all of it is undone."""
+
+
 class SqliteWriter:
-    """Runs operations in the order they come, each in a savepoint, many in a transaction."""
+    """Runs operations in the order they come, each whole or not at all, many in a transaction."""
 
     def __init__(self, path: Path, schema: str) -> None:
         self._path = path
@@ -128,20 +133,16 @@ class SqliteWriter:
 
     def _commit(self, db: sqlite3.Connection, batch: list[_Waiting]) -> list[Event]:
         """Run a batch in one transaction; on a failure of it as a whole everybody hears so."""
-        transaction = Transaction(db)
         try:
-            db.execute("BEGIN IMMEDIATE")
-            for waiting in batch:
-                _run_in_savepoint(transaction, waiting)
-            db.execute("COMMIT")
+            try:
+                return _in_one_transaction(db, batch, _run_bare)
+            except _OperationFailed:
+                return _in_one_transaction(db, batch, _run_in_savepoint)
         except sqlite3.Error as error:
             log.error("the queue's database refuses: %s", error)
-            if db.in_transaction:
-                db.execute("ROLLBACK")
             for waiting in batch:
                 waiting.error = StorageFailed(f"the queue cannot be written: {error}")
             return []
-        return transaction.events
 
     def _tell(self, batch: list[_Waiting], events: list[Event]) -> None:
         for waiting in batch:
@@ -160,6 +161,32 @@ class SqliteWriter:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:  # the loop has ended, nobody waits any more
             log.debug("nobody waits for the queue's store any more")
+
+
+def _in_one_transaction(
+    db: sqlite3.Connection,
+    batch: list[_Waiting],
+    run: Callable[[Transaction, _Waiting], None],
+) -> list[Event]:
+    """Run a batch and commit it; whatever is raised leaves the database as it was."""
+    transaction = Transaction(db)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for waiting in batch:
+            run(transaction, waiting)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return transaction.events
+
+
+def _run_bare(transaction: Transaction, waiting: _Waiting) -> None:
+    try:
+        waiting.result = waiting.operation(transaction)
+    except Exception as error:
+        raise _OperationFailed from error
 
 
 def _run_in_savepoint(transaction: Transaction, waiting: _Waiting) -> None:

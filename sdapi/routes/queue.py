@@ -9,14 +9,15 @@ import re
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 import orjson
-from fastapi import APIRouter, Request, WebSocket
-from starlette.requests import ClientDisconnect, HTTPConnection
+from fastapi import APIRouter
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocketDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sdapi.errors import SDAPIError, ShuttingDown
 from sdapi.queue import wire
@@ -45,7 +46,17 @@ _MAX_REQUEST_ID = 256
 _CODE = re.compile(r"([A-Z][a-z]*)+(.[A-Z][a-z]*)?|[0-9]+")
 _MAX_CODE = 20
 _MAX_FORM_BYTES = 64 << 10
-_VERBS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"]
+_VERBS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What a request log and the metrics call all queues."""
+
+    path: str
+
+
+_ROUTE = _Route(PREFIX + "/{name}/{rest:path}")
 
 
 @router.get("/api/v1/servicediscovery/upstreams/{service}")
@@ -62,9 +73,32 @@ async def discover(service: str, request: Request) -> Response:
     return _json({"endpoints": {"items": [item]}})
 
 
-@router.api_route(PREFIX + "/{name}", methods=_VERBS)
-@router.api_route(PREFIX + "/{name}/{rest:path}", methods=_VERBS)
-async def predict(request: Request, name: str, rest: str = "") -> Response:
+class QueueEntrance:
+    """Answers what lies below `PREFIX` and lets everything else pass on.
+
+    Queues live on many small requests, and finding and running a route of FastAPI takes longer than
+    all of a put; so this is plain ASGI, inside the middleware that every request passes.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        name, _, rest = path.removeprefix(f"{PREFIX}/").partition("/")
+        if not path.startswith(f"{PREFIX}/") or not name:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await watch(WebSocket(scope, receive, send), name, rest)
+        elif scope["method"] not in _VERBS:
+            await self.app(scope, receive, send)
+        else:
+            scope["route"] = _ROUTE
+            response = await predict(Request(scope, receive, send), name, rest)
+            await response(scope, receive, send)
+
+
+async def predict(request: Request, name: str, rest: str) -> Response:
     """Every verb of a queue; on a synchronous service a call of its program."""
     try:
         return await _answer(request, name, rest)
@@ -87,7 +121,7 @@ async def _answer(request: Request, name: str, rest: str) -> Response:
         body = await _body(request, spec.limits(address.queue).max_payload_bytes)
         headers, path = request.headers, request.url.path
         authorize_signed(credentials_of(request), spec.name, headers, path, body)
-    parameters = Parameters.parse(request.url.query)
+    parameters = Parameters.parse(_query(request))
     return await handler(request, queues.service, address, parameters)
 
 
@@ -278,9 +312,7 @@ async def _gone(request: Request) -> AsyncGenerator[asyncio.Event]:
 # --- watching --------------------------------------------------------------------------------
 
 
-@router.websocket(PREFIX + "/{name}")
-@router.websocket(PREFIX + "/{name}/{rest:path}")
-async def watch(socket: WebSocket, name: str, rest: str = "") -> None:
+async def watch(socket: WebSocket, name: str, rest: str) -> None:
     """Items as they come, one frame each."""
     try:
         service = queues_of(socket).service
@@ -321,7 +353,7 @@ def _watched(
         raise BadParameter(f"{spec.name} is a synchronous service and has no queue")
     if connection.app.state.is_stopping:
         raise ShuttingDown("the server is shutting down")
-    parameters = Parameters.parse(connection.url.query)
+    parameters = Parameters.parse(_query(connection))
     _ = (parameters.index, parameters.window)  # refused now rather than later
     _ = (parameters.flag("_auto_commit_"), parameters.flag("_index_only_"))
     return service.address(spec, rest, is_rear=_is_rear(connection)), parameters
@@ -408,6 +440,14 @@ def text_error(error: SDAPIError) -> Response:
 
 def frame_of(item: Item) -> wire.Frame:
     return wire.Frame(item.index, item.tags, item.data, item.message)
+
+
+def _query(connection: HTTPConnection) -> str:
+    """The query string as it came; asking the URL for it takes as long as parsing it."""
+    try:
+        return connection.scope["query_string"].decode()
+    except UnicodeDecodeError as error:
+        raise BadParameter("the query string is no percent-encoded UTF-8") from error
 
 
 def _identity(connection: HTTPConnection) -> Identity:
