@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse
@@ -76,7 +75,6 @@ def build_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         services.start()
-        await anyio.to_thread.run_sync(services.storage.prepare)
         services.storage.start()
         if portrait is not None:
             await portrait.start()

@@ -184,11 +184,16 @@ def _serve(settings: Settings, bound: socket.socket) -> int:
 
 
 def _storage_problem(settings: Settings) -> str | None:
+    from sdapi.services.storage.delivery.outbox import Outbox
+    from sdapi.services.storage.stores.by_url import Stores, start_problem
+
+    outbox = Outbox(settings.outbox_dir / "uploads.db")
+    if problem := outbox.problem():
+        return problem
+    outbox.close()
     uses_stores = settings.allow_oss or any(mount.oss for mount in settings.mounts)
     if settings.role == "api" or not uses_stores:  # that role saves nothing
         return None
-    from sdapi.services.storage.stores.by_url import Stores, start_problem
-
     return start_problem(settings, Stores(os.environ), logger.warning)
 
 

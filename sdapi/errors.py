@@ -15,6 +15,7 @@
     ├── ModelUnusable               422 model_unusable     a file that is there and cannot be loaded
     ├── NotBuilt                    501 not_implemented    a field whose feature has not landed
     ├── StorageFailed               507 storage_failed     disk full and the like
+    ├── OutboxFull                  503 outbox_full        too much waits for an object store
     ├── UploadPending               502 upload_pending     stored here, not yet in the object store
     ├── StoreUnavailable            503 store_unavailable  an object store gives no answer
     ├── StoreRefused                502 store_refused      an object store refuses the server's keys
@@ -35,6 +36,8 @@ from difflib import get_close_matches
 
 #: an answer with this header is the last word, whatever its status: a queue does not try again
 FINAL_HEADER = "x-sdapi-final"
+#: a 503 with this header came after work was begun: a queue counts it as a delivery that failed
+TRIED_HEADER = "x-sdapi-tried"
 
 
 class SDAPIError(Exception):
@@ -44,6 +47,8 @@ class SDAPIError(Exception):
     code = "internal_error"
     #: seconds for a Retry-After header, when waiting helps
     retry_after_s: int | None = None
+    #: whether the request was begun, though it may be sent again
+    was_tried = False
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -107,6 +112,11 @@ class StorageFailed(SDAPIError):
     status, code = 507, "storage_failed"
 
 
+class OutboxFull(SDAPIError):
+    status, code = 503, "outbox_full"
+    retry_after_s = 30
+
+
 class UploadPending(SDAPIError):
     status, code = 502, "upload_pending"
 
@@ -114,6 +124,7 @@ class UploadPending(SDAPIError):
 class StoreUnavailable(SDAPIError):
     status, code = 503, "store_unavailable"
     retry_after_s = 10
+    was_tried = True
 
 
 class StoreRefused(SDAPIError):

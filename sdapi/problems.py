@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from sdapi.errors import FINAL_HEADER, SDAPIError
+from sdapi.errors import FINAL_HEADER, TRIED_HEADER, SDAPIError
 from sdapi.schemas.validation import validation_body
 from sdapi.services.generation import url_mode
 from sdapi.services.generation.eas import save_dir_of
@@ -47,8 +47,11 @@ def error_response(error: SDAPIError, request_id: str) -> Response:
 
 
 def error_headers(error: SDAPIError) -> dict[str, str]:
-    """`Retry-After` where waiting helps."""
-    return {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    """`Retry-After` where waiting helps, and what a queue makes of it."""
+    if error.retry_after_s is None:
+        return {}
+    tried = {TRIED_HEADER: "1"} if error.was_tried else {}
+    return {"retry-after": str(error.retry_after_s), **tried}
 
 
 def request_id_of(request: Request) -> str:

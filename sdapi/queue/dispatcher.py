@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import orjson
 
-from sdapi.errors import FINAL_HEADER, SDAPIError
+from sdapi.errors import FINAL_HEADER, TRIED_HEADER, SDAPIError
 from sdapi.logs import log_fields
 from sdapi.queue.inference import Answer, Call, Inference
 from sdapi.queue.service import SINK_TIME, SOURCE_TIME, Address, Identity, QueueService
@@ -147,7 +147,8 @@ class Dispatcher:
         """Result, another try, or back uncounted (contract 10.3 and 11)."""
         if answer.is_success:
             return Outcome(True, self._result(item, answer) if answer.body else None)
-        if answer.status in (429, 503) and "retry-after" in answer.headers:
+        was_refused = answer.status in (429, 503) and "retry-after" in answer.headers
+        if was_refused and TRIED_HEADER not in answer.headers:
             return Outcome(False, counts=False)  # our own server had no place for it
         is_callers = 400 <= answer.status < 500 and answer.status not in _PASSING
         limit = self._spec.max_delivery

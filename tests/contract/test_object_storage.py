@@ -6,6 +6,8 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,13 +17,14 @@ import requests
 from PIL import Image
 from starlette.testclient import TestClient
 
-from sdapi.settings import Mount
+from sdapi.app import build_app
+from sdapi.settings import Mount, Settings
 from tests.contract.conftest import Serve
-from tests.fakes import FakeEngine, colour_of
+from tests.fakes import FakeEngine, FakeEngines, colour_of
 from tests.oss.faults import Fault
 from tests.oss.server import KEY, REGION, OssServer, oss_server
 from tests.oss.signatures import Key
-from tests.servers import wait_ready
+from tests.servers import in_process, wait_ready
 
 BUCKET = "examplebucket"
 MOUNT = Path("/code/stable-diffusion-webui/data-oss")
@@ -359,17 +362,108 @@ def test_permission_that_was_taken_away_is_told_and_what_waits_is_kept(
     assert len(oss.objects.keys(BUCKET)) == 1
 
 
+@pytest.mark.parametrize("saves", [False, True])
 def test_outbox_has_a_limit_and_says_so_before_drawing(
-    serve: Serve, oss: OssServer, engine: FakeEngine
+    serve: Serve, oss: OssServer, engine: FakeEngine, saves: bool
 ):
     mounts = (Mount(MOUNT, f"oss://{BUCKET}/data-oss"),)
     client = serve(mounts=mounts, upload_timeout_s=0.5, outbox_bytes=10)
     oss.stop()
     assert ask(client, save_dir=str(MOUNT)).status_code == 502
-    answer = ask(client, save_dir=str(MOUNT))
-    assert answer.status_code == 507
-    assert "--outbox-gb" in answer.json()["parameters"]["error_msg"]
+    if saves:
+        answer = ask(client, saved_below("samples"))
+        sentence = answer.json()["detail"]
+        assert answer.json()["code"] == "outbox_full"
+    else:
+        answer = ask(client, save_dir=str(MOUNT))
+        sentence = answer.json()["parameters"]["error_msg"]
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+    assert "--outbox-gb" in sentence
     assert len(engine.jobs) == 1
+    assert ask(client, {"save_images": True}).status_code == 200
+
+
+def saved_below(folder: str, **options: Any) -> dict[str, Any]:
+    """A request that saves below the mount, where numbers alone tell names apart."""
+    names = {"samples_filename_pattern": "picture", "save_to_dirs": False}
+    folders = {"outdir_txt2img_samples": str(MOUNT / folder)}
+    return {"save_images": True, "override_settings": names | folders | options}
+
+
+def test_two_servers_number_files_of_one_prefix(tmp_path: Path, oss: OssServer):
+    """Each has seen the prefix empty, and the store is away when both choose their numbers."""
+    settings = [
+        Settings(
+            data_dir=tmp_path / name,
+            mounts=(Mount(MOUNT, f"oss://{BUCKET}/data-oss"),),
+            upload_timeout_s=0.3,
+        )
+        for name in ("one", "two")
+    ]
+    body = saved_below("samples", save_txt=True)
+    with ExitStack() as running:
+        servers = []
+        for each in settings:
+            folder = each.checkpoint_dirs[0]
+            folder.mkdir(parents=True)
+            (folder / "one.safetensors").write_bytes(b"weights")
+            app = build_app(each, FakeEngines(FakeEngine()))
+            servers.append(running.enter_context(in_process(app)))
+        oss.stop()
+        for seed, server in enumerate((*servers, *servers)):
+            answer = ask(server, {**body, "seed": seed})
+            assert "upload pending" in answer.json()["warnings"][0]
+        oss.start()
+        for server in servers:
+            wait_ready(lambda server=server: pending(server) == 0, 20)
+            assert server.get("/readyz").json()["outbox"]["refused"] == 0
+    numbers = [f"data-oss/samples/{n:05}-picture" for n in range(4)]
+    keys = [key for key in oss.objects.keys(BUCKET) if key.endswith(".png")]
+    texts = [key.removesuffix(".txt") for key in oss.objects.keys(BUCKET) if key.endswith(".txt")]
+    assert ([key.removesuffix(".png") for key in keys], texts) == (numbers, numbers)
+    seen = [picture(oss.objects.data(BUCKET, key)).getpixel((0, 0)) for key in keys]
+    assert sorted(seen) == sorted(colour_of(seed) for seed in range(4))
+    for each in settings:
+        folder = each.data_dir / "mounts" / MOUNT.relative_to("/")
+        copies = [path for path in folder.rglob("*") if path.is_file()]
+        assert len(copies) == 4
+        for path in copies:
+            key = f"data-oss/{path.relative_to(folder)}"
+            assert oss.objects.data(BUCKET, key) == path.read_bytes()
+
+
+def test_equal_init_images_of_many_requests_are_dropped_and_cost_none(
+    serve: Serve, oss: OssServer, data_dir: Path
+):
+    client = serve(mounts=(Mount(MOUNT, f"oss://{BUCKET}/data-oss"),), drop_uploaded=True)
+    options = {"save_init_img": True, "outdir_init_images": str(MOUNT / "init")}
+    image = base64.b64encode(png((1, 2, 3))).decode()
+    body = {"init_images": [image], "override_settings": options}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(client, body, "img2img"), range(24)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(oss.objects.keys(BUCKET)) == 1
+    wait_ready(lambda: pending(client) == 0, 20)
+    assert list((data_dir / "mounts").rglob("*.png")) == []
+
+
+def test_store_that_is_away_counts_as_a_failed_delivery_in_a_queue(
+    serve: Serve, oss: OssServer, tmp_path: Path
+):
+    service = {
+        "metadata": {"name": "sd", "type": "Async"},
+        "queue": {"max_delivery": 2},
+        "containers": [{"image": "stable-diffusion-webui"}],
+    }
+    (tmp_path / "service.json").write_text(json.dumps(service))
+    mounts = (Mount(MOUNT, f"oss://{BUCKET}/data-oss"),)
+    client = serve(mounts=mounts, service_files=(tmp_path / "service.json",))
+    oss.stop()
+    body = SMALL | {"alwayson_scripts": {"image_link": f"oss://{BUCKET}/data-oss/x.png"}}
+    client.post("/api/predict/sd/sdapi/v1/img2img", json=body)
+    sink = client.get("/api/predict/sd/sink?_raw_=false&_timeout_=30s").json()
+    assert sink[0]["tags"]["lastCode"] == "503"
+    assert json.loads(base64.b64decode(sink[0]["data"]))["code"] == "store_unavailable"
 
 
 # --- pictures and models from buckets --------------------------------------------------------

@@ -92,3 +92,13 @@ def test_clock_that_is_wrong_is_told_with_the_difference(
     assert code == 1
     assert "RequestTimeTooSkewed" in sentence
     assert "behind; set it" in sentence
+
+
+def test_damaged_outbox_is_one_sentence(start: Start, oss: OssServer, tmp_path: Path):
+    outbox = tmp_path / "data" / "outbox"
+    outbox.mkdir(parents=True)
+    (outbox / "uploads.db").write_bytes(b"no database" * 1000)
+    code, sentence = start(oss.environ(), "--allow-oss", PREFIX)
+    assert code == 1
+    assert f"{outbox / 'uploads.db'}, cannot be used: file is not a database" in sentence
+    assert sentence.count("\n") == 1

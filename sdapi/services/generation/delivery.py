@@ -19,7 +19,7 @@ from sdapi.services.generation.img2img import pixel_hash
 from sdapi.services.generation.variants import answered, saved
 from sdapi.services.scripts.script import GRID_PREFIX, ScriptFile
 from sdapi.services.storage.local_disk import write_whole
-from sdapi.services.storage.storage import SavedFile
+from sdapi.services.storage.storage import SavedFile, Storage
 from sdapi.settings import Settings
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
@@ -66,18 +66,23 @@ class OutputFolders:
 
     settings: Settings
     files: ImageFiles
+    storage: Storage
     #: every file that was written, for whoever uploads them
     saved: list[SavedFile] = field(default_factory=list[SavedFile])
 
     def check(self, kind: str, options: Options) -> None:
-        """Refuse folders outside the allowed roots before anything is drawn."""
-        for name in ("samples", "grids"):
-            self._folder(options, f"outdir_{kind}_{name}")
+        """Refuse what could not be written before anything is drawn: folders outside the allowed
+        roots, and those whose object store is far behind."""
+        self._check(options, *(f"outdir_{kind}_{name}" for name in ("samples", "grids")))
 
     def check_init_images(self, options: Options) -> None:
         """Likewise for the folder of init images, where they are saved."""
         if options.flag("save_init_img"):
-            self._folder(options, "outdir_init_images")
+            self._check(options, "outdir_init_images")
+
+    def _check(self, options: Options, *keys: str) -> None:
+        """Raises `PathNotAllowed`, or `OutboxFull` where a folder's store is far behind."""
+        self.storage.check_room([self._folder(options, key) for key in keys])
 
     def save_init_images(self, images: Sequence[Image.Image], options: Options) -> None:
         """Write init images under the hash of their pixels, with the text they came with."""

@@ -19,6 +19,8 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from sdapi.options import Options
+from sdapi.services.storage import numbering as numbers
+from sdapi.services.storage.numbering import Numbering
 
 #: bytes of a name without number and ending; file systems take 255 in all
 MAX_NAME_BYTES: Final = 220
@@ -134,26 +136,23 @@ def fit(name: str) -> str:
     return name.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
-def next_number(directory: Path, prefix: str = "", beside: Iterable[str] = ()) -> int:
-    """One more than the highest number that a name in the folder begins with, after `prefix`.
+def next_number(directory: Path, before: str = "", beside: Iterable[str] = ()) -> int:
+    """One more than the highest number that a name in the folder has behind `before`.
 
     The first is 0. Folders count as well, as in the reference: beside `2024-07-27/` the next is
     2025. `beside` are more names that count.
     """
-    lead = f"{prefix}-" if prefix else ""
-    highest = -1
     with os.scandir(directory) as entries:
-        for name in chain((entry.name for entry in entries), beside):
-            if name.startswith(lead):
-                digits = re.match(r"([0-9]+)(?=[-.]|$)", name[len(lead) :])
-                highest = max(highest, int(digits[1]) if digits else -1)
-    return highest + 1
+        return numbers.next_number(chain((entry.name for entry in entries), beside), before)
 
 
-def numbered_stem(number: int, prefix: str, decoration: str) -> str:
-    """`00007-1234`, or with a prefix, as grids have, `grid-0007`."""
-    head = f"{prefix}-{number:04}" if prefix else f"{number:05}"
-    return f"{head}-{decoration}" if decoration else head
+def numbering(prefix: str, decoration: str, after: str) -> Numbering:
+    """`00007-1234.png`, or with a prefix, as grids have, `grid-0007.png`.
+
+    `after` is what follows the decoration, with the ending.
+    """
+    tail = f"-{decoration}{after}" if decoration else after
+    return Numbering(f"{prefix}-", 4, tail) if prefix else Numbering("", 5, tail)
 
 
 def _value(name: str, arguments: list[str], context: NameContext, options: Options) -> _Value:

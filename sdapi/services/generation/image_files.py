@@ -3,8 +3,9 @@
 import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from PIL import Image
 
@@ -12,13 +13,14 @@ from sdapi.errors import StorageFailed
 from sdapi.images import encode_file, resize_to
 from sdapi.images.encode import SIDE_LIMITS
 from sdapi.options import Options
-from sdapi.services.generation.filenames import fit, next_number, numbered_stem
+from sdapi.services.generation.filenames import fit, next_number, numbering
 from sdapi.services.storage.local_disk import (
     publish,
     replace_file,
     storage_errors,
     temporary_file,
 )
+from sdapi.services.storage.numbering import Numbering
 from sdapi.services.storage.storage import SavedFile
 
 Tell = Callable[[SavedFile], None]
@@ -46,13 +48,15 @@ class FileName:
 class ImageFiles:
     """Writes pictures under running numbers; one per process, so that its threads take turns.
 
-    `names_beside` tells names that count as well, of files that are elsewhere.
+    `names_beside` tells names that count as well, of files that are elsewhere; it may block.
     """
 
     def __init__(self, names_beside: Callable[[Path], Iterable[str]] = _no_names) -> None:
         self._names_beside = names_beside
-        #: guards finding a folder's next number and taking it, so that numbers follow each other
-        self._numbering = threading.Lock()
+        #: guards the locks below
+        self._lock = threading.Lock()
+        #: of folders that are written to now: finding the next number and taking it is one step
+        self._numbering: WeakValueDictionary[Path, threading.Lock] = WeakValueDictionary()
 
     def save(
         self,
@@ -69,45 +73,46 @@ class ImageFiles:
         Returns where it is. With option `save_txt` the infotext goes into a text file beside it,
         with `export_for_4chan` a smaller JPEG of a large one. `tell` hears of every file.
         """
-        replaces = False
-        numbered = options.flag("save_images_add_number") or not name.decoration
+        has_number = options.flag("save_images_add_number") or not name.decoration
+        stem = fit(name.decoration) + name.suffix
+        number: Numbering | None = None
 
         def give_name(temporary: Path, ending: str) -> Path:
-            nonlocal replaces
-            if numbered:
-                return self._publish_numbered(temporary, directory, name, ending)
-            stem = fit(name.decoration) + name.suffix
+            nonlocal number
+            if has_number:
+                number = numbering(name.prefix, fit(name.decoration), name.suffix + ending)
+                return self._publish_numbered(temporary, directory, number)
             if options.text("save_images_replace_action") == "Replace":
                 path = directory / f"{stem}{ending}"
                 os.replace(temporary, path)
-                replaces = True
                 return path
-            return _publish_first_free(temporary, directory, stem, ending)
+            number = Numbering(f"{stem}-", 1, ending)
+            return _publish_first_free(temporary, directory, stem, number)
 
         path, size_bytes = _write(image, directory, give_name, fmt, infotext, options)
-        tell(SavedFile(path, replaces))
+        saved = SavedFile(path, number is None, number)
+        tell(saved)
         with storage_errors(directory):
             if options.flag("export_for_4chan") and (
                 copy := _export_smaller(image, path, size_bytes, infotext, options)
             ):
-                tell(SavedFile(copy, replaces=True))
+                tell(_beside(saved, copy))
             if options.flag("save_txt") and infotext:
                 text = path.with_suffix(".txt")
                 replace_file(text, f"{infotext}\n".encode())
-                tell(SavedFile(text, replaces=True))
+                tell(_beside(saved, text))
         return path
 
-    def _publish_numbered(
-        self, temporary: Path, directory: Path, name: FileName, ending: str
-    ) -> Path:
-        with self._numbering:
-            number = next_number(directory, name.prefix, self._names_beside(directory))
-            while True:
-                stem = numbered_stem(number, name.prefix, fit(name.decoration))
-                path = directory / f"{stem}{name.suffix}{ending}"
-                if publish(temporary, path):
-                    return path
-                number += 1  # another process was faster
+    def _publish_numbered(self, temporary: Path, directory: Path, number: Numbering) -> Path:
+        self._names_beside(directory)  # what takes long is done before others have to wait
+        with self._lock:
+            taking_turns = self._numbering.setdefault(directory, threading.Lock())
+        with taking_turns:
+            beside = self._names_beside(directory)
+            current = next_number(directory, number.before, beside)
+            while not publish(temporary, path := directory / number.name(current)):
+                current += 1  # another process was faster
+            return path
 
 
 def save_image(
@@ -171,10 +176,18 @@ def _export_smaller(
     return copy
 
 
-def _publish_first_free(temporary: Path, directory: Path, stem: str, ending: str) -> Path:
+def _publish_first_free(temporary: Path, directory: Path, stem: str, number: Numbering) -> Path:
     """The name itself, or the first of `stem-1`, `stem-2` … that is free."""
-    path, count = directory / f"{stem}{ending}", 0
+    path, count = directory / f"{stem}{number.after}", 0
     while not publish(temporary, path):
         count += 1
-        path = directory / f"{stem}-{count}{ending}"
+        path = directory / number.name(count)
     return path
+
+
+def _beside(picture: SavedFile, path: Path) -> SavedFile:
+    """A file beside a picture, which shares its name and so its number."""
+    number = picture.numbering
+    if number is not None:
+        number = replace(number, after=Path(f"x{number.after}").with_suffix(path.suffix).name[1:])
+    return SavedFile(path, picture.replaces, number, beside=picture.path)

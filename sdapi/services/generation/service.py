@@ -56,6 +56,7 @@ from sdapi.services.server_options import ServerOptions
 from sdapi.services.storage.local_disk import replace_file
 from sdapi.services.storage.places import Place
 from sdapi.services.storage.storage import Storage
+from sdapi.services.unbroken import forget, unbroken
 from sdapi.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class GenerationService:
         own = script_options(called.always_on, options, kind)
         options = options.overlay(own).overlay(request.override_settings or {})
         if save_dir is None:
-            self._folders.check_init_images(options)
+            await anyio.to_thread.run_sync(self._folders.check_init_images, options)
         if request.save_images and save_dir is None:
             check_formats(options)
             await anyio.to_thread.run_sync(self._folders.check, kind, options)
@@ -286,15 +287,12 @@ class GenerationService:
             return result
         prepared, batch_size = draft.prepared, draft.job.batch_size
 
-        folders = self._folders
-
-        def work() -> Result:
+        def work(folders: delivery.OutputFolders) -> Result:
             if order.eas.save_dir is None:
                 folders.save_init_images(prepared.originals, order.options)
             return finish_result(result, prepared.finish, batch_size, order.options)
 
-        done = await anyio.to_thread.run_sync(work, limiter=self._preparing)
-        pending = await self._deliver(folders)
+        done, pending = await self._saved(work, self._preparing)
         return replace(done, warnings=(*done.warnings, *pending)) if pending else done
 
     async def _script_answer(
@@ -323,12 +321,12 @@ class GenerationService:
                 seeds=seeds,
                 total_time_s=time.perf_counter() - started,
             )
-        folders = self._folders
-        body = await anyio.to_thread.run_sync(
-            script_answer, order, result, folders, self.options.current
+        options = self.options.current
+        body, pending = await self._saved(
+            lambda folders: script_answer(order, result, folders, options)
         )
         body["parameters"] = _parameters(order)
-        if warnings := [*runs.warnings, *await self._deliver(folders)]:
+        if warnings := [*runs.warnings, *pending]:
             body["warnings"] = warnings
         return body
 
@@ -377,7 +375,7 @@ class GenerationService:
         except asyncio.CancelledError:
             if cancels:
                 self.tasks.cancel(task)
-            work.add_done_callback(_forget)
+            work.add_done_callback(forget)
             raise
 
     async def info(self, order: Order, draft: Draft, result: Result) -> GenerationInfo:
@@ -449,10 +447,28 @@ class GenerationService:
             body["warnings"] = told
         return body
 
-    async def _deliver(self, folders: delivery.OutputFolders) -> list[str]:
-        """Upload what was saved below a mount; a sentence if some of it is pending."""
-        pending = await self.storage.deliver(folders.saved)
-        return [f"saved files are stored, upload pending: {pending}"] if pending else []
+    async def _saved(
+        self,
+        work: Callable[[delivery.OutputFolders], _Made],
+        limiter: anyio.CapacityLimiter | None = None,
+    ) -> tuple[_Made, list[str]]:
+        """What work that saves files returns, and a sentence if some of them wait for their upload.
+
+        What is saved is delivered, whether the work fails half-way or its caller goes away.
+        """
+        folders = self._folders
+
+        async def saved() -> tuple[_Made, list[str]]:
+            try:
+                made = await anyio.to_thread.run_sync(work, folders, limiter=limiter)
+            except BaseException:
+                await self.storage.deliver(folders.saved)
+                raise
+            pending = await self.storage.deliver(folders.saved)
+            sentence = f"saved files are stored, upload pending: {pending}"
+            return made, [sentence] if pending else []
+
+        return await unbroken(saved())
 
     async def _url_answer(
         self,
@@ -489,9 +505,8 @@ class GenerationService:
 
         Besides warnings about what is written and not uploaded yet.
         """
-        folders = self._folders
 
-        def work() -> delivery.Pictures:
+        def work(folders: delivery.OutputFolders) -> delivery.Pictures:
             batch_size = info.job.batch_size
             wanted = delivery.wants_grid(result, info.options, saves=grid)
             pictures = delivery.with_grid(result, info.options, batch_size, wanted=wanted)
@@ -502,12 +517,11 @@ class GenerationService:
                 self._remember_prompt(info.infotext(0))
             return pictures
 
-        pictures = await anyio.to_thread.run_sync(work)
-        return pictures, await self._deliver(folders)
+        return await self._saved(work)
 
     @property
     def _folders(self) -> delivery.OutputFolders:
-        return delivery.OutputFolders(self.settings, self.files)
+        return delivery.OutputFolders(self.settings, self.files, self.storage)
 
     def _remember_prompt(self, text: str) -> None:
         path = Path(self.settings.data_dir) / "params.txt"
@@ -529,12 +543,6 @@ def _parameters(order: Order) -> dict[str, Any]:
     """The echo, with the task id of an EAS client."""
     id_task = order.eas.id_task
     return echo(order.request) | ({} if id_task is None else {"id_task": id_task})
-
-
-def _forget(work: "asyncio.Future[Any]") -> None:
-    """Nobody waits for it any more; asyncio would complain of an error that nobody saw."""
-    if not work.cancelled():
-        work.exception()
 
 
 def _resolve_names(sampler: str, scheduler: str) -> tuple[str, str]:

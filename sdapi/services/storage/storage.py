@@ -1,8 +1,8 @@
 """What everything that saves or fetches files calls, wherever the files are."""
 
+import asyncio
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -11,10 +11,17 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from sdapi.errors import StorageFailed, StoreUnavailable
+from sdapi.errors import OutboxFull, StorageFailed, StoreUnavailable
 from sdapi.metrics import Gauge, Metrics
 from sdapi.object_url import ObjectUrl
 from sdapi.services.storage.client_errors import as_client_error
+from sdapi.services.storage.delivery.attempt import Attempt
+from sdapi.services.storage.delivery.names import Names
+from sdapi.services.storage.delivery.outbox import Outbox, OutboxFigures
+from sdapi.services.storage.delivery.renumbering import Renumbering
+from sdapi.services.storage.delivery.spool import Spool
+from sdapi.services.storage.delivery.upload import Upload
+from sdapi.services.storage.delivery.uploads import Running, Uploads
 from sdapi.services.storage.local_disk import storage_errors
 from sdapi.services.storage.new_files import (
     NewFile,
@@ -22,20 +29,21 @@ from sdapi.services.storage.new_files import (
     sync_folders,
     write_all_or_none,
 )
+from sdapi.services.storage.numbering import Numbering
 from sdapi.services.storage.object_files import ObjectFiles
-from sdapi.services.storage.outbox import Outbox, OutboxFigures, Upload
 from sdapi.services.storage.places import Place, Places
 from sdapi.services.storage.retrying import with_retries
-from sdapi.services.storage.spool import Spool
 from sdapi.services.storage.stores.by_url import Stores
 from sdapi.services.storage.stores.store import ObjectStore, StoreError
-from sdapi.services.storage.uploads import Uploads
+from sdapi.services.unbroken import unbroken
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _READ_TRIES = 4
 _OUTBOX_MAX_FILES = 100_000
+#: between looks for what crashes have left
+_SWEEP_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,10 @@ class SavedFile:
     path: Path
     #: whether its name may have been used before
     replaces: bool = False
+    #: how it is called anew where the store has another object of its name
+    numbering: Numbering | None = None
+    #: the picture that it lies beside and shares its name with
+    beside: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +85,10 @@ class Storage:
         self._stores = Stores(environ)
         self._outbox = Outbox(settings.outbox_dir / "uploads.db")
         self._spool = Spool(settings.outbox_dir / "files")
-        self._uploads = Uploads(
-            self._outbox, self._stores.store, metrics, timeout_s=settings.upload_timeout_s
-        )
+        self._names = Names(lambda prefix: self._stores.store(prefix).names(prefix))
+        renumbering = Renumbering(self._outbox, self._names)
+        attempt = Attempt(self._outbox, self._stores.store, renumbering, metrics)
+        self._uploads = Uploads(self._outbox, attempt, metrics, timeout_s=settings.upload_timeout_s)
         #: fetched checkpoints and their kin; `in_use` tells which of them jobs need
         self.files = ObjectFiles(
             settings.data_dir / "cache" / "objects",
@@ -83,37 +96,52 @@ class Storage:
             self._store_of,
             in_use,
         )
-        #: guards the names
-        self._lock = threading.Lock()
-        self._names: dict[ObjectUrl, set[str]] = {}
+        self._sweeper: asyncio.Task[None] | None = None
         metrics.add_gauges(self._gauges())
-
-    def prepare(self) -> None:
-        """Clean up after an earlier run. Blocks."""
-        if self._outbox.exists:
-            self._spool.sweep(self._outbox.paths())
 
     def start(self) -> None:
         """Begin to deliver what an earlier run has left; on the event loop."""
         self._uploads.start()
+        self._sweeper = asyncio.create_task(self._sweep(), name="sweeping")
+
+    async def _sweep(self) -> None:
+        """Now and then clean up what a crash has left of files that nobody was told of."""
+        while True:
+            try:
+                await anyio.to_thread.run_sync(self._sweep_once)
+            except (sqlite3.Error, OSError) as problem:
+                log.warning("what a crash has left cannot be swept: %s", problem)
+            await asyncio.sleep(_SWEEP_S)
+
+    def _sweep_once(self) -> None:
+        if self._outbox.exists:
+            self._spool.sweep(self._outbox.paths())
 
     async def drain(self) -> None:
         """Wait for uploads that are under way."""
         await self._uploads.drain()
 
     async def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
         await self._uploads.close()
         self._outbox.close()
 
     def place(self, save_dir: str, *, field: str = "save_dir") -> Place:
         """Where a request's files are to go. Blocks.
 
-        Raises `PathNotAllowed`, `BadRequest`, or `StorageFailed` when too much waits already.
+        Raises `PathNotAllowed`, `BadRequest`, or `OutboxFull` when too much waits already.
         """
         place = self.places.of_save_dir(save_dir, field=field)
         if place.remote is not None:
             self._check_room()
         return place
+
+    def check_room(self, folders: Iterable[Path]) -> None:
+        """Raise `OutboxFull` when files of these folders would have to wait behind too many."""
+        if any(self.places.remote_of(folder) is not None for folder in folders):
+            self._check_room()
 
     async def write(self, place: Place, files: Sequence[NewFile]) -> Stored:
         """Write a request's files, all or none, and upload them where the place says so.
@@ -135,13 +163,18 @@ class Storage:
             Upload(path, remote.below(file.name), size, replaces=True, keeps_file=keeps)
             for path, file, size in zip(paths, files, sizes, strict=True)
         ]
-        try:
-            pending = await self._uploads.send(uploads)
-        except StorageFailed:
-            for path in paths:
-                path.unlink(missing_ok=True)
-            raise
+        running = await unbroken(self._begun(uploads))
+        pending = await self._uploads.wait(running)
         return Stored(urls, await self._signed([u.url for u in uploads]), pending)
+
+    async def _begun(self, uploads: Sequence[Upload]) -> list[Running]:
+        """Begin to upload files that nobody knows of yet; those that cannot be recorded go."""
+        try:
+            return await self._uploads.begin([[upload] for upload in uploads])
+        except StorageFailed:
+            for upload in uploads:
+                upload.path.unlink(missing_ok=True)
+            raise
 
     async def deliver(self, saved: Sequence[SavedFile]) -> str:
         """Upload files that are written already, as far as their folders stand for a prefix.
@@ -150,26 +183,41 @@ class Storage:
         """
         if not saved:
             return ""
-        uploads = await anyio.to_thread.run_sync(self._prepared, saved)
-        return await self._uploads.send(uploads) if uploads else ""
+        return await self._uploads.wait(await unbroken(self._begun_saved(saved)))
 
-    def _prepared(self, saved: Sequence[SavedFile]) -> list[Upload]:
-        """What there is to upload of these files, each of them safely on disk."""
-        uploads: list[Upload] = []
-        keeps = not self.settings.drop_uploaded
+    async def _begun_saved(self, saved: Sequence[SavedFile]) -> list[Running]:
+        groups = await anyio.to_thread.run_sync(self._prepared, saved)
+        return await self._uploads.begin(groups) if groups else []
+
+    def _prepared(self, saved: Sequence[SavedFile]) -> list[list[Upload]]:
+        """What there is to upload of these files, each of them safely on disk.
+
+        Each picture is in a group with what lies beside it.
+        """
+        groups: dict[Path, list[Upload]] = {}
         for each in saved:
             if (remote := self.places.remote_of(each.path)) is None:
                 continue
-            with storage_errors(each.path.parent):
-                sync(each.path)
-                size = each.path.stat().st_size
-            uploads.append(Upload(each.path, remote, size, each.replaces, keeps))
-            with self._lock:
-                if (names := self._names.get(remote.parent)) is not None:
-                    names.add(remote.name)
+            if (upload := self._durable(each, remote)) is not None:
+                groups.setdefault(each.beside or each.path, []).append(upload)
+                self._names.add(remote)
         with storage_errors("to a mount's folder"):
-            sync_folders(upload.path for upload in uploads)
-        return uploads
+            sync_folders(upload.path for group in groups.values() for upload in group)
+        return list(groups.values())
+
+    def _durable(self, saved: SavedFile, remote: ObjectUrl) -> Upload | None:
+        """A file that would survive a power cut; None where it has been delivered already."""
+        keeps = not self.settings.drop_uploaded
+        try:
+            with storage_errors(saved.path.parent):
+                sync(saved.path)
+                size = saved.path.stat().st_size
+        except StorageFailed as error:
+            # Another request wrote the same file and has recorded, uploaded and dropped it since.
+            if keeps or not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            return None
+        return Upload(saved.path, remote, size, saved.replaces, keeps, saved.numbering)
 
     async def read(self, url: str, *, field: str, max_bytes: int, timeout_s: float) -> bytes:
         """The bytes of an object that a caller names.
@@ -193,21 +241,12 @@ class Storage:
             raise as_client_error(error, field) from error
 
     def names_beside(self, directory: Path) -> Iterable[str]:
-        """The names that a folder's prefix had when it was first asked for, and ours since. Blocks.
+        """The names that a folder's prefix has, as far as they are known. Blocks.
 
         So that running numbers go on where another machine, or an emptied folder, had left off.
         """
         prefix = self.places.remote_of(directory.resolve())
-        if prefix is None:
-            return ()
-        with self._lock:
-            if prefix not in self._names:
-                try:
-                    self._names[prefix] = set(self._stores.store(prefix).names(prefix))
-                except StoreError as error:
-                    log.warning("%s; numbers go on from the files on disk", error)
-                    return ()
-            return tuple(self._names[prefix])
+        return () if prefix is None else self._names.known(prefix)
 
     async def state(self) -> dict[str, object]:
         """The outbox as `/readyz` shows it; nothing on a server without object stores."""
@@ -253,7 +292,7 @@ class Storage:
         figures = self._figures()
         limit = self.settings.outbox_bytes
         if figures.pending >= _OUTBOX_MAX_FILES or figures.pending_bytes >= limit:
-            raise StorageFailed(
+            raise OutboxFull(
                 f"{figures.pending} files of {figures.pending_bytes} bytes wait for the object "
                 f"store already; the outbox takes {_OUTBOX_MAX_FILES} files and {limit} bytes "
                 f"(--outbox-gb). The store's last answer: {self._uploads.last_error or 'none'}"

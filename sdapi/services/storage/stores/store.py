@@ -30,6 +30,7 @@ class Reason(StrEnum):
 
 
 _PASSING = frozenset({Reason.UNREACHABLE, Reason.DAMAGED})
+_OF_BUCKET = frozenset({Reason.UNREACHABLE, Reason.CREDENTIALS, Reason.CLOCK, Reason.NO_BUCKET})
 
 
 class StoreError(Exception):
@@ -43,6 +44,11 @@ class StoreError(Exception):
     def is_passing(self) -> bool:
         """Whether the next try may work as it is."""
         return self.reason in _PASSING
+
+    @property
+    def concerns_bucket(self) -> bool:
+        """Whether other objects of the bucket would fail as well."""
+        return self.reason in _OF_BUCKET
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,25 +159,25 @@ def test_options_switch_sub_folders_off():
 
 
 @pytest.mark.parametrize(
-    ("names", "prefix", "number"),
+    ("names", "before", "number"),
     [
         ([], "", 0),
         (["00000-1.png", "00007-2.jpg", "notes.txt"], "", 8),
         (["2026-11-20"], "", 2027),
         (["1234.png", "1234-1.png"], "", 1235),
-        (["grid-0003.png", "grid-0010-x.png", "00099-1.png"], "grid", 11),
+        (["grid-0003.png", "grid-0010-x.png", "00099-1.png"], "grid-", 11),
         (["grid-0003.png"], "", 0),
     ],
 )
-def test_number_follows_the_highest(tmp_path: Path, names: list[str], prefix: str, number: int):
+def test_number_follows_the_highest(tmp_path: Path, names: list[str], before: str, number: int):
     for name in names:
         (tmp_path / name).touch()
-    assert filenames.next_number(tmp_path, prefix) == number
+    assert filenames.next_number(tmp_path, before) == number
 
 
-def test_stems_have_five_digits_and_grids_four():
-    assert filenames.numbered_stem(2, "", "1234") == "00002-1234"
-    assert filenames.numbered_stem(7, "grid", "") == "grid-0007"
+def test_numbers_have_five_digits_and_those_of_grids_four():
+    assert filenames.numbering("", "1234", "-mask.png").name(2) == "00002-1234-mask.png"
+    assert filenames.numbering("grid", "", ".png").name(7) == "grid-0007.png"
 
 
 @given(st.text(min_size=200))

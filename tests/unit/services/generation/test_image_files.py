@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sdapi.images import read_infotext
 from sdapi.options import Options
 from sdapi.services.generation import image_files
 from sdapi.services.generation.image_files import FileName, ImageFiles, save_image
+from sdapi.services.storage.storage import SavedFile
 
 OPTIONS = Options.defaults()
 INFOTEXT = "a cat\nSteps: 6, Seed: 1, Sampler: Euler"
@@ -122,6 +124,47 @@ def test_two_writers_never_take_the_same_name(tmp_path: Path):
         names = list(pool.map(lambda _: save(tmp_path, "same"), range(40)))
     assert len(set(names)) == 40
     assert len(names_in(tmp_path)) == 40
+
+
+def test_files_beside_a_picture_may_replace_no_more_than_it_may(tmp_path: Path):
+    told: list[SavedFile] = []
+    changes = {"save_txt": True, "target_side_length": 8}
+    for options in (changes, {**changes, "save_images_add_number": False}):
+        overlaid = OPTIONS.overlay(options)
+        ImageFiles().save(IMAGE, tmp_path, FileName("1"), "png", INFOTEXT, overlaid, told.append)
+    numbered = [
+        (saved.path.name, saved.replaces, saved.numbering and saved.numbering.name(8), saved.beside)
+        for saved in told
+    ]
+    assert numbered == [
+        ("00000-1.png", False, "00008-1.png", None),
+        ("00000-1.jpg", False, "00008-1.jpg", tmp_path / "00000-1.png"),
+        ("00000-1.txt", False, "00008-1.txt", tmp_path / "00000-1.png"),
+        ("1.png", True, None, None),
+        ("1.jpg", True, None, tmp_path / "1.png"),
+        ("1.txt", True, None, tmp_path / "1.png"),
+    ]
+
+
+def test_slow_look_for_names_elsewhere_holds_up_no_other_folder(tmp_path: Path):
+    is_asked, goes_on = threading.Event(), threading.Event()
+
+    def names_beside(directory: Path) -> list[str]:
+        if directory.name == "slow":
+            is_asked.set()
+            assert goes_on.wait(10)
+            return ["00006-x.png"]
+        return []
+
+    files = ImageFiles(names_beside)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(
+            files.save, IMAGE, tmp_path / "slow", FileName("1"), "png", None, OPTIONS
+        )
+        assert is_asked.wait(10)
+        other = files.save(IMAGE, tmp_path / "other", FileName("1"), "png", None, OPTIONS)
+        goes_on.set()
+        assert (other.name, slow.result().name) == ("00000-1.png", "00007-1.png")
 
 
 def no_links(*_: object) -> None:

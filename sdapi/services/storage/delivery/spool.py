@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Set
+from contextlib import suppress
 from pathlib import Path
 
 #: another server of the same data directory may just have written a file, and not its record
@@ -25,5 +26,6 @@ class Spool:
             return
         oldest = time.time() - _MIN_AGE_S
         for path in self._folder.iterdir():
-            if path not in recorded and path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # uploaded meanwhile
+                if path not in recorded and path.stat().st_mtime < oldest:
+                    path.unlink()

@@ -1,0 +1,216 @@
+"""Uploading: a request's files side by side, at once; what could not be delivered, later."""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from sdapi.metrics import Metrics
+from sdapi.object_url import ObjectUrl
+from sdapi.services.storage.delivery.attempt import Attempt, Outcome
+from sdapi.services.storage.delivery.outbox import Outbox
+from sdapi.services.storage.delivery.upload import Upload
+from sdapi.services.storage.stores.store import Reason, StoreError
+
+log = logging.getLogger(__name__)
+
+_THREADS = 16
+#: of those, for what is delivered later; requests come first
+_LATER_AT_ONCE = 8
+#: within a request; with their pauses about six seconds when a store refuses at once
+_TRIES = 6
+#: how long nobody else tries a file: while its request waits for it and a little longer
+_CLAIM_AFTER_S = 5.0
+#: and while it is tried later
+_CLAIM_S = 120.0
+#: between looks into the outbox: when nothing waits there, nothing may be tried yet, or some is
+_LOOK_S, _WAITING_S, _ROUND_S = 30.0, 1.0, 0.25
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+#: a bucket whose pause is so long by now is away, and does not just fail now and then
+_AWAY_S = 4.0
+
+Running = asyncio.Task[StoreError | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A bucket that failed is let alone until then, and longer each time."""
+
+    until: float
+    length_s: float
+
+
+class Uploads:
+    """Delivers files to object stores. Lives on the event loop; stores are asked in threads.
+
+    A file that fails for a reason of its own waits longer each time, and no other waits for it. A
+    bucket that fails is let alone as a whole.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        attempt: Attempt,
+        metrics: Metrics,
+        *,
+        timeout_s: float,
+    ) -> None:
+        self._outbox = outbox
+        self._attempt = attempt
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="sdapi-upload")
+        self._closing = threading.Event()
+        self._wake = asyncio.Event()
+        self._running: dict[int, Running] = {}
+        #: the latest for each object: two at a time could end in the wrong order
+        self._of_url: dict[ObjectUrl, Running] = {}
+        self._pauses: dict[str, Pause] = {}
+        self._deliverer: asyncio.Task[None] | None = None
+        #: why the latest file was not delivered; empty once one was
+        self.last_error = ""
+
+    def start(self) -> None:
+        """Deliver what waits from before, and what will."""
+        self._deliverer = asyncio.create_task(self._deliver_later(), name="outbox")
+
+    async def drain(self) -> None:
+        """Wait for the uploads that are under way, and begin none of those that wait."""
+        await self._stop_delivering()
+        while self._running:
+            await asyncio.wait(list(self._running.values()))
+
+    async def close(self) -> None:
+        """Stop; what is not delivered stays recorded."""
+        self._closing.set()
+        self._attempt.stop()
+        await self._stop_delivering()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        running = dict(self._running)
+        for task in running.values():
+            task.cancel()
+        await asyncio.gather(*running.values(), return_exceptions=True)
+        with suppress(sqlite3.Error, OSError):  # their claims end by themselves
+            await anyio.to_thread.run_sync(self._outbox.release, running)
+
+    async def _stop_delivering(self) -> None:
+        if self._deliverer is not None:
+            self._deliverer.cancel()
+            await asyncio.gather(self._deliverer, return_exceptions=True)
+
+    async def begin(self, groups: Sequence[Sequence[Upload]]) -> list[Running]:
+        """Record files, and begin to upload them; a group is a picture and what lies beside it.
+
+        Raises `StorageFailed` when they cannot be recorded. Whatever happens afterwards, also to
+        the caller, they are delivered.
+        """
+        claimed_s = self._timeout_s + _CLAIM_AFTER_S
+        recorded = await anyio.to_thread.run_sync(
+            lambda: self._outbox.add(groups, claimed_s=claimed_s)
+        )
+        until = time.monotonic() + self._timeout_s
+        return [self._begin(upload, self._tries(upload), until) for upload in recorded]
+
+    async def wait(self, running: Sequence[Running]) -> str:
+        """Why some of a request's uploads are still pending when its time is over, or nothing."""
+        if not running:
+            return ""
+        done, waiting = await asyncio.wait(running, timeout=self._timeout_s)
+        problems = [str(error) for task in done if (error := task.result()) is not None]
+        if waiting:
+            names = ", ".join(sorted(task.get_name() for task in waiting)[:1])
+            problems.append(f"{names}: not uploaded within {self._timeout_s:g} s")
+        return problems[0] if problems else ""
+
+    def _tries(self, upload: Upload) -> int:
+        # A bucket that is known to be away gets one try, so that requests do not wait for it.
+        pause = self._pauses.get(upload.bucket)
+        return 1 if pause is not None and pause.length_s >= _AWAY_S else _TRIES
+
+    def _begin(self, upload: Upload, tries: int, until: float) -> Running:
+        before = [self._of_url.get(upload.url), self._running.get(upload.leader)]
+        after = [task for task in before if task is not None]
+        task = asyncio.create_task(self._deliver(upload, tries, until, after), name=str(upload.url))
+        self._running[upload.id] = self._of_url[upload.url] = task
+        return task
+
+    async def _deliver(
+        self, upload: Upload, tries: int, until: float, after: Sequence[Running]
+    ) -> StoreError | None:
+        try:
+            if after:
+                await asyncio.wait(after)
+            if self._closing.is_set():
+                return StoreError(Reason.UNREACHABLE, f"{upload.url}: the server is shutting down")
+            began = time.monotonic()
+            loop = asyncio.get_running_loop()
+            outcome = await loop.run_in_executor(
+                self._pool, self._attempt.made, upload, tries, until
+            )
+            self._metrics.upload_seconds.observe(time.monotonic() - began)
+            self._note(upload.bucket, outcome)
+            return outcome.error
+        finally:
+            self._running.pop(upload.id, None)
+            if self._of_url.get(upload.url) is asyncio.current_task():
+                del self._of_url[upload.url]
+            self._wake.set()
+
+    def _note(self, bucket: str, outcome: Outcome) -> None:
+        error = outcome.error
+        if error is None or outcome.is_refused:
+            self._pauses.pop(bucket, None)
+            self._metrics.uploads.labels("stored" if error is None else "refused").inc()
+            self.last_error = "" if error is None else str(error)
+            return
+        self._metrics.uploads.labels("pending").inc()
+        self.last_error = str(error)
+        if not error.concerns_bucket:
+            return
+        known = self._pauses.get(bucket)
+        if known is None:
+            log.warning("uploads are pending: %s", error)
+        if known is None or time.monotonic() >= known.until:
+            length_s = min(2 * known.length_s, _LONGEST_PAUSE_S) if known else _FIRST_PAUSE_S
+            self._pauses[bucket] = Pause(time.monotonic() + length_s, length_s)
+
+    async def _deliver_later(self) -> None:
+        while True:
+            pause_s = _LOOK_S  # files that another server of this data directory left
+            try:
+                buckets = await anyio.to_thread.run_sync(self._outbox.buckets)
+                if buckets:
+                    pause_s = _ROUND_S if await self._round(buckets) else _WAITING_S
+            except (sqlite3.Error, OSError) as problem:
+                log.warning("the outbox cannot be read: %s", problem)
+            except Exception:  # a defect must not end the deliveries of all other files
+                log.exception("a round of deliveries failed")
+            self._wake.clear()
+            await asyncio.sleep(_ROUND_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause_s)
+
+    async def _round(self, buckets: Sequence[str]) -> bool:
+        """Begin to deliver some of what waits; whether there was anything to begin."""
+        now, began = time.monotonic(), False
+        able = [b for b in buckets if (pause := self._pauses.get(b)) is None or now >= pause.until]
+        places = max(1, _LATER_AT_ONCE - len(self._running)) // max(1, len(able))
+        for bucket in able:
+            limit = 1 if bucket in self._pauses else max(1, places)
+            claimed = await anyio.to_thread.run_sync(
+                lambda bucket=bucket, limit=limit: self._outbox.claim(
+                    bucket, limit, claimed_s=_CLAIM_S
+                )
+            )
+            for upload in claimed:
+                if upload.id not in self._running:
+                    self._begin(upload, 1, now)
+                    began = True
+        return began
