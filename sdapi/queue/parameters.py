@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from sdapi.errors import SDAPIError
-from sdapi.queue.store import MAX_INDEX
+from sdapi.queue.store import MAX_INDEX, MAX_PRIORITY
 from sdapi.queue.wire import parse_duration
 
 MAX_LENGTH = 10_000
 MAX_WINDOW = 10_000
 MAX_INDEXES = 10_000
 MAX_TIMEOUT_S = 3600.0
-MAX_PRIORITY = (1 << 31) - 1
 MAX_TAGS = 64
 MAX_TAG_BYTES = 8192
 

@@ -1,6 +1,6 @@
 -- Every operation of the queue on Redis, each one atomic. Runs on Redis 6.2 and later.
 --
--- Called with the operation's name, its arguments as JSON, and the item's data, which is binary.
+-- Called with the operation's name, its arguments as JSON, and the items' data, which is binary.
 -- Answers a list: JSON, then the data of each item in it. What happened is published at the end.
 --
 -- Keys of a queue Q, below `sdapi:q:Q:`
@@ -309,29 +309,61 @@ local function is_held(queue, group, index, fence)
   return (pending and pending.fence or '') == fence
 end
 
--- indexes that a group may get, in the order of delivery, as an iterator
-local function deliverable(queue, group, common)
-  local pending_key, order = key(queue, 'p:' .. group), key(queue, 'order')
-  local chunk, at, offset = {}, 0, 0
-  local has_common = next(common) ~= nil
-  if has_common then
-    for _, index in ipairs(redis.call('ZRANGE', candidates(queue, common), 0, -1)) do
-      if has_tags(queue, index, common) then chunk[#chunk + 1] = padded(tonumber(index)) end
-    end
-    local priority = {}
-    for _, member in ipairs(chunk) do priority[member] = tonumber(redis.call('ZSCORE', order, member)) end
-    table.sort(chunk, function(a, b)
-      if priority[a] ~= priority[b] then return priority[a] < priority[b] end
-      return a < b
-    end)
+-- in the priority that begins at a rank of the order: where its indexes from `start` on begin, and
+-- where the next priority does. Equal scores stand in the order of their padded indexes.
+local function level(order, rank, start)
+  local head = redis.call('ZRANGE', order, rank, rank, 'WITHSCORES')
+  if #head == 0 then return nil end
+  local after = rank + redis.call('ZCOUNT', order, head[2], head[2])
+  local low, high, wanted = rank, after, padded(start)
+  if head[1] >= wanted then return rank, after end
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if redis.call('ZRANGE', order, middle, middle)[1] < wanted then low = middle + 1 else high = middle end
   end
+  return low, after
+end
+
+-- the members of the order from `start` on, by hundreds, as an iterator
+local function ordered(order, start)
+  local rank, after = 0, 0
+  return function()
+    while rank and rank >= after do rank, after = level(order, after, start) end
+    if not rank then return {} end
+    local chunk = redis.call('ZRANGE', order, rank, math.min(rank + 99, after - 1))
+    rank = rank + #chunk
+    return chunk
+  end
+end
+
+-- the same of items with tags, at once: there are few of them
+local function ordered_with(queue, order, tags, start)
+  local members, priority = {}, {}
+  for _, index in ipairs(redis.call('ZRANGEBYSCORE', candidates(queue, tags), text(start), '+inf')) do
+    if has_tags(queue, index, tags) then members[#members + 1] = padded(tonumber(index)) end
+  end
+  for _, member in ipairs(members) do priority[member] = tonumber(redis.call('ZSCORE', order, member)) end
+  table.sort(members, function(a, b)
+    if priority[a] ~= priority[b] then return priority[a] < priority[b] end
+    return a < b
+  end)
+  return function()
+    local found = members
+    members = {}
+    return found
+  end
+end
+
+-- indexes from `start` on that a group may get, in the order of delivery, as an iterator
+local function deliverable(queue, group, common, start)
+  local pending_key, order = key(queue, 'p:' .. group), key(queue, 'order')
+  local chunk, at = {}, 0
+  local more = next(common) and ordered_with(queue, order, common, start) or ordered(order, start)
   return function()
     while true do
       at = at + 1
       if at > #chunk then
-        if has_common then return nil end
-        chunk, at = redis.call('ZRANGE', order, offset, offset + 99), 1
-        offset = offset + 100
+        chunk, at = more(), 1
         if #chunk == 0 then return nil end
       end
       local index = tonumber(chunk[at])
@@ -410,10 +442,15 @@ end
 
 local operations = {}
 
-function operations.put(queue)
-  local index, code, detail = put(queue, args.item, ARGV[3], args.room)
-  if not index then return {cjson.encode({error = code, detail = detail})} end
-  return {cjson.encode({index = index})}
+-- puts of many callers; each has its own answer
+function operations.put()
+  local answers = {}
+  for at, each in ipairs(args.puts) do
+    local room = each.room ~= cjson.null and each.room or nil
+    local index, code, detail = put(each.queue, each.item, ARGV[2 + at], room)
+    answers[at] = index and {index = index} or {error = code, detail = detail}
+  end
+  return {cjson.encode(answers)}
 end
 
 function operations.get(queue)
@@ -616,8 +653,9 @@ function operations.take(queue)
   end
   if free_here == 0 then return answer_round(queue, round) end
   local common, compares = common_filter(consumers)
-  local is_active = {}
-  for index in deliverable(queue, group, common) do
+  local is_active, start = {}, math.huge
+  for _, each in ipairs(consumers) do start = math.min(start, each.start) end
+  for index in deliverable(queue, group, common, start) do
     if #round.assigned + #round.exhausted >= ROUND or free_here == 0 then break end
     local delivered = tonumber(redis.call('HGET', key(queue, 'i:' .. text(index)), 'deliveries'))
     if args.max_delivery > 0 and delivered >= args.max_delivery then
@@ -751,5 +789,5 @@ function operations.bury_node()
 end
 
 local answer = operations[ARGV[1]](args.queue)
-for _, event in ipairs(events) do redis.call('PUBLISH', 'sdapi:events', cjson.encode(event)) end
+if #events > 0 then redis.call('PUBLISH', 'sdapi:events', cjson.encode(events)) end
 return answer

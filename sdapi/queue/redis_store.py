@@ -17,6 +17,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from sdapi.errors import StorageFailed
+from sdapi.queue.redis_puts import GatheredPuts
 from sdapi.queue.store import (
     Change,
     Consumer,
@@ -56,6 +57,7 @@ class RedisStore:
         self._url = url
         self._redis: Redis | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._puts = GatheredPuts(self._send_puts)
         #: of rounds whose answer was lost; asked again under the same token they answer the same
         self._unanswered: dict[tuple[QueueName, str], str] = {}
 
@@ -118,12 +120,13 @@ class RedisStore:
                             ignore_subscribe_messages=True, timeout=_TIMEOUT_S / 2
                         )
                         if message is not None:
-                            listener(_event_of(message["data"]))
+                            for fields in orjson.loads(message["data"]):
+                                listener(_event_of(fields))
             except (RedisError, OSError, StoreUnavailable) as error:
                 log.warning("no news from Redis: %s", error)
                 await asyncio.sleep(_RETRY_S)
 
-    async def _call(self, operation: str, data: bytes = b"", **arguments: Any) -> list[bytes]:
+    async def _call(self, operation: str, *data: bytes, **arguments: Any) -> list[bytes]:
         """Run an operation of the script; redis-py sends it again on another connection if need be.
 
         So each is written to do no harm when it runs twice.
@@ -132,31 +135,35 @@ class RedisStore:
             raise StoreUnavailable("this server's queue is not open")
         try:
             given = {name: value for name, value in arguments.items() if value is not None}
-            return await self._script(args=[operation, orjson.dumps(given), data])
+            return await self._script(args=[operation, orjson.dumps(given), *data])
         except OutOfMemoryError as error:
             raise StorageFailed("the queue's Redis has no memory left") from error
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"the queue's Redis does not answer: {error}") from error
 
-    async def _ask(self, operation: str, data: bytes = b"", **arguments: Any) -> Any:
-        return orjson.loads((await self._call(operation, data, **arguments))[0])
+    async def _ask(self, operation: str, *data: bytes, **arguments: Any) -> Any:
+        return orjson.loads((await self._call(operation, *data, **arguments))[0])
 
     # --- items ---
 
     async def put(self, queue: QueueName, item: NewItem, room: Room | None = None) -> int:
-        answer = await self._ask(
-            "put",
-            item.data,
-            queue=str(queue),
-            item=_item_fields(item),
-            room=None if room is None else asdict(room),
-        )
+        fields = {
+            "queue": str(queue),
+            "item": _item_fields(item),
+            "room": None if room is None else asdict(room),
+        }
+        answer = await self._puts.put(fields, item.data)
         if answer.get("error") == "request_id_taken":
             raise RequestIdTaken(f"requestId {item.request_id} is in the queue with other data")
         if answer.get("error") == "queue_full":
             limit = room.bytes if room is not None else 0
             raise QueueIsFull(f"the queue is full: it holds {answer['detail']} of {limit} bytes")
         return int(answer["index"])
+
+    async def _send_puts(
+        self, puts: Sequence[Mapping[str, Any]], data: Sequence[bytes]
+    ) -> Sequence[Mapping[str, Any]]:
+        return await self._ask("put", *data, puts=puts)
 
     async def get(self, queue: QueueName, query: Query, claim: str = "") -> list[Item]:
         fields = {"index": query.index, "length": query.length, "at_least": query.at_least}
@@ -358,8 +365,7 @@ def _consumer_of(fields: dict[str, Any]) -> Consumer:
     )
 
 
-def _event_of(message: Any) -> Event:
-    fields = orjson.loads(message)
+def _event_of(fields: dict[str, Any]) -> Event:
     return Event(
         Change(fields["change"]),
         QueueName.parse(fields["queue"]),

@@ -20,6 +20,7 @@ from sdapi.queue.sqlite_writer import Transaction
 from sdapi.queue.store import (
     AUTO_COMMIT_WINDOW,
     GONE_KEPT_MS,
+    MAX_PRIORITY,
     ROUND,
     Change,
     Delivery,
@@ -220,16 +221,27 @@ def _deliverable(
         values += [queue_id, key, value]
     mine = "p.queue = i.queue AND p.idx = i.idx"
     sql = (
-        "SELECT idx, tags, deliveries FROM queue_item i WHERE queue = ? AND +idx >= ?"
+        "SELECT idx, tags, deliveries FROM queue_item i WHERE queue = ? AND priority = ?"
+        " AND idx >= ?"
         f" AND NOT EXISTS (SELECT 1 FROM queue_pending p WHERE {mine} AND p.grp = ?)"
         f" AND NOT EXISTS (SELECT 1 FROM queue_done p WHERE {mine} AND p.grp = ?)"
         f" AND NOT EXISTS (SELECT 1 FROM queue_claim p WHERE {mine}){where}"
-        " ORDER BY priority DESC, idx"
+        " ORDER BY idx"
     )
     start = min(each.start for each in consumers)
     needs_tags = any(filters)
-    for index, tags, deliveries in db.execute(sql, (queue_id, start, group, group, *values)):
-        yield index, orjson.loads(tags) if needs_tags else {}, deliveries
+    for priority in _priorities(db, queue_id):
+        rows = db.execute(sql, (queue_id, priority, start, group, group, *values))
+        for index, tags, deliveries in rows:
+            yield index, orjson.loads(tags) if needs_tags else {}, deliveries
+
+
+def _priorities(db: sqlite3.Connection, queue_id: int) -> Iterator[int]:
+    """Those of the items, falling: level by level the index leads past what is before a start."""
+    sql = "SELECT MAX(priority) FROM queue_item WHERE queue = ? AND priority < ?"
+    priority = MAX_PRIORITY + 1
+    while (priority := db.execute(sql, (queue_id, priority)).fetchone()[0]) is not None:
+        yield priority
 
 
 def _avoided(db: sqlite3.Connection, queue_id: int, group: str, index: int) -> set[str]:

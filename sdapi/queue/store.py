@@ -17,6 +17,8 @@ from sdapi.errors import SDAPIError
 
 #: Redis keeps an index as a double; a put every microsecond takes three centuries to get there.
 MAX_INDEX = (1 << 53) - 1
+#: of an item
+MAX_PRIORITY = (1 << 31) - 1
 #: what a consumer with auto commit may have on its way to its socket
 AUTO_COMMIT_WINDOW = 64
 #: items handed out in one round

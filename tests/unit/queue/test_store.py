@@ -246,6 +246,40 @@ async def test_items_go_by_priority_and_then_by_index(store: Store):
     assert [text for _, text in handed(await take(store))] == ["c", "b", "d", "a"]
 
 
+async def test_a_start_index_passes_over_what_lies_before_it_in_every_priority(store: Store):
+    for number in range(1, 301):
+        await store.put(SOURCE, item(str(number), priority=number % 3))
+    await store.join(SOURCE, member(window=9, start=297))
+    assert [text for _, text in handed(await take(store))] == ["299", "298", "297", "300"]
+    await store.put(SOURCE, item("301", priority=9))
+    assert [text for _, text in handed(await take(store))] == ["301"]
+
+
+async def test_a_start_index_and_tags_hold_together(store: Store):
+    for number in range(1, 9):
+        tags = {"parity": str(number % 2)}
+        await store.put(SOURCE, item(str(number), priority=number // 6, tags=tags))
+    await store.join(SOURCE, member(window=9, start=4, tags={"parity": "0"}))
+    assert [text for _, text in handed(await take(store))] == ["6", "8", "4"]
+
+
+async def test_puts_at_the_same_time_each_get_their_own_answer(store: Store):
+    await store.put(SOURCE, item("a"))
+    room = Room(10_000, evicts=False)
+    same, full, *new = await asyncio.gather(
+        store.put(SOURCE, item("other", "r-a")),
+        store.put(SOURCE, item("x" * 20_000), room),
+        *(store.put(SOURCE, item(str(number)), room) for number in range(100)),
+        store.put(SOURCE, item("a")),
+        return_exceptions=True,
+    )
+    assert isinstance(same, RequestIdTaken)
+    assert isinstance(full, QueueIsFull)
+    assert new[-1] == 1
+    assert new[:-1] == list(range(2, 102))
+    assert (await store.stats(SOURCE)).length == 101
+
+
 async def test_a_window_limits_what_a_consumer_holds_and_commits_free_it(store: Store):
     await put_all(store, "a", "b", "c", "d")
     await store.join(SOURCE, member(window=2))
