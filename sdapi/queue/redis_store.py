@@ -120,8 +120,8 @@ class RedisStore:
                             ignore_subscribe_messages=True, timeout=_TIMEOUT_S / 2
                         )
                         if message is not None:
-                            for fields in orjson.loads(message["data"]):
-                                listener(_event_of(fields))
+                            for event in _events_of(message["data"]):
+                                listener(event)
             except (RedisError, OSError, StoreUnavailable) as error:
                 log.warning("no news from Redis: %s", error)
                 await asyncio.sleep(_RETRY_S)
@@ -365,10 +365,14 @@ def _consumer_of(fields: dict[str, Any]) -> Consumer:
     )
 
 
-def _event_of(fields: dict[str, Any]) -> Event:
-    return Event(
-        Change(fields["change"]),
-        QueueName.parse(fields["queue"]),
-        fields.get("tags"),
-        fields.get("member_id", ""),
-    )
+def _events_of(news: Any) -> list[Event]:
+    """What one call of the script did."""
+    return [
+        Event(
+            Change(fields["change"]),
+            QueueName.parse(fields["queue"]),
+            fields.get("tags"),
+            fields.get("member_id", ""),
+        )
+        for fields in orjson.loads(news)
+    ]
