@@ -218,6 +218,11 @@ class Settings:
         return self.data_dir / "outputs"
 
     @property
+    def fonts_dir(self) -> Path:
+        """Where option `font` is looked for, beside the system's own fonts."""
+        return self.data_dir / "fonts"
+
+    @property
     def state_file(self) -> Path:
         """The database: the queue's items, and the portraits' accounts, jobs and models."""
         return self.data_dir / "sdapi.db"

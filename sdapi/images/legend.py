@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
 
 from sdapi.errors import BadRequest
+from sdapi.images.font_files import find_font
 from sdapi.images.named_colour import rgba
 from sdapi.options import Options
 
@@ -34,18 +36,24 @@ Labels = Sequence[Sequence[Label]]
 class LegendStyle:
     """How a legend looks, as the options of the same names say."""
 
-    font: str = ""
+    #: None: the one that comes with this package
+    font: Path | None = None
     active: str = "#000000"
     inactive: str = "#999999"
     background: str = "#ffffff"
 
     @classmethod
-    def of(cls, options: Options) -> "LegendStyle":
-        """Raises `BadRequest` for what is no colour."""
+    def of(cls, options: Options, fonts: Path) -> "LegendStyle":
+        """As the options say, with a font of the system or of the folder `fonts`. Blocks.
+
+        Raises `BadRequest` for what is no colour or no font.
+        """
         keys = ("grid_text_active_color", "grid_text_inactive_color", "grid_background_color")
         for key in keys:
             rgba(options.text(key), key)
-        return cls(options.text("font"), *(options.text(key) for key in keys))
+        name = options.text("font")
+        font = find_font(name, fonts) if name else None
+        return cls(font, *(options.text(key) for key in keys))
 
 
 def add_legend(
@@ -58,8 +66,8 @@ def add_legend(
 ) -> Image.Image:
     """The grid with labels above its columns and left of its rows, and `margin` between cells.
 
-    `cell` is the size of one picture, (width, height). Raises `BadRequest` for a font that cannot
-    be read and a result that is too large.
+    `cell` is the size of one picture, (width, height). Raises `BadRequest` for a result that is too
+    large.
     """
     return _Legend(grid, cell, columns, rows, style, margin).drawn()
 
@@ -202,11 +210,8 @@ class _Legend:
         return font
 
 
-def _load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    if name:
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError as error:
-            raise BadRequest(f"font: {name!r} cannot be read as a font ({error})") from error
-    with as_file(_FONT) as path:
+def _load_font(path: Path | None, size: int) -> ImageFont.FreeTypeFont:
+    if path is not None:
         return ImageFont.truetype(path, size)
+    with as_file(_FONT) as own:
+        return ImageFont.truetype(own, size)

@@ -226,7 +226,7 @@ class ScriptRun(Protocol):
         ...
 
     def texts(self, request: GenerationRequest) -> tuple[str, str]:
-        """Prompt and negative prompt as its job has them: with styles, without comments."""
+        """Prompt and negative prompt as its job has them: with styles, without comments. Blocks."""
         ...
 
     async def check(self, request: GenerationRequest) -> None:

@@ -203,6 +203,17 @@ def test_too_large_a_grid_is_refused(client: TestClient):
     assert "Resulting grid would be too large (1 MPixels)" in words
 
 
+def test_a_request_cannot_lift_the_servers_limit_of_a_grid(client: TestClient, engine: FakeEngine):
+    client.post("/sdapi/v1/options", json={"img_max_size_mp": 1})
+    options = {"img_max_size_mp": 100_000}
+    words = refusal(client, NAME, args(x=(4, "1-300", [])), override_settings=options)
+    assert "max configured size is 1 MPixels" in words
+    client.post("/sdapi/v1/options", json=options)
+    words = refusal(client, NAME, args(x=(4, "1-600", [])), width=2048, height=2048)
+    assert "megapixels in all; at most 1000" in words
+    assert engine.jobs == []
+
+
 def test_left_out_arguments_have_defaults(client: TestClient):
     answer = ask(client, NAME, [4, "1,2"])
     assert answer.images[0].height > 64  # with a legend

@@ -73,19 +73,12 @@ def test_tiny_cells_have_tiny_letters():
     assert made.width == 16 + 6
 
 
-def test_a_font_may_be_named_and_must_be_one(tmp_path: Path):
-    no_font = tmp_path / "font.ttf"
-    no_font.write_bytes(b"none")
-    with pytest.raises(BadRequest, match="font"):
-        add_legend(GRID, CELL, labels("a", "b"), NONE, LegendStyle(font=str(no_font)))
-
-
-def test_colours_are_the_options():
+def test_colours_are_the_options(tmp_path: Path):
     options = Options({"grid_text_active_color": "#ff0000", "grid_background_color": "black"})
-    style = LegendStyle.of(options)
-    assert (style.active, style.background) == ("#ff0000", "black")
+    style = LegendStyle.of(options, tmp_path)
+    assert (style.font, style.active, style.background) == (None, "#ff0000", "black")
     with pytest.raises(BadRequest, match="grid_background_color"):
-        LegendStyle.of(Options({"grid_background_color": "no colour"}))
+        LegendStyle.of(Options({"grid_background_color": "no colour"}), tmp_path)
 
 
 def test_a_margin_that_makes_it_too_large_is_refused():

@@ -51,16 +51,8 @@ class PromptMatrix(SelectableScript):
     args = PromptMatrixArgs
 
     async def run(self, run: ScriptRun, args: PromptMatrixArgs) -> ScriptResult:
-        style = LegendStyle.of(run.options)
         asked = with_fixed_seeds(run.request)
-        text = (asked.prompt if args.prompt == "positive" else asked.negative_prompt) or ""
-        parts = text.split(_SEPARATOR)
-        if len(parts) - 1 > _MAX_PARTS:
-            raise BadRequest(
-                f"{len(parts) - 1} variable parts make {2 ** (len(parts) - 1)} pictures; at most "
-                f"{_MAX_PARTS} parts"
-            )
-        texts = [_texts(run, asked, args, each) for each in combinations(parts, args)]
+        style, parts, texts = await anyio.to_thread.run_sync(_plan, run, asked, args)
         batches = math.ceil(len(texts) / (asked.batch_size or 1))
         request = asked.model_copy(update={"n_iter": batches, "do_not_save_grid": True})
 
@@ -89,11 +81,20 @@ def combinations(parts: Sequence[str], args: PromptMatrixArgs) -> list[str]:
     return found
 
 
-def _texts(
-    run: ScriptRun, asked: GenerationRequest, args: PromptMatrixArgs, text: str
-) -> tuple[str, str]:
+def _plan(
+    run: ScriptRun, asked: GenerationRequest, args: PromptMatrixArgs
+) -> tuple[LegendStyle, list[str], list[tuple[str, str]]]:
+    """How the legend looks, the parts of the prompt, and both texts of every picture. Blocks."""
+    style = LegendStyle.of(run.options, run.services.settings.fonts_dir)
     name = "prompt" if args.prompt == "positive" else "negative_prompt"
-    return run.texts(asked.model_copy(update={name: text}))
+    text: str = getattr(asked, name) or ""
+    parts = text.split(_SEPARATOR)
+    if (count := len(parts) - 1) > _MAX_PARTS:
+        raise BadRequest(
+            f"{count} variable parts make {2**count} pictures; at most {_MAX_PARTS} parts"
+        )
+    requests = (asked.model_copy(update={name: text}) for text in combinations(parts, args))
+    return style, parts, [run.texts(each) for each in requests]
 
 
 def _hires_follows(asked: GenerationRequest) -> tuple[bool, bool]:

@@ -76,40 +76,44 @@ class XYZPlot(SelectableScript):
         ]
 
     async def run(self, run: ScriptRun, args: XYZPlotArgs) -> ScriptResult:
-        style = LegendStyle.of(run.options)
-        plan = _plan(run, args)
+        style, plan = await anyio.to_thread.run_sync(_plan, run, args)
         asked = run.request if args.keep_random else with_fixed_seeds(run.request)
         if not run.options.flag("return_grid"):
             asked = asked.model_copy(update={"batch_size": 1})
         if plan.count == 0:
             return ScriptResult([], [], await run.outline(asked))
-        check_pictures(plan.count * (asked.batch_size or 1) * (asked.n_iter or 1))
-        _check_size(plan, asked, run)
+        await anyio.to_thread.run_sync(_check_size, plan, asked, run)
         for cell in plan.edge_cells():
             await _check(run, plan, asked, cell)
         plot = _Plot(run, args, plan, style, await _draw_cells(run, plan, asked))
         return await anyio.to_thread.run_sync(plot.result)
 
 
-def _plan(run: ScriptRun, args: XYZPlotArgs) -> Plan:
+def _plan(run: ScriptRun, args: XYZPlotArgs) -> tuple[LegendStyle, Plan]:
+    """How the legend looks, and the cells. Blocks."""
+    settings = run.services.settings
     asked = [
         AskedAxis("X", args.x_type, args.x_values, args.x_list, args.vary_x),
         AskedAxis("Y", args.y_type, args.y_values, args.y_list, args.vary_y),
         AskedAxis("Z", args.z_type, args.z_values, args.z_list, args.vary_z),
     ]
-    axes = axes_of(run.kind, has_page=run.services.settings.webui)
-    return plan_axes(asked, axes, run.services, as_text=args.as_text, keeps_random=args.keep_random)
+    axes = axes_of(run.kind, has_page=settings.webui)
+    plan = plan_axes(asked, axes, run.services, as_text=args.as_text, keeps_random=args.keep_random)
+    return LegendStyle.of(run.options, settings.fonts_dir), plan
 
 
 def _check_size(plan: Plan, asked: GenerationRequest, run: ScriptRun) -> None:
-    """Refuse a grid that is too large, before it is drawn; no cell is larger than these."""
+    """Refuse a grid that is too large, before it is drawn; no cell is larger than these. Blocks.
+
+    A request may want less than the server's option allows, and not more.
+    """
     sizes = [plan.request(asked, cell) for cell in plan.edge_cells()]
     width = max(request.width or 0 for request in sizes)
     height = max(request.height or 0 for request in sizes)
-    megapixels, most = (
-        round(plan.count * width * height / 1e6),
-        run.options.integer("img_max_size_mp"),
-    )
+    check_pictures(plan.count * (asked.batch_size or 1) * (asked.n_iter or 1), (width, height))
+    megapixels = round(plan.count * width * height / 1e6)
+    limits = (run.options, run.services.options.current)
+    most = min(options.integer("img_max_size_mp") for options in limits)
     if megapixels >= most:
         raise BadRequest(
             f"Error: Resulting grid would be too large ({megapixels} MPixels) (max configured size "
@@ -119,7 +123,7 @@ def _check_size(plan: Plan, asked: GenerationRequest, run: ScriptRun) -> None:
 
 async def _check(run: ScriptRun, plan: Plan, asked: GenerationRequest, cell: Cell) -> None:
     """Refuse a value that no job could be made of, before anything is drawn."""
-    request = plan.request(asked, cell)
+    request = await anyio.to_thread.run_sync(plan.request, asked, cell)
     try:
         await run.check(request)
     except SDAPIError as error:
@@ -143,7 +147,8 @@ async def _draw_cells(
         if run.is_interrupted:
             break
         try:
-            generated = await run.generate(plan.request(asked, cell))
+            request = await anyio.to_thread.run_sync(plan.request, asked, cell)
+            generated = await run.generate(request)
         except TaskCancelled:
             raise
         except SDAPIError as error:
