@@ -64,7 +64,7 @@ async def create(body: CreateEmbeddingRequest, services: ServicesDep) -> CreateR
 
     As in the webui a name that is taken or empty is told under status 200.
     """
-    checkpoint = _checkpoint(services)
+    checkpoint = await anyio.to_thread.run_sync(_checkpoint, services)
     if checkpoint is None:
         raise NoCheckpoint("no checkpoint to take the vectors from")
     try:

@@ -4,7 +4,7 @@ Contract: webui-api 12.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio.to_thread
@@ -52,6 +52,15 @@ class OptionChanges:
         """
         if self.settings.freeze_settings:
             raise BadRequest("changing settings is disabled")
+        allowed, checkpoint = await anyio.to_thread.run_sync(self._checked, values)
+        if checkpoint is not None:
+            allowed["sd_model_checkpoint"] = (await self._hashed(checkpoint)).title
+        await anyio.to_thread.run_sync(self.options.change_and_save, allowed)
+        if checkpoint is not None:
+            await anyio.to_thread.run_sync(self.preload, checkpoint)
+
+    def _checked(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Checkpoint | None]:
+        """What of a request may be changed, and the checkpoint that it names."""
         known = option_specs()
         for key in values:
             if key not in known:
@@ -59,13 +68,13 @@ class OptionChanges:
         allowed = {key: value for key, value in values.items() if not self._is_fixed(key)}
         checkpoint = self._checkpoint(allowed)
         self._check_vae(allowed)
-        if checkpoint is not None:
-            if not self.settings.no_hashing and checkpoint.path.is_file():
-                await self.hashes.wait(checkpoint.path, _HASH_WAIT_S)
-            allowed["sd_model_checkpoint"] = self.catalog.with_hash(checkpoint).title
-        await anyio.to_thread.run_sync(self.options.change_and_save, allowed)
-        if checkpoint is not None:
-            self.preload(checkpoint)
+        return allowed, checkpoint
+
+    async def _hashed(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with its hash, if that is known in time."""
+        if self.settings.no_hashing or checkpoint.sha256:
+            return checkpoint
+        return replace(checkpoint, sha256=await self.hashes.wait(checkpoint.path, _HASH_WAIT_S))
 
     def _is_fixed(self, key: str) -> bool:
         """Whether a request cannot change an option; such keys are passed over without a word."""

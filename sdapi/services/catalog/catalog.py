@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sdapi.errors import NoCheckpoint, UnknownName, near_names
@@ -144,10 +144,6 @@ class Catalog:
             return self.checkpoint(name)
         path = self._objects.file(name, field=field)
         return Checkpoint(path, path.name, _sidecar(path), self._hashes.get(path))
-
-    def with_hash(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The same checkpoint with its hash, if that is known by now."""
-        return replace(checkpoint, sha256=self._hashes.get(checkpoint.path))
 
     def closest_checkpoint(self, text: str) -> Checkpoint:
         """As `checkpoint`, else the shortest title that holds the text, its hash counted or not."""

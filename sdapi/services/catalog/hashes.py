@@ -7,14 +7,19 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import anyio.to_thread
 
 from sdapi.services.storage.local_disk import replace_file
 
 log = logging.getLogger(__name__)
 
 _FOLDER = "cache"
+#: files whose hashes are remembered; those of the first to be known are forgotten
+_MOST = 10_000
 
 
 def sha256_of_file(path: Path) -> str:
@@ -61,7 +66,7 @@ class HashCache:
 
     async def wait(self, path: Path, timeout_s: float) -> str | None:
         """The hash of a file within a time limit; it goes on being computed after that."""
-        if (known := self.get(path)) is not None:
+        if (known := await anyio.to_thread.run_sync(self.get, path)) is not None:
             return known
         future = asyncio.wrap_future(self.compute(path))
         try:
@@ -74,16 +79,25 @@ class HashCache:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _hash(self, path: Path) -> str:
-        if (known := self.get(path)) is not None:
-            return known
-        stamp = _stamp(path)
-        sha256 = self._digest(path)
+        try:
+            if (known := self.get(path)) is not None:
+                return known
+            stamp = _stamp(path)
+            sha256 = self._digest(path)
+            self._remember(path, {"stamp": stamp, "sha256": sha256})
+            return sha256
+        finally:
+            with self._lock:
+                self._running.pop(str(path), None)
+
+    def _remember(self, path: Path, entry: dict[str, Any]) -> None:
         with self._lock:
-            self._known[str(path)] = {"stamp": stamp, "sha256": sha256}
-            self._running.pop(str(path), None)
+            self._known.pop(str(path), None)
+            self._known[str(path)] = entry
+            for oldest in list(islice(self._known, max(len(self._known) - _MOST, 0))):
+                del self._known[oldest]
             text = json.dumps(self._known, indent=1)
         self._write(text)
-        return sha256
 
     def _write(self, text: str) -> None:
         try:

@@ -67,11 +67,8 @@ class PreparedInit:
     keys: dict[str, Any]
     #: the pictures as they came, where option `save_init_img` asks for them
     originals: tuple[Image.Image, ...] = ()
-
-    @property
-    def image_hash(self) -> str | None:
-        """Of the last picture's pixels, where option `save_init_img` asks for it."""
-        return pixel_hash(self.originals[-1]) if self.originals else None
+    #: of the last one's pixels
+    image_hash: str | None = None
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -131,7 +128,8 @@ def prepare_init(
         upscale=geometry.upscale,
     )
     originals = inputs.images if options.flag("save_init_img") else ()
-    return PreparedInit(init, finish, keys, originals)
+    image_hash = pixel_hash(originals[-1]) if originals else None
+    return PreparedInit(init, finish, keys, originals, image_hash)
 
 
 @dataclass(frozen=True, slots=True)

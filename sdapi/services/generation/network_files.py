@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio.to_thread
+
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.selection import NetworkFiles, check_tag, is_lora, network_tags
 from sdapi.engine.text.composition import NetworkTag
@@ -139,7 +141,7 @@ async def told_hashes(
         return extra
     hashes: list[str] = []
     for name in extra[LORA_HASHES] if options.flag("lora_add_hashes_to_infotext") else ():
-        known = catalog.shorthash(loras[name])
+        known = await anyio.to_thread.run_sync(catalog.shorthash, loras[name])
         if known is None and timeout_s > 0:
             computed = await catalog.hashes.wait(loras[name].path, timeout_s)
             known = computed[:SHORT_HASH] if computed else None

@@ -1,7 +1,7 @@
 """A request on its way through the generation service, with what belongs to it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sdapi.options import Options
@@ -10,6 +10,7 @@ from sdapi.services.generation.eas import EASFields
 from sdapi.services.jobs.tasks import Task
 from sdapi.services.scripts.registry import CalledScripts
 from sdapi.services.scripts.script import GenerationRequest, Kind
+from sdapi.services.storage.places import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Asked:
     """What was asked for. `request` and `options` hold what `infotext` and overrides said."""
 
     kind: Kind
@@ -36,5 +37,25 @@ class Order:
     sent_scripts: dict[str, Any]
     scripts: CalledScripts
     styles: Styles
+    #: without the request's own, for the inner generations of a script
+    plain_options: Options
+    #: where URL mode puts the pictures; None: the answer holds them
+    place: Place | None = None
+    #: a model enlarges the pictures that it brings
+    needs_device_before: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order(Asked):
+    """A request that was accepted, with its task."""
+
     caller: Caller
     task: Task
+
+    @classmethod
+    def of(cls, asked: Asked, caller: Caller, task: Task) -> "Order":
+        return cls(
+            **{each.name: getattr(asked, each.name) for each in fields(asked)},
+            caller=caller,
+            task=task,
+        )

@@ -42,8 +42,6 @@ class InnerRuns:
 
     service: "GenerationService"
     order: Order
-    #: the server's options when the request came
-    server_options: Options
     #: sentences for the answer, once each
     warnings: dict[str, None] = field(default_factory=dict[str, None])
 
@@ -153,7 +151,7 @@ class InnerRuns:
         return await on_device.enlarged(upscaler, image, factor)
 
     def _inner_order(self, request: GenerationRequest) -> Order:
-        options = self.server_options.overlay(request.override_settings or {})
+        options = self.order.plain_options.overlay(request.override_settings or {})
         return replace(self.order, request=request, options=options)
 
     def _bare_order(self, request: GenerationRequest) -> Order:

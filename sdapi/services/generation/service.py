@@ -15,30 +15,26 @@ import anyio.from_thread
 import anyio.to_thread
 from PIL import Image
 
-from sdapi import infotext
 from sdapi.engine.job import Result
-from sdapi.engine.sampling.sampler_names import resolve
-from sdapi.engine.upscaling.upscaler import ModelUpscaler
-from sdapi.errors import BadRequest, SDAPIError, TaskCancelled
+from sdapi.errors import BadRequest, TaskCancelled
 from sdapi.logs import log_fields
 from sdapi.metrics import Metrics
-from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
-from sdapi.services.catalog.styles import Styles
 from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation import delivery, url_mode
 from sdapi.services.generation.device_upscaling import DeviceUpscaling
-from sdapi.services.generation.eas import EASFields, take_eas_fields
+from sdapi.services.generation.eas import EASFields
 from sdapi.services.generation.finish import finish_result
 from sdapi.services.generation.generation_info import GenerationInfo
 from sdapi.services.generation.image_files import ImageFiles
-from sdapi.services.generation.img2img import InitInputs, find_upscaler
+from sdapi.services.generation.img2img import InitInputs
 from sdapi.services.generation.init_images import ImageLoader
+from sdapi.services.generation.intake import Intake
 from sdapi.services.generation.job_builder import Draft, JobBuilder, check_formats
-from sdapi.services.generation.network_files import told_hashes, with_local_names
+from sdapi.services.generation.network_files import told_hashes
 from sdapi.services.generation.order import Caller, Order
 from sdapi.services.generation.script_answer import (
     InnerRuns,
@@ -49,7 +45,7 @@ from sdapi.services.generation.script_answer import (
 from sdapi.services.generation.soft_inpainting import soft_inpainting
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
-from sdapi.services.scripts.always_on import prepare_job, script_options
+from sdapi.services.scripts.always_on import prepare_job
 from sdapi.services.scripts.registry import Scripts
 from sdapi.services.scripts.script import GenerationRequest, Kind, Preparation
 from sdapi.services.server_options import ServerOptions
@@ -106,44 +102,28 @@ class GenerationService:
         started = time.perf_counter()
         if caller.webhook is not None:
             await self.services.webhooks.check(caller.webhook)
-        eas, scripts = take_eas_fields(request.alwayson_scripts)
-        save_dir = None
-        if eas.save_dir is not None:
-            save_dir = await anyio.to_thread.run_sync(self.storage.place, eas.save_dir)
-        styles = await anyio.to_thread.run_sync(Styles.load, *self.settings.styles_files)
-        server_options = self.options.current
-        request, options = self._with_infotext(kind, request, server_options, styles)
-        called = self.scripts.find(kind, request.script_name, request.script_args, scripts)
-        own = script_options(called.always_on, options, kind)
-        options = options.overlay(own).overlay(request.override_settings or {})
-        if save_dir is None:
-            await anyio.to_thread.run_sync(self._folders.check_init_images, options)
-        if request.save_images and save_dir is None:
-            check_formats(options)
-            await anyio.to_thread.run_sync(self._folders.check, kind, options)
-
-        task = self.tasks.create(kind, eas.id_task or request.force_task_id, eas.uid)
-        order = Order(kind, request, options, eas, scripts, called, styles, caller, task)
+        intake = Intake(self.settings, self.networks, self.scripts, self.storage, self._folders)
+        asked = await anyio.to_thread.run_sync(intake.read, kind, request, self.options.current)
+        id_task = asked.eas.id_task or asked.request.force_task_id
+        task = self.tasks.create(kind, id_task, asked.eas.uid)
+        order = Order.of(asked, caller, task)
         with log_fields(task_id=task.id, uid=task.uid):
             try:
-                if called.selected is not None:
-                    plain = server_options.overlay(own)
-                    return await self._script_answer(order, plain, save_dir, started)
-                return await self._plain_answer(order, save_dir, started)
+                if order.scripts.selected is not None:
+                    return await self._script_answer(order, started)
+                return await self._plain_answer(order, started)
             finally:
                 if caller.webhook is not None:
                     self.services.webhooks.tell(task, caller.webhook)
 
-    async def _plain_answer(
-        self, order: Order, save_dir: Place | None, started: float
-    ) -> dict[str, Any]:
+    async def _plain_answer(self, order: Order, started: float) -> dict[str, Any]:
         kind, task, eas = order.kind, order.task, order.eas
-        work = self._drawn_in_parts if self._needs_device_before(order) else self._drawn_at_once
+        work = self._drawn_in_parts if order.needs_device_before else self._drawn_at_once
         draft, result = await self._wait(order, asyncio.ensure_future(work(order)))
         info = await self.info(order, draft, result)
         drawn_at = time.perf_counter()
-        if save_dir is not None:
-            answer = await self._url_answer(kind, save_dir, result, info, eas, started)
+        if order.place is not None:
+            answer = await self._url_answer(kind, order.place, result, info, eas, started)
         else:
             answer = await self._webui_answer(order, result, info, draft.warnings)
         self._tell_times(task, result, started, drawn_at)
@@ -159,16 +139,6 @@ class GenerationService:
             self.tasks.cancel(order.task)
             raise
         return draft, await self.finished(order, draft, await self.drawn(order.task))
-
-    def _needs_device_before(self, order: Order) -> bool:
-        """Whether a model enlarges the pictures that an order brings."""
-        if not isinstance(order.request, Img2ImgRequest):
-            return False
-        try:
-            found = find_upscaler(order.options, Upscalers(self.settings))
-        except SDAPIError:
-            return False  # its draft fails for the same reason
-        return isinstance(found, ModelUpscaler)
 
     async def _drawn_in_parts(self, order: Order) -> tuple[Draft, Result]:
         """The same, of several jobs: before and after the drawing a model enlarges pictures."""
@@ -220,15 +190,20 @@ class GenerationService:
 
         def build() -> Draft:
             made = builder.build(order.task.id, request, options, eas, inputs, first_picture)
-            return self._with_scripts(order, made, inputs)
+            made = self._with_scripts(order, made, inputs)
+            if not self.settings.no_hashing:
+                self._begin_hashing(made)
+            return made
 
-        draft = await anyio.to_thread.run_sync(build, limiter=self._preparing)
-        if not self.settings.no_hashing and draft.checkpoint.path.is_file():
+        return await anyio.to_thread.run_sync(build, limiter=self._preparing)
+
+    def _begin_hashing(self, draft: Draft) -> None:
+        """Have the hashes that its answer tells known by the time it is drawn. Blocks."""
+        if draft.checkpoint.path.is_file():
             self.hashes.compute(draft.checkpoint.path)
-        for lora in () if self.settings.no_hashing else draft.loras.values():
+        for lora in draft.loras.values():
             if self.networks.shorthash(lora) is None:
                 self.networks.hashes.compute(lora.path)
-        return draft
 
     def builder(self, order: Order) -> JobBuilder:
         """What makes jobs of an order's requests."""
@@ -295,13 +270,7 @@ class GenerationService:
         done, pending = await self._saved(work, self._preparing)
         return replace(done, warnings=(*done.warnings, *pending)) if pending else done
 
-    async def _script_answer(
-        self,
-        order: Order,
-        server_options: Options,
-        save_dir: Place | None,
-        started: float,
-    ) -> dict[str, Any]:
+    async def _script_answer(self, order: Order, started: float) -> dict[str, Any]:
         request, keep = order.request, None
         try:
             if request.override_settings and not request.override_settings_restore_afterwards:
@@ -309,15 +278,15 @@ class GenerationService:
         except BaseException:
             self.tasks.cancel(order.task)
             raise
-        runs = InnerRuns(self, order, server_options)
+        runs = InnerRuns(self, order)
         result = await self._wait(order, asyncio.ensure_future(run_script(runs)))
         if keep is not None:
             keep()
-        if save_dir is not None:
+        if order.place is not None:
             named, seeds = named_for_urls(order, result)
             return url_mode.finished(
                 id_task=order.eas.id_task,
-                files=await url_mode.write_all(self.storage, save_dir, named),
+                files=await url_mode.write_all(self.storage, order.place, named),
                 seeds=seeds,
                 total_time_s=time.perf_counter() - started,
             )
@@ -329,23 +298,6 @@ class GenerationService:
         if warnings := [*runs.warnings, *pending]:
             body["warnings"] = warnings
         return body
-
-    def _with_infotext(
-        self, kind: Kind, request: Request, options: Options, styles: Styles
-    ) -> tuple[Request, Options]:
-        """Fill what is left out from `infotext`, and lay `override_settings` over the options."""
-        overrides = dict(request.override_settings or {})
-        if request.infotext:
-            parsed = infotext.parse(request.infotext, options=options, styles=styles)
-            parsed = with_local_names(parsed, self.networks, options)
-            fields = infotext.request_fields(parsed, kind, resolve_sampler=_resolve_names)
-            sent = request.model_fields_set
-            fills = {key: value for key, value in fields.items() if key not in sent}
-            overrides = infotext.option_overrides(parsed, options) | overrides
-            if overrides:
-                fills["override_settings"] = overrides
-            request = request.model_copy(update=fills)
-        return request, options.overlay(overrides)
 
     def _keep_options(self, overrides: dict[str, Any]) -> Callable[[], None]:
         """Write a request's options into the server's once its job has succeeded."""
@@ -417,10 +369,9 @@ class GenerationService:
 
     async def _hashed(self, checkpoint: Checkpoint) -> Checkpoint:
         """The checkpoint with its hash, if that is known in time."""
-        if self.settings.no_hashing or checkpoint.sha256 or not checkpoint.path.is_file():
+        if self.settings.no_hashing or checkpoint.sha256:
             return checkpoint
-        await self.hashes.wait(checkpoint.path, _HASH_WAIT_S)
-        return self.catalog.with_hash(checkpoint)
+        return replace(checkpoint, sha256=await self.hashes.wait(checkpoint.path, _HASH_WAIT_S))
 
     async def _webui_answer(
         self, order: Order, result: Result, info: GenerationInfo, warnings: Sequence[str]
@@ -545,6 +496,7 @@ def _parameters(order: Order) -> dict[str, Any]:
     return echo(order.request) | ({} if id_task is None else {"id_task": id_task})
 
 
-def _resolve_names(sampler: str, scheduler: str) -> tuple[str, str]:
-    found, label = resolve(sampler, scheduler)
-    return found.name, label
+def _forget(work: "asyncio.Future[Any]") -> None:
+    """Nobody waits for it any more; asyncio would complain of an error that nobody saw."""
+    if not work.cancelled():
+        work.exception()

@@ -79,9 +79,13 @@ def test_colour_that_is_none_is_refused(client: TestClient):
     assert "grid_text_active_color" in words
 
 
-def test_font_that_is_none_is_refused(client: TestClient):
-    words = refusal(client, MATRIX, [], prompt="a|b", override_settings={"font": "/no/font.ttf"})
+@pytest.mark.parametrize("font", ["/no/font.ttf", "/dev/zero"])
+def test_font_that_is_none_is_refused_before_anything_is_drawn(
+    client: TestClient, engine: FakeEngine, font: str
+):
+    words = refusal(client, MATRIX, [], prompt="a|b", override_settings={"font": font})
     assert "font" in words
+    assert engine.jobs == []
 
 
 def test_lines_are_joined_with_the_prompt(client: TestClient):
@@ -131,6 +135,14 @@ def test_an_impossible_line_is_named_before_anything_is_drawn(
     words = refusal(client, LINES, [False, False, "start", "a dog\n--prompt b --steps 0"])
     assert "line 2" in words
     assert "steps" in words
+    assert engine.jobs == []
+
+
+def test_a_request_that_no_answer_could_tell_of_is_refused_before_it_is_drawn(
+    client: TestClient, engine: FakeEngine
+):
+    lines = [False, False, "start", "--prompt a --sampler_name Heun"]
+    assert send(client, LINES, lines, sampler_name="none").status_code == 400
     assert engine.jobs == []
 
 

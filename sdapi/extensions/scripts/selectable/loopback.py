@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
+import anyio.to_thread
 from PIL import Image
 from pydantic import BaseModel, Field
 
@@ -80,7 +81,8 @@ class Loopback(SelectableScript):
             started = started.model_copy(update={"seed": batch[-1].info.job.seeds[0] + 1})
         if not made:
             return ScriptResult([], [], await run.outline(asked))
-        return _answer(run, args, made, asked.denoising_strength)
+        strength = asked.denoising_strength
+        return await anyio.to_thread.run_sync(_answer, run, args, made, strength)
 
     async def _batch(
         self, run: ScriptRun, args: LoopbackArgs, started: Img2ImgRequest
@@ -138,6 +140,7 @@ async def _prompt(
 def _answer(
     run: ScriptRun, args: LoopbackArgs, made: list[Generated], strength: float
 ) -> ScriptResult:
+    """The pictures, with a strip of them. Blocks."""
     pictures = [each.pictures[0] for each in made]
     files: list[ScriptFile] = []
     if len(made) > 1:

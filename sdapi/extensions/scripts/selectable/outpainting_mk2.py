@@ -83,7 +83,7 @@ class OutpaintingMk2(SelectableScript):
             images += batch
         if not made:
             return ScriptResult([], [], await run.outline(asked))
-        return _answer(run, made, images)
+        return await anyio.to_thread.run_sync(_answer, run, made, images)
 
     async def _extended(
         self,
@@ -96,11 +96,11 @@ class OutpaintingMk2(SelectableScript):
         """A batch after one step; what was interrupted stays as it was."""
         frame = _Frame(step, images[0].size, (asked.width or 0, asked.height or 0))
         noised = await anyio.to_thread.run_sync(frame.noised, images, args)
-        request = asked.model_copy(update=frame.fields(noised))
-        generated = await run.generate(request)
+        own = await anyio.to_thread.run_sync(frame.fields, noised)
+        generated = await run.generate(asked.model_copy(update=own))
         if len(generated.images) < len(images):
             return generated, list(images)
-        return generated, frame.joined(noised, generated.images)
+        return generated, await anyio.to_thread.run_sync(frame.joined, noised, generated.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +230,7 @@ class _Frame:
 
 
 def _answer(run: ScriptRun, made: list[Generated], images: list[Image.Image]) -> ScriptResult:
+    """The pictures, with a grid where the options want one. Blocks."""
     first, options = made[0], run.options
     text = first.infotext()
     seeds = first.info.job.seeds

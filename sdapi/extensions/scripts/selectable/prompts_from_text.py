@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
+import anyio.to_thread
 from pydantic import BaseModel
 
 from sdapi.errors import SDAPIError, UnknownName
@@ -74,14 +75,13 @@ class PromptsFromText(SelectableScript):
 
     async def run(self, run: ScriptRun, args: PromptsFromTextArgs) -> ScriptResult:
         asked = run.request
-        texts = [line.strip() for line in args.lines.splitlines() if line.strip()]
-        check_pictures(len(texts))
-        lines = [_read_line(text, run) for text in texts]
+        texts, lines = await anyio.to_thread.run_sync(_read_lines, run, args.lines)
         if (args.iterate_seed or args.same_seed) and asked.seed in (None, -1):
             asked = asked.model_copy(update={"seed": random_seed()})
         seed = -1 if asked.seed is None else asked.seed
         requests = [_request(asked, line, args) for line in lines]
         await _check(run, texts, requests)
+        outline = await run.outline(asked)
         run.plan(sum(request.n_iter or 1 for request in requests))
         pictures: list[ScriptPicture] = []
         infos: list[GenerationInfo] = []
@@ -94,7 +94,6 @@ class PromptsFromText(SelectableScript):
             pictures += generated.pictures
             if args.iterate_seed:
                 seed += (asked.batch_size or 1) * (asked.n_iter or 1)
-        outline = await run.outline(asked)
         return ScriptResult(
             pictures,
             [each.infotext for each in pictures if not each.is_extra],
@@ -129,6 +128,13 @@ def parse_command(text: str) -> dict[str, Any]:
             found[name] = _FIELDS[name](words[place + 1])
         place = end
     return found
+
+
+def _read_lines(run: ScriptRun, text: str) -> tuple[list[str], list[Line]]:
+    """The lines that are not empty, and what they ask for. Blocks."""
+    texts = [line.strip() for line in text.splitlines() if line.strip()]
+    check_pictures(len(texts))
+    return texts, [_read_line(line, run) for line in texts]
 
 
 def _read_line(text: str, run: ScriptRun) -> Line:

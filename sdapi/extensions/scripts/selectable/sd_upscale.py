@@ -60,13 +60,13 @@ class SDUpscale(SelectableScript):
     async def run(self, run: ScriptRun, args: SDUpscaleArgs) -> ScriptResult:
         asked = run.request
         assert isinstance(asked, Img2ImgRequest)
-        name = _find_upscaler(args.upscaler, run.services)
+        name = await anyio.to_thread.run_sync(_find_upscaler, args.upscaler, run.services)
         picture = await _enlarged(run, args, name, asked)
         tile = (asked.width or 0, asked.height or 0)
         check_pictures(asked.n_iter or 1, picture.size)
         grid = _tile_grid(picture.size, tile, args.overlap)
-        tiles = [tile for row in grid.split(picture) for tile in row]
-        work = _Work(run, args, name, grid, tiles)
+        rows = await anyio.to_thread.run_sync(grid.split, picture)
+        work = _Work(run, args, name, grid, [tile for row in rows for tile in row])
         started, batches = with_fixed_seeds(asked), asked.n_iter or 1
         run.plan(batches * len(work.groups(started)))
         combined: list[Image.Image] = []
@@ -125,7 +125,7 @@ class _Work:
 
 
 def _find_upscaler(asked: int | str, services: "Services") -> str:
-    """The name that an index or a name in any case means; raises `UnknownName`."""
+    """The name that an index or a name in any case means; raises `UnknownName`. Blocks."""
     names = _upscaler_names(services)
     if isinstance(asked, int):
         if 0 <= asked < len(names):
@@ -148,7 +148,8 @@ async def _enlarged(
 ) -> Image.Image:
     """The first init picture, opaque, at its new size."""
     picture = await opaque_first_picture(run, asked)
-    upscaler = Upscalers(run.services.settings).find(name, run.options)
+    upscalers = Upscalers(run.services.settings)
+    upscaler = await anyio.to_thread.run_sync(upscalers.find, name, run.options)
     if upscaler is Filter.NONE:
         return picture
     width, height = (int(side * args.scale // 8 * 8) for side in picture.size)

@@ -91,3 +91,19 @@ async def test_waiting_ends_at_the_time_limit_and_hashing_goes_on(tmp_path: Path
     assert await hashes.wait(path, 0.05) is None
     hold.set()
     assert await hashes.wait(path, 5) == sha256(b"a")
+
+
+def test_what_was_known_first_is_forgotten_when_there_is_too_much(tmp_path: Path):
+    path = file(tmp_path)
+    HashCache(tmp_path).compute(path).result(5)
+    cache_file = tmp_path / "cache" / "hashes.json"
+    entries = json.loads(cache_file.read_text())
+    entries |= {f"/gone/{n}": {"stamp": [0, 0], "sha256": "0"} for n in range(10_000)}
+    cache_file.write_text(json.dumps(entries))
+    hashes = HashCache(tmp_path)
+    hashes.compute(file(tmp_path, b"b", "new")).result(5)
+    kept = json.loads(cache_file.read_text())
+    assert len(kept) == 10_000
+    assert list(kept)[-1] == str(tmp_path / "new")
+    assert hashes.get(path) is None
+    assert hashes.compute(path).result(5) == sha256(b"a")
