@@ -225,12 +225,12 @@ def named_for_urls(
     return named
 
 
-def maps_for_urls(pictures: Pictures, info: GenerationInfo) -> list[url_mode.NamedImage]:
+def maps_for_urls(result: Result, info: GenerationInfo) -> list[url_mode.NamedImage]:
     """The maps that ControlNet units detected as URL mode names them, for each iteration anew."""
     return [
         url_mode.NamedImage(url_mode.MAP_FOLDER, url_mode.map_stem(), image)
         for _ in range(info.job.n_iter)
-        for image in pictures.maps
+        for image in result.detected_maps
     ]
 
 

@@ -17,7 +17,7 @@ from sdapi.errors import TaskCancelled
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.generation import url_mode
-from sdapi.services.generation.delivery import OutputFolders
+from sdapi.services.generation.delivery import OutputFolders, maps_for_urls
 from sdapi.services.generation.device_upscaling import DeviceUpscaling
 from sdapi.services.generation.job_builder import Draft, counts
 from sdapi.services.generation.order import Order
@@ -44,6 +44,8 @@ class InnerRuns:
     order: Order
     #: sentences for the answer, once each
     warnings: dict[str, None] = field(default_factory=dict[str, None])
+    #: for URL mode: the maps that ControlNet units detected
+    map_files: list[url_mode.NamedImage] = field(default_factory=list[url_mode.NamedImage])
 
     async def open(self) -> None:
         """Make the order what scripts may copy: EAS keys become fields, pictures are decoded.
@@ -135,6 +137,8 @@ class InnerRuns:
         result = await self._drawn(draft.job)
         result = await service.finished(order, draft, result)
         info = await service.info(order, draft, result)
+        if order.place is not None:
+            self.map_files += maps_for_urls(result, info)
         kept, pending = await service.keep(
             self.kind,
             result,

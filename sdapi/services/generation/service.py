@@ -286,7 +286,7 @@ class GenerationService:
             named, seeds = named_for_urls(order, result)
             return url_mode.finished(
                 id_task=order.eas.id_task,
-                files=await url_mode.write_all(self.storage, order.place, named),
+                files=await url_mode.write_all(self.storage, order.place, named, runs.map_files),
                 seeds=seeds,
                 total_time_s=time.perf_counter() - started,
             )
@@ -438,7 +438,7 @@ class GenerationService:
                 result, info.options, info.job.batch_size, wanted=len(result.images) > 1
             )
             named = delivery.named_for_urls(kind, pictures, info)
-            maps = delivery.maps_for_urls(pictures, info)
+            maps = delivery.maps_for_urls(result, info)
             return named, maps, list(delivery.seeds_of(pictures, info))
 
         named, maps, seeds = await anyio.to_thread.run_sync(work)
