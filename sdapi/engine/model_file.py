@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from sdapi.errors import ModelUnusable
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
@@ -23,6 +25,17 @@ class ModelFile:
         """Describe a file on disk."""
         stat = path.stat()
         return cls(path, sidecar, stat.st_mtime_ns, stat.st_size)
+
+    @classmethod
+    def usable(cls, path: Path, sidecar: Path | None = None) -> "ModelFile":
+        """As `of`; raises `ModelUnusable` that says why a file cannot be described."""
+        try:
+            return cls.of(path, sidecar)
+        except FileNotFoundError:
+            raise ModelUnusable(f"{path.name}: the file is gone") from None
+        except OSError as error:
+            reason = error.strerror or error
+            raise ModelUnusable(f"{path.name}: cannot be read ({reason})") from error
 
 
 def model_paths(jobs: Any) -> frozenset[Path]:

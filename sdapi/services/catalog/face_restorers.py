@@ -40,7 +40,7 @@ class FaceRestorers:
             return FaceRestoration(name, None, missing, visibility, weight)
         restorer = next(self._files(_FOLDERS[name], name), None)
         files = restorer, self._tool(_DETECTOR), self._tool(_PARSER)
-        found = [ModelFile.of(file) for file in files if file is not None]
+        found = [ModelFile.usable(file) for file in files if file is not None]
         if len(found) == len(files):
             return FaceRestoration(name, FaceModels(*found), "", visibility, weight)
         wanted = (f"a {name} model", _DETECTOR, _PARSER)

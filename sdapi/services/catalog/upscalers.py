@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.upscaling.upscaler import Filter, ModelUpscaler, Tiles, Upscaler
-from sdapi.errors import BadRequest, ModelUnusable, UnknownName, near_names
+from sdapi.errors import BadRequest, UnknownName, near_names
 from sdapi.options import Options
 from sdapi.settings import Settings
 
@@ -108,12 +108,11 @@ class UpscalerFile:
 
         Raises `BadRequest` for tiles that cannot be, `ModelUnusable` when the file is gone.
         """
-        try:
-            file = ModelFile.of(self.path)
-        except OSError:
-            raise ModelUnusable(f"{self.path.name}: the file is gone") from None
         return ModelUpscaler(
-            self.name, file, _tiles(self.kind, options), prefers_half=self.kind.prefers_half
+            self.name,
+            ModelFile.usable(self.path),
+            _tiles(self.kind, options),
+            prefers_half=self.kind.prefers_half,
         )
 
 

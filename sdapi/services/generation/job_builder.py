@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -11,7 +10,7 @@ from sdapi.engine.job import Job, ModelFile
 from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.engine.text import compel_prompts
 from sdapi.engine.text.composition import extract_tags, strip_comments
-from sdapi.errors import BadRequest, ModelUnusable, NotBuilt, near_names
+from sdapi.errors import BadRequest, NotBuilt, near_names
 from sdapi.images.named_colour import rgba
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
@@ -136,8 +135,8 @@ class JobBuilder:
             negative_prompts=(negative,) * count,
             seeds=seeds,
             subseeds=subseeds,
-            checkpoint=_file(checkpoint.path, checkpoint.sidecar),
-            vae=_file(vae.path) if vae else None,
+            checkpoint=ModelFile.usable(checkpoint.path, checkpoint.sidecar),
+            vae=ModelFile.usable(vae.path) if vae else None,
             sampler=sampler,
             scheduler=scheduler,
             steps=_steps(request),
@@ -228,8 +227,8 @@ class JobBuilder:
         vae = self._vae(checkpoint, request, options, eas)
         return NamedModel(
             checkpoint,
-            _file(checkpoint.path, checkpoint.sidecar),
-            _file(vae.path) if vae else None,
+            ModelFile.usable(checkpoint.path, checkpoint.sidecar),
+            ModelFile.usable(vae.path) if vae else None,
         )
 
     def _faces(self, request: GenerationRequest, options: Options) -> dict[str, Any]:
@@ -312,14 +311,6 @@ def check_formats(options: Options) -> None:
 
 def _check_pictures(options: Options) -> None:
     rgba(options.text("grid_background_color"), "grid_background_color")
-
-
-def _file(path: Path, sidecar: Path | None = None) -> ModelFile:
-    try:
-        return ModelFile.of(path, sidecar)
-    except OSError as error:
-        reason = "the file is gone" if isinstance(error, FileNotFoundError) else error.strerror
-        raise ModelUnusable(f"{path.name}: {reason}") from error
 
 
 def _required(value: Any, name: str) -> Any:

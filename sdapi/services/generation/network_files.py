@@ -10,7 +10,14 @@ import anyio.to_thread
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.selection import NetworkFiles, check_tag, is_lora, network_tags
 from sdapi.engine.text.composition import NetworkTag
-from sdapi.errors import BadRequest, BadUrl, UnknownName, near_names
+from sdapi.errors import (
+    BadRequest,
+    BadUrl,
+    ModelUnusable,
+    SDAPIError,
+    UnknownName,
+    near_names,
+)
 from sdapi.options import Options
 from sdapi.services.catalog.networks import SHORT_HASH, Lora, NetworkCatalog
 
@@ -50,7 +57,7 @@ def resolve_networks(
     """Look up the networks that prompts name.
 
     What is not there, or cannot be read, is a warning; with option `sdapi_strict_networks` it
-    raises `UnknownName` or `BadRequest`.
+    raises what is wrong.
     """
     strict, embeddings = options.flag(STRICT), catalog.embeddings()
     if are_disabled:
@@ -87,40 +94,35 @@ class _Search:
             self._refuse(BadRequest(f"prompt: {error}"), f"{error}; no {kind} was used")
             return
         name = tag.args[0]
-        found = self._find_lora(name) if is_lora(tag) else self._find_hypernet(name)
-        if not found:
+        try:
+            is_there = self._add_lora(name) if is_lora(tag) else self._add_hypernet(name)
+        except (BadUrl, ModelUnusable) as error:  # what may not be read is an error
+            self._refuse(error, f"{tag.kind} not used: {error.detail}")
+            return
+        if not is_there:
             known = [lora.name for lora in self.catalog.loras]
             names = known if is_lora(tag) else list(self.catalog.hypernetworks)
             warning = f"{tag.kind} not found: {name}"
             self._refuse(UnknownName(f"{warning}; there are {near_names(name, names)}"), warning)
 
-    def _refuse(self, error: BadRequest, warning: str) -> None:
+    def _refuse(self, error: SDAPIError, warning: str) -> None:
         if self.is_strict:
             raise error
         self.warnings[warning] = None
 
-    def _find_lora(self, name: str) -> bool:
-        try:
-            lora = self.catalog.lora(name)
-        except BadUrl:  # an object that is not there; what may not be read is an error
-            return False
-        try:
-            if lora is None:
-                return False
-            self.lora_files[name] = ModelFile.of(lora.path)
-        except OSError:  # it has gone since the folder was scanned
-            return False
-        self.loras[name] = lora
-        return True
+    def _add_lora(self, name: str) -> bool:
+        """Whether there is one; raises `BadUrl` or `ModelUnusable` where it cannot be had."""
+        lora = self.catalog.lora(name)
+        if lora is not None:
+            self.lora_files[name] = ModelFile.usable(lora.path)
+            self.loras[name] = lora
+        return lora is not None
 
-    def _find_hypernet(self, name: str) -> bool:
-        try:
-            path = self.catalog.hypernetwork(name)
-            if path is not None:
-                self.hypernets[name] = ModelFile.of(path)
-            return path is not None
-        except OSError:
-            return False
+    def _add_hypernet(self, name: str) -> bool:
+        path = self.catalog.hypernetwork(name)
+        if path is not None:
+            self.hypernets[name] = ModelFile.usable(path)
+        return path is not None
 
 
 async def told_hashes(

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from sdapi.errors import ModelUnusable
 from sdapi.options import Options
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
@@ -33,6 +34,23 @@ def test_names_of_all_prompts_are_looked_up(catalog: NetworkCatalog):
     assert found.files.loras.keys() == found.loras.keys() == {"ann", "a,b"}
     assert found.files.hypernets.keys() == {"paint"}
     assert found.warnings == ("lora not found: gone",)
+
+
+def test_a_network_that_cannot_be_read_is_told_with_its_reason(
+    catalog: NetworkCatalog, tmp_path: Path
+):
+    assert [lora.name for lora in catalog.loras] == ["a,b", "ann"]
+    (tmp_path / "models/Lora/ann.safetensors").unlink()
+    (tmp_path / "models/Lora/a,b.pt").unlink()
+    (tmp_path / "models/Lora/a,b.pt").symlink_to("a,b.pt")
+    found = resolve_networks(("<lora:ann:1><lora:a,b:1>",), catalog, DEFAULTS, are_disabled=False)
+    gone, unreadable = found.warnings
+    assert gone == "lora not used: ann.safetensors: the file is gone"
+    assert unreadable.startswith("lora not used: a,b.pt: cannot be read (")
+    assert found.files.loras == found.loras == {}
+    strict = DEFAULTS.overlay({"sdapi_strict_networks": True})
+    with pytest.raises(ModelUnusable, match=r"ann\.safetensors: the file is gone"):
+        resolve_networks(("<lora:ann:1>",), catalog, strict, are_disabled=False)
 
 
 def test_disabled_networks_are_not_looked_for(catalog: NetworkCatalog):
