@@ -24,6 +24,7 @@
     ├── TaskCancelled               409 cancelled          the task was cancelled before it began
     ├── NoCheckpoint                503 no_checkpoint      nothing to draw with
     ├── NoModel                     503 no_model           a model file of another kind is not there
+    ├── TimedOut                    503 timed_out          a wait that came to its end
     ├── NoDevice                    503 no_device          nothing to draw on
     └── ShuttingDown                503 shutting_down
 
@@ -149,6 +150,11 @@ class NoModel(SDAPIError):
 
 class TaskCancelled(SDAPIError):
     status, code = 409, "cancelled"
+
+
+class TimedOut(SDAPIError):
+    status, code = 503, "timed_out"
+    retry_after_s = 10
 
 
 class NoDevice(SDAPIError):

@@ -1,4 +1,4 @@
-"""POST /sdapi/v1/png-info."""
+"""POST /sdapi/v1/png-info and /interrogate."""
 
 import anyio.to_thread
 from fastapi import APIRouter
@@ -27,11 +27,12 @@ async def png_info(body: PNGInfoRequest, services: ServicesDep) -> PNGInfoRespon
     return PNGInfoResponse(info=text, items=items, parameters=parameters)
 
 
-@router.post("/interrogate", responses=problems(404, 503))
+@router.post("/interrogate", responses=problems(404, 429, 503))
 async def interrogate(body: InterrogateRequest, services: ServicesDep) -> InterrogateResponse:
     """Describe a picture: a caption and the phrases near to it, or tags.
 
-    Both read local models only; 503 names the file that is not there.
+    Both read local models only; 503 names the file that is not there. One picture is looked at at a
+    time: 429 when too many wait, 503 for who has waited for five minutes.
     """
     options = services.options.current
     image = await services.images.load(body.image, options, field="image")

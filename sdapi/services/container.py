@@ -27,7 +27,8 @@ from sdapi.services.extras import ExtrasService
 from sdapi.services.fetch import Fetcher
 from sdapi.services.generation.init_images import ImageLoader
 from sdapi.services.generation.service import GenerationService
-from sdapi.services.interrogate import Interrogators
+from sdapi.services.interrogation.interrogators import Interrogators
+from sdapi.services.interrogation.local_models import LocalModels
 from sdapi.services.jobs.job_metrics import JobMetrics
 from sdapi.services.jobs.previews import Previews
 from sdapi.services.jobs.scheduler import Scheduler
@@ -86,7 +87,7 @@ class Services:
 
     def __post_init__(self) -> None:
         self.generation.services = self
-        self.interrogators = Interrogators(self.settings)
+        self.interrogators = Interrogators(LocalModels(self.settings).by_name())
         self.extras = ExtrasService(
             self.settings, self.options, self.tasks, self.scheduler, self.images
         )
@@ -204,6 +205,7 @@ class Services:
         self.tasks.interrupt_running()
         for worker in self.workers:
             worker.join(timeout_s=5)
+        self.interrogators.close()
         self.hashes.close()
         self.networks.hashes.close()
 

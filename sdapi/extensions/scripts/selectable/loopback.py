@@ -133,7 +133,7 @@ async def _prompt(
     if args.interrogate == "None":
         return prompt
     model = _INTERROGATORS[args.interrogate]
-    caption = await run.services.interrogators.describe(picture, model, run.options)
+    caption = await run.services.interrogators.describe_begun(picture, model, run.options)
     return f"{prompt}, {caption}" if prompt else caption
 
 

@@ -1,15 +1,18 @@
-"""`POST /sdapi/v1/interrogate`: a description of a picture (contract: webui-api 11)."""
+"""The interrogators' models, read from local files at the first picture.
 
-from dataclasses import dataclass, field
+Contract: webui-api 11.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-import anyio
-import anyio.to_thread
 from PIL.Image import Image
 
-from sdapi.errors import Missing, NoModel
+from sdapi.errors import BadRequest, NoModel
 from sdapi.options import Options
+from sdapi.services.interrogation.interrogators import Describe
 from sdapi.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,26 +20,22 @@ if TYPE_CHECKING:
     from sdapi.engine.interrogate.deepdanbooru import TagModel
 
 _TAG_FOLDER, _TAG_FILE = "torch_deepdanbooru", "model-resnet_custom_v3.pt"
+_MAX_BEAMS: Final = 24
+#: tokens of a caption
+_MAX_LENGTH: Final = 256
 
 
 @dataclass(slots=True)
-class Interrogators:
-    """The interrogators of this server; one picture at a time, on the CPU."""
+class LocalModels:
+    """Describes pictures; belongs to one thread. Raises `NoModel` for a file that is not there."""
 
     settings: Settings
     _clip: "ClipInterrogator | None" = None
     _tags: "TagModel | None" = None
-    _one_at_a_time: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
-    async def describe(self, image: Image, model: str, options: Options) -> str:
-        """What is to be seen in a picture.
-
-        Raises `Missing` for an unknown model, `NoModel` that names the file which is not there.
-        """
-        describe = {"clip": self._describe, "deepdanbooru": self._tag}.get(model)
-        if describe is None:
-            raise Missing("Model not found")
-        return await anyio.to_thread.run_sync(describe, image, options, limiter=self._one_at_a_time)
+    def by_name(self) -> Mapping[str, Describe]:
+        """As requests name them."""
+        return {"clip": self._describe, "deepdanbooru": self._tag}
 
     def _describe(self, image: Image, options: Options) -> str:
         from sdapi.engine.interrogate.clip import (  # imports torch
@@ -52,9 +51,9 @@ class Interrogators:
         return self._clip.describe(
             image,
             InterrogateOptions(
-                beams=options.integer("interrogate_clip_num_beams"),
-                min_length=options.integer("interrogate_clip_min_length"),
-                max_length=options.integer("interrogate_clip_max_length"),
+                beams=_at_most(_MAX_BEAMS, options, "interrogate_clip_num_beams"),
+                min_length=_at_most(_MAX_LENGTH, options, "interrogate_clip_min_length"),
+                max_length=_at_most(_MAX_LENGTH, options, "interrogate_clip_max_length"),
                 limit=options.integer("interrogate_clip_dict_limit"),
                 skipped=frozenset(options.names("interrogate_clip_skip_categories")),
                 shows_ranks=options.flag("interrogate_return_ranks"),
@@ -88,3 +87,10 @@ class Interrogators:
         if path is None:
             raise NoModel(f"deepdanbooru needs the file {published}, which is not there")
         return path
+
+
+def _at_most(most: int, options: Options, key: str) -> int:
+    """A whole number that says how long a caption takes."""
+    if (value := options.integer(key)) > most:
+        raise BadRequest(f"{key}: {value} is too many; at most {most}")
+    return value
