@@ -167,6 +167,16 @@ def test_webhook_is_signed_and_sent_again_after_a_failure(serve: Serve, listener
     assert headers["x-sdapi-signature"] == f"sha256={expected}"
 
 
+def test_webhooks_that_nobody_takes_do_not_pile_up(serve: Serve, listener: Listener):
+    client = serve(webhook_secret="key", allow_http_webhooks=True, allow_private_urls=True)
+    webhooks = client.app.state.services.webhooks  # pyright: ignore
+    webhooks.limit, webhooks.delays_s = 1, (60.0,)
+    assert hooked(client, listener.url).status_code == 200
+    wait_ready(lambda: len(listener.got) == 1, 10)
+    refused = hooked(client, listener.url)
+    assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -53,9 +53,9 @@ class ClipInterrogator:
     _blip_processor: Any = None
     _clip: Any = None
     _clip_processor: Any = None
-    #: phrases encoded before, by category and limit
-    _phrases: dict[tuple[str, int], torch.Tensor] = field(
-        default_factory=dict[tuple[str, int], torch.Tensor]
+    #: each category's phrases encoded before, and how many it was to have at most
+    _phrases: dict[str, tuple[int, torch.Tensor]] = field(
+        default_factory=dict[str, tuple[int, torch.Tensor]]
     )
 
     def describe(self, image: Image, options: InterrogateOptions) -> str:
@@ -118,18 +118,20 @@ class ClipInterrogator:
         return found
 
     def _encoded(self, category: Category, limit: int) -> torch.Tensor:
-        key = (category.name, limit)
-        if key not in self._phrases:
-            phrases = category.phrases[:limit] if limit > 0 else category.phrases
-            parts: list[torch.Tensor] = []
-            for start in range(0, len(phrases), _TEXT_BATCH):
-                batch = list(phrases[start : start + _TEXT_BATCH])
-                inputs = self._clip_processor(
-                    text=batch, return_tensors="pt", padding=True, truncation=True
-                )
-                parts.append(_normed(self._clip.get_text_features(**inputs)))
-            self._phrases[key] = torch.cat(parts)
-        return self._phrases[key]
+        known = self._phrases.get(category.name)
+        if known is not None and known[0] == limit:
+            return known[1]
+        phrases = category.phrases[:limit] if limit > 0 else category.phrases
+        parts: list[torch.Tensor] = []
+        for start in range(0, len(phrases), _TEXT_BATCH):
+            batch = list(phrases[start : start + _TEXT_BATCH])
+            inputs = self._clip_processor(
+                text=batch, return_tensors="pt", padding=True, truncation=True
+            )
+            parts.append(_normed(self._clip.get_text_features(**inputs)))
+        encoded = torch.cat(parts)
+        self._phrases[category.name] = (limit, encoded)
+        return encoded
 
 
 def read_categories(folder: Path) -> list[Category]:

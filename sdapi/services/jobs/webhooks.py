@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 import orjson
 
-from sdapi.errors import BadRequest, BadUrl
+from sdapi.errors import BadRequest, BadUrl, QueueFull
 from sdapi.services.fetch import Fetcher, without_secrets
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.status import status_of
@@ -36,13 +36,17 @@ class Webhooks:
     fetcher: Fetcher
     scheduler: Scheduler
     delays_s: tuple[float, ...] = DELAYS_S
+    #: notifications that are being sent, or wait to be sent again
+    limit: int = 1000
     #: what is being sent; asyncio itself keeps no hold of it
     _sending: set["asyncio.Task[None]"] = field(default_factory=set["asyncio.Task[None]"])
 
     async def check(self, url: str) -> None:
-        """Refuse a URL before its request is accepted; raises `BadRequest`."""
+        """Refuse a URL before its request is accepted; raises `BadRequest` or `QueueFull`."""
         if self.settings.webhook_secret is None:
             raise BadRequest("webhook: there are none; start the server with --webhook-secret")
+        if len(self._sending) >= self.limit:
+            raise QueueFull(f"webhook: {len(self._sending)} are not delivered yet; try later")
         if len(url) > _MAX_URL:
             raise BadRequest(f"webhook: the URL is longer than {_MAX_URL} characters")
         if not url.startswith("https://") and not self.settings.allow_http_webhooks:
