@@ -159,6 +159,7 @@ class TimedOut(SDAPIError):
 
 class NoDevice(SDAPIError):
     status, code = 503, "no_device"
+    retry_after_s = 30
 
 
 class ShuttingDown(SDAPIError):

@@ -82,7 +82,7 @@ def write_person(
     artefacts = Artefacts(folder)
     artefacts.reference.write_bytes(jpeg(photo))
     if kind == "sd15":
-        artefacts.face_id.write_bytes(jpeg(photo))
+        artefacts.face_id.write_bytes(jpeg(photo, quality=94))
     for number, (rgb, face) in enumerate(others):
         assert face.points68 is not None
         pose = pose_of(face.points68)
@@ -105,7 +105,7 @@ async def add_person(
 ) -> Artefacts:
     """A trained person in a server's data directory and database."""
     folders = ModelFolders(settings.portrait_dir)
-    draft = folders.draft(owner, model_id)
+    draft = folders.draft()
     write_person(draft, photo, model_id, kind=kind)
     if role == "scene":
         meta = replace(Artefacts(draft).meta(), role="scene", captions=("a quiet street",))

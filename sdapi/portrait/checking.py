@@ -4,10 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import partial
 from typing import Any, Final, Literal
 
-import anyio
 import numpy as np
 
 from sdapi.errors import BadImage, BadUrl
@@ -15,7 +13,7 @@ from sdapi.portrait.faces.face import Embedding, Face, FaceError, distance
 from sdapi.portrait.faces.pose import is_frontal
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faces.providers import Providers
-from sdapi.portrait.photos import HELD_BY_ONE, PhotoFetcher, decode_photo
+from sdapi.portrait.photos import PhotoFetcher, decode_photo
 
 #: photos are looked at at this size
 _WORKING_SIDE: Final = 1024
@@ -107,15 +105,11 @@ class Checker:
         """One result for each URL, in their order; `same_person` compares all with each other."""
         started = time.perf_counter()
         looked = [Looked(Code.NOT_DECODED)] * len(urls)
-        few = anyio.Semaphore(HELD_BY_ONE)
 
         async def look(index: int, url: str) -> None:
-            async with few, self._photos.held:
-                looked[index] = await self._look(url)
+            looked[index] = await self._look(url)
 
-        async with anyio.create_task_group() as group:
-            for index, url in enumerate(urls):
-                group.start_soon(partial(look, index, url))
+        await self._photos.each(urls, look)
         if same_person:
             looked = mark_strangers(looked)
         results = tuple(

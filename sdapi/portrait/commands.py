@@ -19,6 +19,7 @@ from sdapi.portrait.accounts import Accounts
 from sdapi.portrait.folders import ModelFolders
 from sdapi.portrait.portrait import make_store
 from sdapi.portrait.records import BASES, Account, Base, owner_of
+from sdapi.portrait.removal import remove_model
 from sdapi.portrait.store import PortraitStore
 from sdapi.settings import Settings, SettingsError
 
@@ -82,10 +83,10 @@ async def _revoke(store: PortraitStore, wanted: argparse.Namespace, settings: Se
     deleted: list[str] = []
     if wanted.purge:
         owner = owner_of(wanted.app_id)
-        deleted = await store.delete_owner(owner)
+        deleted = await store.model_ids(owner)
         folders = ModelFolders(settings.portrait_dir, settings.lora_dirs[0])
         for model_id in deleted:
-            folders.delete(owner, model_id)
+            await remove_model(store, folders, owner, model_id)
     if not is_known and not deleted:
         return _unknown(wanted.app_id)
     answer: dict[str, Any] = {"app_id": wanted.app_id, "revoked": is_known}

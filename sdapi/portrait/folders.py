@@ -3,10 +3,14 @@
     <data>/portrait/models/<model_id>/   the REST surface's, by UUID
     <data>/portrait/users/<user_id>/     the queue surface's
     <data>/portrait/trainings/           what is being trained, see `training.work_folder`
+    <data>/portrait/drafts/              models that are being filled elsewhere than in a training
+    <data>/portrait/replaced/            the former model while a new one takes its place
+    <data>/portrait/gone/                what is being deleted
     <models>/Lora/<name>.safetensors     a link to each model's LoRA, for the web UI's prompts
 
 What people sent (`original_backup`, `processed_images`) is deleted when the retention is over;
-what the model needs stays until the model is deleted.
+what the model needs stays until the model is deleted. Nothing of the server's own lies among
+models, whose names are callers'.
 """
 
 import logging
@@ -14,7 +18,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,14 +33,17 @@ from sdapi.services.catalog.safetensors_header import read_metadata
 
 #: folders of a model that hold what people sent
 UPLOADS: Final = (BACKUP, PROCESSED)
-#: folders being written or deleted; the next start removes what a crash left of them
-_DRAFT, _GONE = ".draft-", ".gone-"
-_TRAININGS: Final = "trainings"
+_TRAININGS, _DRAFTS, _REPLACED, _GONE = "trainings", "drafts", "replaced", "gone"
+#: a former model is put back by others than who replaced it when it has lain about for so long
+_RESTORED_AFTER_S: Final = 5.0
+#: files being written in the folder of LoRAs
+_DRAFT: Final = ".draft-"
 _KINDS: Final = ("models", "users")
 #: in the header of a model's LoRA: whose it is
 LORA_MARK: Final = "sdapi_portrait"
 #: before an id that another LoRA has as its name
 _PREFIX: Final = "portrait-"
+_MOST_NAMES: Final = 10
 _DAY_S: Final = 86_400.0
 _MARKER: Final = "marker"
 log = logging.getLogger(__name__)
@@ -57,86 +65,161 @@ class ModelFolders:
         """The model's folder, whether it exists or not."""
         return self.root / _kind(owner, model_id) / model_id
 
+    def published(self, owner: str, model_id: str) -> Path:
+        """The folder that holds the model now: its own, or where it waits to be replaced."""
+        folder, replaced = self.of(owner, model_id), self._replaced(owner, model_id)
+        return replaced if not folder.exists() and replaced.is_dir() else folder
+
     def work(self, owner: str, model_id: str) -> Path:
         """The folder in which a model is trained, whether it exists or not."""
-        return self.root / _TRAININGS / f"{_kind(owner, model_id)}-{model_id}"
+        return self.root / _TRAININGS / _full_name(owner, model_id)
 
-    def delete(self, owner: str, model_id: str) -> None:
-        """Remove everything that was kept for a model; renamed first, so that nobody reads half."""
+    def delete(self, owner: str, model_id: str) -> bool:
+        """Remove everything that was kept for a model; False when there was nothing.
+
+        Raises OSError when it stays.
+        """
         self._unlink_lora(owner, model_id)
-        for folder in (self.work(owner, model_id), self.of(owner, model_id)):
-            gone = folder.with_name(f"{_GONE}{uuid.uuid4().hex}")
-            try:
-                folder.rename(gone)
-            except FileNotFoundError:
-                continue
-            shutil.rmtree(gone)
+        of_model = self.work(owner, model_id), self.of(owner, model_id)
+        return any([self._discard(f) for f in (*of_model, self._replaced(owner, model_id))])
 
     def lora_name(self, owner: str, model_id: str) -> str:
-        """What prompts call the model's LoRA: its id, unless another file has that name."""
-        mark = self.work(owner, model_id).name
-        is_free = self.lora_dir is None or _is_free(_link(self.lora_dir, model_id), mark)
-        return model_id if is_free else f"{_PREFIX}{model_id}"
+        """What prompts call the model's LoRA: its id, unless another file has that name.
 
-    def link_lora(self, owner: str, model_id: str, name: str) -> None:
-        """Let prompts find the LoRA of a published model; a copy where links cannot be made."""
+        Raises FileExistsError when every name that could be made of it is taken.
+        """
+        if self.lora_dir is None:
+            return model_id
+        mark, target = _full_name(owner, model_id), self.of(owner, model_id) / LORA
+        for name in _names(model_id):
+            link = _link(self.lora_dir, name)
+            if not os.path.lexists(link) or _is_of(link, target, mark):
+                return name
+        raise FileExistsError(f"every name for the LoRA of {mark} is taken in {self.lora_dir}")
+
+    def link_lora(self, owner: str, model_id: str, name: str, made: Path) -> None:
+        """Let prompts find a model's LoRA, which may be published after that.
+
+        Where links cannot be made it is a copy of `made`. Raises OSError.
+        """
         if self.lora_dir is None:
             return
-        target, link = self.of(owner, model_id) / LORA, _link(self.lora_dir, name)
+        link = _link(self.lora_dir, name)
         link.parent.mkdir(parents=True, exist_ok=True)
         draft = link.with_name(f"{_DRAFT}{uuid.uuid4().hex}")
         try:
-            draft.symlink_to(os.path.relpath(target, link.parent))
+            # Both folders may lie behind links of the operator's, which a relative path must not.
+            target = os.path.realpath(self.of(owner, model_id) / LORA)
+            draft.symlink_to(os.path.relpath(target, link.parent.resolve()))
         except OSError:
-            shutil.copyfile(target, draft)
+            shutil.copyfile(made, draft)
         draft.replace(link)
 
     def _unlink_lora(self, owner: str, model_id: str) -> None:
-        mark = self.work(owner, model_id).name
         if self.lora_dir is None:
             return
-        for name in (model_id, f"{_PREFIX}{model_id}"):
+        mark, target = _full_name(owner, model_id), self.of(owner, model_id) / LORA
+        for name in _names(model_id):
             link = _link(self.lora_dir, name)
-            if read_metadata(link).get(LORA_MARK) == mark:
+            if os.path.lexists(link) and _is_of(link, target, mark):
                 link.unlink(missing_ok=True)
 
     def delete_old_uploads(self, keep_days: float) -> int:
-        """Delete what people sent longer ago; the number of folders that went."""
+        """Delete what people sent longer ago; the number of folders that went.
+
+        One that cannot be deleted is logged, and tried again the next time.
+        """
         limit = time.time() - keep_days * _DAY_S
         count = 0
-        for folder in self._models():
-            for name in UPLOADS:
-                uploads = folder / name
-                if uploads.is_dir() and uploads.stat().st_mtime <= limit:
-                    shutil.rmtree(uploads)
-                    count += 1
+        for folder in self._below(*_KINDS):
+            for uploads in (folder / name for name in UPLOADS):
+                try:
+                    if uploads.is_dir() and uploads.stat().st_mtime <= limit:
+                        self._discard(uploads)
+                        count += 1
+                except OSError:
+                    log.exception("%s is kept too long: it cannot be deleted", uploads)
         return count
 
-    def delete_remains(self, older_than_s: float = _DAY_S) -> None:
-        """Remove what interrupted trainings and deletions left."""
-        for folder in self._all(_TRAININGS, *_KINDS):
-            named = folder.name.startswith((_DRAFT, _GONE))
-            is_remains = named or folder.parent.name == _TRAININGS
-            if is_remains and folder.stat().st_mtime <= time.time() - older_than_s:
-                shutil.rmtree(folder, ignore_errors=True)
+    def delete_remains(
+        self, older_than_s: float = _DAY_S, in_use: Collection[tuple[str, str]] = ()
+    ) -> None:
+        """Remove what interrupted trainings and deletions left, and put back what was to go.
 
-    def draft(self, owner: str, model_id: str) -> Path:
-        """A new folder beside the model's, to be filled and then published."""
-        folder = self.of(owner, model_id)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = folder.with_name(f"{_DRAFT}{uuid.uuid4().hex}")
+        `in_use` are models, by owner, whose trainings will go on. What cannot be removed is logged.
+        """
+        self.restore_replaced()
+        kept = {_full_name(*each) for each in in_use}
+        limit = time.time() - older_than_s
+        for folder in self._below(_TRAININGS, _DRAFTS, _GONE):
+            is_gone = folder.parent.name == _GONE
+            try:
+                if is_gone:
+                    shutil.rmtree(folder)
+                elif folder.name not in kept and folder.stat().st_mtime <= limit:
+                    self._discard(folder)
+            except FileNotFoundError:  # another server did it
+                continue
+            except OSError:
+                log.exception("%s cannot be deleted", folder)
+
+    def draft(self) -> Path:
+        """A new folder, to be filled and then published."""
+        draft = self.root / _DRAFTS / uuid.uuid4().hex
+        draft.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir(mode=0o700)
         return draft
 
     def publish(self, draft: Path, owner: str, model_id: str) -> None:
-        """Put a filled draft in the model's place; the old one stays until the new one is there."""
-        folder = self.of(owner, model_id)
+        """Put a filled draft in the model's place; the old one stays until the new one is there.
+
+        A crash in between leaves the old one where `published` finds it. Raises OSError.
+        """
+        folder, old = self.of(owner, model_id), self._replaced(owner, model_id)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        old = folder.with_name(f"{_GONE}{uuid.uuid4().hex}")
+        old.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():
+            self._discard(old)
             folder.rename(old)
-        draft.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            draft.rename(folder)
+        except OSError:
+            with suppress(OSError):
+                old.rename(folder)
+            raise
+        try:
+            self._discard(old)
+        except OSError:
+            log.exception("%s cannot be deleted", old)
+
+    def restore_replaced(self) -> None:
+        """Put back the models whose successors a crash has kept from their places."""
+        for old in self._below(_REPLACED):
+            kind, _, model_id = old.name.partition("-")
+            folder = self.root / kind / model_id
+            try:
+                if old.stat().st_ctime > time.time() - _RESTORED_AFTER_S:
+                    continue
+                if folder.exists():
+                    self._discard(old)
+                else:
+                    old.rename(folder)
+            except OSError:
+                log.exception("the former model %s cannot be put back", old)
+
+    def _discard(self, folder: Path) -> bool:
+        """Delete a folder, renamed first, so that nobody reads half; False without it."""
+        gone = self.root / _GONE / uuid.uuid4().hex
+        gone.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.rename(gone)
+        except FileNotFoundError:
+            return False
+        shutil.rmtree(gone)
+        return True
+
+    def _replaced(self, owner: str, model_id: str) -> Path:
+        return self.root / _REPLACED / _full_name(owner, model_id)
 
     async def check_shared(self, store: PortraitStore) -> None:
         """Make sure that every server of the store sees these files; raises FolderNotShared."""
@@ -145,7 +228,7 @@ class ModelFolders:
         own = path.read_text(encoding="utf-8") if path.exists() else ""
         agreed = await store.folder_marker(own or uuid.uuid4().hex)
         if not own:
-            if any(self._models()):
+            if any(self._below(*_KINDS)):
                 log.warning("%s had lost its marker", self.root)
             _write_whole(path, agreed)
         elif own != agreed:
@@ -154,13 +237,22 @@ class ModelFolders:
                 "give every server the same --data-dir on shared storage"
             )
 
-    def _models(self) -> Iterator[Path]:
-        return (folder for folder in self._all() if not folder.name.startswith("."))
+    def _below(self, *names: str) -> Iterator[Path]:
+        """The folders in folders of the root."""
+        for name in names:
+            try:
+                found = [path for path in (self.root / name).iterdir() if path.is_dir()]
+            except FileNotFoundError:
+                continue
+            except OSError:
+                log.exception("%s cannot be read", self.root / name)
+                continue
+            yield from found
 
-    def _all(self, *kinds: str) -> Iterator[Path]:
-        for kind in kinds or _KINDS:
-            if (self.root / kind).is_dir():
-                yield from (path for path in (self.root / kind).iterdir() if path.is_dir())
+
+def _full_name(owner: str, model_id: str) -> str:
+    """The model's name where those of both surfaces lie side by side."""
+    return f"{_kind(owner, model_id)}-{model_id}"
 
 
 def _kind(owner: str, model_id: str) -> str:
@@ -174,9 +266,17 @@ def _link(folder: Path, name: str) -> Path:
     return folder / f"{name}.safetensors"
 
 
-def _is_free(link: Path, mark: str) -> bool:
-    """Whether nothing of somebody else is there; a link that leads nowhere is ours."""
-    return not link.exists() or read_metadata(link).get(LORA_MARK) == mark
+def _names(model_id: str) -> Iterator[str]:
+    """What a model's LoRA may be called, the best name first."""
+    yield from (model_id, f"{_PREFIX}{model_id}")
+    yield from (f"{_PREFIX}{model_id}-{number}" for number in range(2, _MOST_NAMES))
+
+
+def _is_of(link: Path, target: Path, mark: str) -> bool:
+    """Whether a file among the LoRAs is a model's: a link to it, or a copy with its mark."""
+    if link.is_symlink():
+        return os.path.realpath(link) == os.path.realpath(target)
+    return read_metadata(link).get(LORA_MARK) == mark
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -35,7 +35,7 @@ class Created:
 class Trainer(Protocol):
     """Trains a person's or a scene's model."""
 
-    def can_train(self, request: TrainRequest) -> bool:
+    async def can_train(self, *, is_xl: bool) -> bool:
         """Whether a base checkpoint for it is there."""
         ...
 
@@ -47,7 +47,7 @@ class Trainer(Protocol):
 class Creator(Protocol):
     """Makes portraits."""
 
-    def can_create(self, *, is_xl: bool) -> bool:
+    async def can_create(self, *, is_xl: bool) -> bool:
         """Whether a base checkpoint for it is there."""
         ...
 

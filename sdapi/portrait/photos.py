@@ -1,5 +1,6 @@
 """Photos that callers name by URL: fetched within limits, decoded to upright RGB."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import anyio
@@ -17,7 +18,7 @@ MAX_PHOTOS: Final = 50
 FETCH_TIMEOUT_S: Final = 30.0
 #: photos held in memory at a time, by everyone and by one request
 _HELD: Final = 16
-HELD_BY_ONE: Final = 4
+_HELD_BY_ONE: Final = 4
 _WIDE_MODES: Final = ("I", "I;16", "I;16B", "I;16L")
 
 
@@ -32,6 +33,21 @@ class PhotoFetcher:
     async def get(self, url: str) -> bytes:
         """The photo's file; raises BadUrl."""
         return await self._fetcher.get(url, max_bytes=MAX_BYTES, timeout_s=FETCH_TIMEOUT_S)
+
+    async def each(self, urls: Sequence[str], look: Callable[[int, str], Awaitable[None]]) -> None:
+        """Look at every photo, a few at a time; raises the first error that a look raises."""
+        few = anyio.Semaphore(_HELD_BY_ONE)
+
+        async def one(index: int, url: str) -> None:
+            async with few, self.held:
+                await look(index, url)
+
+        try:
+            async with anyio.create_task_group() as group:
+                for index, url in enumerate(urls):
+                    group.start_soon(one, index, url)
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
 
 
 def decode_photo(data: bytes, enough_side: int | None = None) -> Pixels:

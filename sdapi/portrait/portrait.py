@@ -4,10 +4,12 @@ import asyncio
 import logging
 import os
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import anyio.to_thread
 
+from sdapi.errors import Missing, SDAPIError
 from sdapi.portrait.checking import Checker
 from sdapi.portrait.creation.address import Address
 from sdapi.portrait.creation.make import make_creator
@@ -19,6 +21,9 @@ from sdapi.portrait.job_runner import JobRunner
 from sdapi.portrait.meshes import PortraitFaces
 from sdapi.portrait.photos import MAX_BYTES, MAX_PHOTOS, MAX_PIXELS, PhotoFetcher
 from sdapi.portrait.queue_services import SINK_BYTES, QueueServices
+from sdapi.portrait.records import QUEUE_OWNER
+from sdapi.portrait.removal import remove_files, remove_model
+from sdapi.portrait.requests import is_user_id
 from sdapi.portrait.rest import RestApi
 from sdapi.portrait.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.store import PortraitStore
@@ -29,6 +34,7 @@ from sdapi.services.fetch import Fetcher
 from sdapi.services.training import Training, TrainingService
 from sdapi.settings import Settings
 
+_FIRST_SWEEP_S: Final = 600.0
 _SWEEP_S: Final = 3600.0
 _MOST_PROCESSES: Final = 4
 log = logging.getLogger(__name__)
@@ -58,10 +64,7 @@ class Portrait:
         self.faces = PortraitFaces(tools.choices, tools.processes)
         self.checker = Checker(tools.photos, tools.processes)
         self.folders = tools.folders
-        trainer = handlers.trainer
-        self._runner = (
-            None if trainer is None else JobRunner(self._store, trainer, is_corrected=is_corrected)
-        )
+        self._runner = self._make_runner(is_corrected=is_corrected)
         self.rest = RestApi(
             self._store,
             self.checker,
@@ -96,10 +99,18 @@ class Portrait:
         training = None if services is None else services.training
         return cls(settings, tools, handlers or Handlers(), sink_bytes, drawn_at, training)
 
+    def _make_runner(self, *, is_corrected: bool) -> JobRunner | None:
+        trainer = self._handlers.trainer
+        if trainer is None:
+            return None
+        forget = partial(remove_files, self.folders)
+        return JobRunner(self._store, trainer, forget, is_corrected=is_corrected)
+
     async def start(self) -> None:
         """Open the store and begin with what runs by itself; raises StorageFailed."""
         await self._store.open()
         await self.folders.check_shared(self._store)
+        await anyio.to_thread.run_sync(self.folders.restore_replaced)
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
         # A server without devices takes jobs for those that have some.
         if self._runner and self._settings.role != "api":
@@ -115,6 +126,15 @@ class Portrait:
             await self._runner.close()
         await anyio.to_thread.run_sync(self.processes.close)
         await self._store.close()
+
+    async def delete_user(self, user_id: str) -> None:
+        """Forget a user of the queue's services; raises Missing, StorageFailed.
+
+        A training of theirs ends, as its folder is gone.
+        """
+        is_id = is_user_id(user_id)
+        if not is_id or not await remove_model(self._store, self.folders, QUEUE_OWNER, user_id):
+            raise Missing(f"there is no user {user_id[:128]!r}")
 
     def status(self) -> dict[str, Any]:
         """What `GET /portrait/status` answers."""
@@ -139,13 +159,20 @@ class Portrait:
         return self._training.open if self._training is not None else []
 
     async def _sweep(self) -> None:
-        """Delete uploads whose time is over, every hour."""
+        """Delete uploads whose time is over, every hour.
+
+        Not at once: what an old training left may be what the queue's first item goes on from.
+        """
         days = self._settings.portrait_keep_uploads_days
+        await asyncio.sleep(_FIRST_SWEEP_S)
         while True:
             try:
-                await anyio.to_thread.run_sync(self.folders.delete_remains)
+                # Those of jobs go on, however long no server was up.
+                in_use = await self._store.open_models()
+                remains = partial(self.folders.delete_remains, in_use=in_use)
+                await anyio.to_thread.run_sync(remains)
                 await anyio.to_thread.run_sync(self.folders.delete_old_uploads, days)
-            except OSError:
+            except (OSError, SDAPIError):
                 log.exception("old portrait uploads could not be deleted")
             await asyncio.sleep(_SWEEP_S)
 

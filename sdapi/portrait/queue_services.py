@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import anyio
 import anyio.to_thread
 from PIL import Image
 from starlette.applications import Starlette
@@ -20,6 +21,7 @@ from starlette.routing import Route
 from sdapi.errors import SDAPIError
 from sdapi.images import encode_png, to_base64
 from sdapi.portrait import faults, requests
+from sdapi.portrait.callers import unless_gone
 from sdapi.portrait.checking import Checker
 from sdapi.portrait.faults import Fault, PortraitError
 from sdapi.portrait.handlers import Handlers, trained_models
@@ -37,6 +39,9 @@ SINK_BYTES: Final = 20480 << 10
 _ENVELOPE_BYTES: Final = 16 << 10
 #: how much a side shrinks when a picture is too large for the sink
 _SHRINK: Final = 0.85
+
+#: for a store that is away when a training has ended
+_STORE_PATIENCE_S, _RETRY_S = 300.0, 1.0
 
 Body = Mapping[str, Any]
 Work = Callable[[Body], Awaitable[dict[str, Any]]]
@@ -80,17 +85,30 @@ class QueueServices:
         started = time.perf_counter()
         user_id, request = requests.queue_train(body)
         trainer = self._handlers.trainer
-        if trainer is None or not trainer.can_train(request):
+        if trainer is None or not await trainer.can_train(is_xl=False):
             raise PortraitError(faults.MODEL_UNKNOWN)
         trained = await trainer.train(QUEUE_OWNER, user_id, request)
-        await self._store.put_model(QUEUE_OWNER, user_id, trained.about)
+        await self._kept(user_id, trained.about)
         return {"user_id": user_id, "cost_time": time.perf_counter() - started}
+
+    async def _kept(self, user_id: str, about: Mapping[str, Any]) -> None:
+        """Keep what a training has made, though the store may be away for a while."""
+        end = time.monotonic() + _STORE_PATIENCE_S
+        while True:
+            try:
+                await self._store.put_model(QUEUE_OWNER, user_id, about)
+                return
+            except SDAPIError as error:
+                if time.monotonic() > end:
+                    raise
+                log.warning("the model of %s is not stored: %s", user_id, error)
+                await anyio.sleep(_RETRY_S)
 
     async def _create(self, body: Body) -> dict[str, Any]:
         started = time.perf_counter()
         request = requests.queue_create(body)
         creator = self._handlers.creator
-        if creator is None or not creator.can_create(is_xl=False):
+        if creator is None or not await creator.can_create(is_xl=False):
             raise PortraitError(faults.MODEL_UNKNOWN)
         models = await trained_models(self._store, QUEUE_OWNER, request)
         created = await creator.create(models, request)
@@ -104,7 +122,8 @@ class QueueServices:
 
     def _app(self, work: Work, unreadable: Fault) -> Starlette:
         async def serve(request: Request) -> Response:
-            return await self._answer(await _read(request), work, unreadable)
+            data = await _read(request)
+            return await unless_gone(request, self._answer(data, work, unreadable))
 
         return Starlette(routes=[Route("/", serve, methods=["POST"])])
 

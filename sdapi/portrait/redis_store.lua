@@ -150,6 +150,24 @@ function operations.renew_job()
   return true
 end
 
+function operations.release_job()
+  local found = held(args.id, args.holder)
+  if not found then return false end
+  local name = key('job', args.id)
+  redis.call('HSET', name, 'held_until_s', '0')
+  redis.call('HDEL', name, 'holder')
+  if tonumber(found.attempts) > 0 then redis.call('HINCRBY', name, 'attempts', -1) end
+  return true
+end
+
+function operations.open_models()
+  local found = {}
+  for _, number in ipairs(redis.call('ZRANGE', key('open'), 0, -1)) do
+    found[#found + 1] = redis.call('HMGET', key('job', number), 'owner', 'model_id')
+  end
+  return found
+end
+
 function operations.finish_job()
   local found = held(args.id, args.holder)
   if not found then return false end
@@ -186,14 +204,10 @@ function operations.delete_model()
   return count > 0
 end
 
-function operations.delete_owner()
+function operations.model_ids()
   local ids = {}
   for model_id in pairs(hash(key('models', args.owner)) or {}) do ids[model_id] = true end
-  for number, model_id in pairs(hash(key('jobs', args.owner)) or {}) do
-    ids[model_id] = true
-    forget_job(args.owner, number)
-  end
-  redis.call('DEL', key('models', args.owner), key('jobs', args.owner))
+  for _, model_id in pairs(hash(key('jobs', args.owner)) or {}) do ids[model_id] = true end
   local found = {}
   for model_id in pairs(ids) do found[#found + 1] = model_id end
   return found

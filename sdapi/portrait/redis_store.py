@@ -100,6 +100,9 @@ class RedisPortraitStore:
     async def renew_job(self, job_id: int, holder: str, lease_s: float) -> bool:
         return await self._call("renew_job", id=str(job_id), holder=holder, lease_s=lease_s)
 
+    async def release_job(self, job_id: int, holder: str) -> bool:
+        return await self._call("release_job", id=str(job_id), holder=holder)
+
     async def finish_job(self, job_id: int, holder: str, outcome: Outcome) -> bool:
         return await self._call(
             "finish_job",
@@ -110,6 +113,9 @@ class RedisPortraitStore:
             result=outcome.result,
             about=None if outcome.model is None else json.dumps(dict(outcome.model)),
         )
+
+    async def open_models(self) -> list[tuple[str, str]]:
+        return [(owner, model_id) for owner, model_id in await self._call("open_models")]
 
     async def model(self, owner: str, model_id: str) -> Model | None:
         found = await self._call("model", owner=owner, model_id=model_id)
@@ -129,8 +135,8 @@ class RedisPortraitStore:
     async def delete_model(self, owner: str, model_id: str) -> bool:
         return await self._call("delete_model", owner=owner, model_id=model_id)
 
-    async def delete_owner(self, owner: str) -> list[str]:
-        return list(await self._call("delete_owner", owner=owner))
+    async def model_ids(self, owner: str) -> list[str]:
+        return sorted(await self._call("model_ids", owner=owner))
 
     async def folder_marker(self, proposed: str) -> str:
         return await self._call("folder_marker", proposed=proposed)

@@ -152,11 +152,11 @@ def queue_create(body: Body) -> CreateRequest:
         raise PortraitError(faults.INVALID_CREATE)
     options, warnings = _options(body, Surface.QUEUE)
     named = body["configure"].get("user_id")
-    ids = named if isinstance(named, list) else str(_or(named, "")).split(",")
+    ids = (named or [""]) if isinstance(named, list) else str(_or(named, "")).split(",")
     ids = [part.strip() if isinstance(part, str) else part for part in ids]
+    template = _template(body, options)
     _check_ids(ids, is_user_id, options)
     is_group = len(ids) > 1
-    template = _template(body, options)
     return CreateRequest(tuple(ids), is_group, template, options, warnings)
 
 
@@ -167,10 +167,10 @@ def rest_create(body: Body, *, is_xl: bool) -> CreateRequest:
     if not isinstance(several, list):
         raise PortraitError(faults.INVALID_CREATE)
     ids = several or [_or(body.get("model_id"), "")]
+    template = _template(body, options)
     _check_ids(ids, is_model_id, options)
     if options.scene_id and not is_model_id(options.scene_id):
         raise PortraitError(faults.MODEL_ID_MALFORMED)
-    template = _template(body, options)
     return CreateRequest(tuple(ids), bool(several), template, options, warnings, is_xl)
 
 

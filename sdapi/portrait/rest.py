@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio.to_thread
@@ -27,9 +27,11 @@ from sdapi.portrait.handlers import Handlers, trained_models
 from sdapi.portrait.jobs import job_on_wire
 from sdapi.portrait.literal import LiteralError, parse_body
 from sdapi.portrait.records import Account, NewJob, owner_of
+from sdapi.portrait.removal import remove_model
 from sdapi.portrait.store import PortraitStore
 
 JPEG_QUALITY: Final = 95
+_JOB_ID: Final = re.compile(r"[0-9]{1,10}")
 _MAX_JOB_ID: Final = (1 << 31) - 1
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class Answer:
 
     status: int
     body: dict[str, Any]
+    #: when to ask again, where that helps
+    retry_after_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,8 @@ class RestApi:
             message = error.fault.message(is_corrected=self._is_corrected)
             return _envelope(request_id, error.fault.status, error.fault.code, message)
         except SDAPIError as error:
-            return _envelope(request_id, error.status, "error", error.detail)
+            failed = _envelope(request_id, error.status, "error", error.detail)
+            return replace(failed, retry_after_s=error.retry_after_s)
         except Exception as error:
             log.exception("portrait call failed: %s %s", call.method, call.path)
             return _envelope(request_id, 500, "error", type(error).__name__)
@@ -131,13 +136,11 @@ class RestApi:
     async def _train(self, call: _Call) -> dict[str, Any]:
         is_xl = _is_xl(call, "train_xl")
         trainer = self._handlers.trainer
-        if trainer is None:
+        if trainer is None or not await trainer.can_train(is_xl=is_xl):
             raise PortraitError(faults.MODEL_UNKNOWN)
         async with self._accounts.counted(call.account):
             body = call.required_body(faults.INVALID_INPUT)
             request = requests.rest_train(body, is_xl=is_xl)
-            if not trainer.can_train(request):
-                raise PortraitError(faults.MODEL_UNKNOWN)
             job = await self._store.add_job(
                 NewJob(call.owner, str(uuid.uuid4()), request.to_json(), call.account.app_id)
             )
@@ -147,7 +150,7 @@ class RestApi:
     async def _create(self, call: _Call) -> dict[str, Any]:
         is_xl = _is_xl(call, "create_xl")
         creator = self._handlers.creator
-        if creator is None or not creator.can_create(is_xl=is_xl):
+        if creator is None or not await creator.can_create(is_xl=is_xl):
             raise PortraitError(faults.MODEL_UNKNOWN)
         async with self._accounts.counted(call.account):
             started = time.perf_counter()
@@ -165,7 +168,7 @@ class RestApi:
         return {**data, "warnings": warnings} if warnings else data
 
     async def _job(self, call: _Call) -> dict[str, Any]:
-        number = int(call.name) if call.name.isascii() and call.name.isdecimal() else 0
+        number = int(call.name) if _JOB_ID.fullmatch(call.name) else 0
         job = await self._store.job(call.owner, number) if number <= _MAX_JOB_ID else None
         if job is None:
             raise PortraitError(faults.JOB_UNKNOWN)
@@ -180,9 +183,8 @@ class RestApi:
         model_id = call.name
         if not requests.is_model_id(model_id):
             raise PortraitError(faults.MODEL_UNKNOWN)
-        if not await self._store.delete_model(call.owner, model_id):
+        if not await remove_model(self._store, self._folders, call.owner, model_id):
             raise PortraitError(faults.MODEL_UNKNOWN)
-        await anyio.to_thread.run_sync(self._folders.delete, call.owner, model_id)
         return {"model_id": model_id}
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from sdapi.portrait.accounts import SignedCall
+from sdapi.portrait.callers import unless_gone
 from sdapi.portrait.literal import MAX_BYTES
 from sdapi.portrait.portrait import Portrait
 from sdapi.portrait.rest import Answer, too_large
@@ -25,10 +26,20 @@ def portrait_router(portrait: Portrait) -> APIRouter:
         """Which face providers are in use, with their licences, and what can be asked for."""
         return portrait.status()
 
+    @router.delete("/portrait/users/{user_id}")
+    async def delete_user(user_id: str) -> dict[str, str]:
+        """Delete what was trained for a user of the queue's services, and every photo of theirs."""
+        await portrait.delete_user(user_id)
+        return {"user_id": user_id}
+
     async def signed(request: Request) -> Response:
         body = await _body(request)
-        answer = too_large() if body is None else await portrait.rest.answer(_call(request, body))
-        return _response(answer)
+        if body is None:
+            return _response(too_large())
+        return await unless_gone(request, answered(_call(request, body)))
+
+    async def answered(call: SignedCall) -> Response:
+        return _response(await portrait.rest.answer(call))
 
     for prefix in SIGNED_PREFIXES:
         path = f"{prefix}{{rest:path}}"
@@ -62,4 +73,6 @@ async def _body(request: Request) -> bytes | None:
 
 
 def _response(answer: Answer) -> Response:
-    return json_response(answer.body, answer.status)
+    again_s = answer.retry_after_s
+    headers = None if again_s is None else {"retry-after": str(again_s)}
+    return json_response(answer.body, answer.status, headers)

@@ -144,6 +144,13 @@ class SqlitePortraitStore:
         row = (time.time() + lease_s, job_id, holder)
         return await self._run(lambda db: db.execute(sql, row).rowcount == 1)
 
+    async def release_job(self, job_id: int, holder: str) -> bool:
+        sql = (
+            "UPDATE portrait_jobs SET holder = NULL, held_until_s = 0, "
+            "attempts = max(attempts - 1, 0) WHERE id = ? AND holder = ? AND state = 1"
+        )
+        return await self._run(lambda db: db.execute(sql, (job_id, holder)).rowcount == 1)
+
     async def finish_job(self, job_id: int, holder: str, outcome: Outcome) -> bool:
         def finish(db: sqlite3.Connection) -> bool:
             where = "id = ? AND holder = ? AND state = 1"
@@ -162,6 +169,10 @@ class SqlitePortraitStore:
             return True
 
         return await self._run(finish)
+
+    async def open_models(self) -> list[tuple[str, str]]:
+        sql = "SELECT owner, model_id FROM portrait_jobs WHERE state < 2 ORDER BY id"
+        return await self._run(lambda db: [(str(o), str(m)) for o, m in db.execute(sql)])
 
     async def model(self, owner: str, model_id: str) -> Model | None:
         sql = "SELECT * FROM portrait_models WHERE owner = ? AND model_id = ?"
@@ -188,16 +199,12 @@ class SqlitePortraitStore:
 
         return await self._run(delete)
 
-    async def delete_owner(self, owner: str) -> list[str]:
-        def delete(db: sqlite3.Connection) -> list[str]:
-            found: dict[str, None] = {}
-            for table in ("portrait_models", "portrait_jobs"):
-                rows = db.execute(f"SELECT model_id FROM {table} WHERE owner = ?", (owner,))
-                found |= dict.fromkeys(str(row[0]) for row in rows)
-                db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
-            return list(found)
-
-        return await self._run(delete)
+    async def model_ids(self, owner: str) -> list[str]:
+        sql = (
+            "SELECT model_id FROM portrait_models WHERE owner = ? "
+            "UNION SELECT model_id FROM portrait_jobs WHERE owner = ? ORDER BY model_id"
+        )
+        return await self._run(lambda db: [str(row[0]) for row in db.execute(sql, (owner, owner))])
 
     async def folder_marker(self, proposed: str) -> str:
         def mark(db: sqlite3.Connection) -> str:

@@ -18,6 +18,7 @@ class StateUnavailable(SDAPIError):
     """The store cannot be reached now; the request may be repeated."""
 
     status, code = 503, "portrait_state_unavailable"
+    retry_after_s = 5
 
 
 class PortraitStore(Protocol):
@@ -75,8 +76,16 @@ class PortraitStore(Protocol):
         """Hold on to a job; False when it has been deleted or taken over."""
         ...
 
+    async def release_job(self, job_id: int, holder: str) -> bool:
+        """Let go of a job as if it had not been begun; False as with `renew_job`."""
+        ...
+
     async def finish_job(self, job_id: int, holder: str, outcome: Outcome) -> bool:
         """End a job and publish its model, or give the call back; False as with `renew_job`."""
+        ...
+
+    async def open_models(self) -> list[tuple[str, str]]:
+        """Owner and model of every job that has not ended."""
         ...
 
     # --- models ---
@@ -95,8 +104,8 @@ class PortraitStore(Protocol):
         """Forget a model and every job about it; False when there was neither."""
         ...
 
-    async def delete_owner(self, owner: str) -> list[str]:
-        """Forget everything of an owner; the ids of its models, whose files can go."""
+    async def model_ids(self, owner: str) -> list[str]:
+        """Every model of an owner, those that are to be trained among them."""
         ...
 
     # --- servers ---

@@ -1,5 +1,6 @@
 """The three queue services as the dispatcher calls them: bodies in, bodies and statuses out."""
 
+import asyncio
 import base64
 import io
 import json
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from sdapi.errors import NoDevice, SDAPIError, ShuttingDown, StorageFailed
 from sdapi.portrait import faults
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Created, Handlers, Trained
@@ -18,6 +20,8 @@ from sdapi.portrait.portrait import Portrait
 from sdapi.portrait.queue_services import CHECK, CREATE, TRAIN
 from sdapi.portrait.records import Model
 from sdapi.portrait.requests import CreateRequest, TrainRequest
+from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.queue.inference import Call, InProcess
 from sdapi.settings import Settings
 from tests.people import PERSON
 from tests.photo_server import PhotoServer, photo_server
@@ -30,8 +34,11 @@ class Work:
 
     def __init__(self) -> None:
         self.fails: faults.Fault | None = None
+        self.passes: SDAPIError | None = None
+        self.is_slow = False
+        self.ended = asyncio.Event()
 
-    def can_train(self, request: TrainRequest) -> bool:
+    async def can_train(self, *, is_xl: bool) -> bool:
         return True
 
     async def train(self, owner: str, model_id: str, request: TrainRequest) -> Trained:
@@ -39,10 +46,17 @@ class Work:
             raise PortraitError(self.fails)
         return Trained({"base": "sd15"})
 
-    def can_create(self, *, is_xl: bool) -> bool:
+    async def can_create(self, *, is_xl: bool) -> bool:
         return True
 
     async def create(self, models: Sequence[Model], request: CreateRequest) -> Created:
+        if self.passes is not None:
+            raise self.passes
+        if self.is_slow:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                self.ended.set()
         return Created(Image.new("RGB", (24, 16), "red"))
 
 
@@ -167,6 +181,16 @@ async def test_photos_that_fail_leave_the_answer_ok(portrait: Portrait):
             {"request_id": 5, "template_image": "u", "configure": {"user_id": "a/../b"}},
             failed("5", "Prompts get error. Please check the model_id."),
         ),
+        (
+            CREATE,
+            {"request_id": 5, "template_image": "u", "configure": {"user_id": []}},
+            failed("5", "Prompts get error. Please check the model_id."),
+        ),
+        (
+            CREATE,
+            {"request_id": 5, "configure": {"user_id": "a/../b"}},
+            failed("5", "Image not provided. Please check the template_image."),
+        ),
     ],
 )
 async def test_requests_that_cannot_be_done_are_462(
@@ -203,3 +227,45 @@ async def test_a_trained_user_is_portrayed_as_png(able: Portrait, work: Work):
     text = "Training - Not get best template image"
     assert (again.status_code, again.json()) == (469, failed("12345", text))
     assert (await post(able, CREATE, create)).status_code == 200  # the old model is still there
+
+
+CREATION = {"request_id": 1, "template_image": "u", "configure": {"user_id": "zhoumo"}}
+TRAINING = {"request_id": 1, "images": ["u"], "configure": {"user_id": "zhoumo"}}
+
+
+@pytest.mark.parametrize("error", [ShuttingDown("the server is shutting down"), NoDevice("none")])
+async def test_what_passes_goes_back_to_the_queue(able: Portrait, work: Work, error: SDAPIError):
+    await post(able, TRAIN, TRAINING)
+    work.passes = error
+    response = await post(able, CREATE, CREATION)
+    assert (response.status_code, response.json()) == (503, failed("1", error.detail))
+    assert response.headers["retry-after"] == str(error.retry_after_s)
+
+
+async def test_nothing_is_drawn_for_a_caller_who_has_gone(able: Portrait, work: Work):
+    await post(able, TRAIN, TRAINING)
+    work.is_slow = True
+    program = InProcess(able.queue_services.apps()[CREATE], lambda: True)
+    call = asyncio.ensure_future(program.call(Call("/", "", "", json.dumps(CREATION).encode())))
+    await asyncio.sleep(0.2)
+    assert not work.ended.is_set()
+    call.cancel()
+    await asyncio.wait_for(work.ended.wait(), 3)  # not only when the queue's patience has ended
+    await asyncio.wait([call])
+
+
+async def test_a_store_that_is_away_for_a_moment_loses_no_trained_model(
+    able: Portrait, monkeypatch: pytest.MonkeyPatch
+):
+    put, tries = SqlitePortraitStore.put_model, list[str]()
+
+    async def blinking(self: SqlitePortraitStore, owner: str, model_id: str, about: Any) -> None:
+        tries.append(model_id)
+        if len(tries) < 3:
+            raise StorageFailed("away")
+        await put(self, owner, model_id, about)
+
+    monkeypatch.setattr("sdapi.portrait.queue_services._RETRY_S", 0.01)
+    monkeypatch.setattr(SqlitePortraitStore, "put_model", blinking)
+    assert (await post(able, TRAIN, TRAINING)).status_code == 200
+    assert (await post(able, CREATE, CREATION)).status_code == 200

@@ -17,6 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from sdapi.app import build_app
+from sdapi.errors import NoDevice, QueueFull, SDAPIError, ShuttingDown
 from sdapi.portrait import faults
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Created, Handlers, Trained
@@ -292,11 +293,13 @@ class Work:
 
     def __init__(self) -> None:
         self.fails: faults.Fault | None = None
+        self.passes: SDAPIError | None = None
+        self.has_checkpoint = True
         self.trained: list[TrainRequest] = []
         self.created: list[tuple[Sequence[Model], CreateRequest]] = []
 
-    def can_train(self, request: TrainRequest) -> bool:
-        return True
+    async def can_train(self, *, is_xl: bool) -> bool:
+        return self.has_checkpoint
 
     async def train(self, owner: str, model_id: str, request: TrainRequest) -> Trained:
         if self.fails is not None:
@@ -304,10 +307,12 @@ class Work:
         self.trained.append(request)
         return Trained({"base": "xl" if request.is_xl else "sd15"})
 
-    def can_create(self, *, is_xl: bool) -> bool:
+    async def can_create(self, *, is_xl: bool) -> bool:
         return True
 
     async def create(self, models: Sequence[Model], request: CreateRequest) -> Created:
+        if self.passes is not None:
+            raise self.passes
         if self.fails is not None:
             raise PortraitError(self.fails)
         self.created.append((models, request))
@@ -400,6 +405,66 @@ def test_a_failed_training_is_told_by_the_job_alone(able: TestClient, work: Work
     job = job_of(able, train(able)["job_id"])
     assert (job["state"], job["message"]) == (3, "Image process error")
     assert json.loads(job["Result"])["status"] == 462
+
+
+@pytest.mark.parametrize(
+    "error", [ShuttingDown("the server is shutting down"), NoDevice("none"), QueueFull("full")]
+)
+def test_what_passes_is_no_fault_and_says_when_to_ask_again(
+    able: TestClient, work: Work, error: SDAPIError
+):
+    model = train(able)["model_id"]
+    work.passes = error
+    response = call(able, CREATE, {"model_id": model, "template_image": "u"})
+    assert told(response) == (error.status, "error", error.detail)
+    assert response.headers["retry-after"] == str(error.retry_after_s)
+
+
+def test_no_number_of_a_job_is_too_long(able: TestClient):
+    for number in ("9" * 5000, "9" * 10, "0" * 20, "-1", "x"):
+        response = call(able, f"/api/v1/async_jobs/{number}", {})
+        assert told(response) == (404, "PARAMETER_ERROR", "job not found")
+
+
+def test_a_missing_checkpoint_is_told_before_the_quota_and_the_body(able: TestClient, work: Work):
+    work.has_checkpoint = False
+    for _ in range(2):
+        assert told(call(able, TRAIN, b"no JSON", app=ONE_CALL)) == NO_MODEL
+
+
+def test_a_missing_template_is_told_before_the_ids(able: TestClient):
+    message = "Image not provided. Please check the template_image."
+    assert told(call(able, CREATE, {"model_id": "../x"})) == (462, "error", message)
+
+
+def test_a_deletion_whose_files_stay_can_be_repeated(
+    able: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    path = f"/api/v1/models/{train(able)['model_id']}"
+    with monkeypatch.context() as full:
+        full.setattr("sdapi.portrait.folders.ModelFolders.delete", _refuse)
+        status, code, _ = told(call(able, path, method="DELETE"))
+        assert (status, code) == (507, "error")
+    assert told(call(able, path, method="DELETE")) == (200, "OK", "success")
+
+
+def _refuse(*_: object) -> bool:
+    raise PermissionError("read-only")
+
+
+def test_users_of_the_queue_can_be_deleted(client: TestClient):
+    settings: Settings = client.app.state.services.settings  # pyright: ignore[reportAttributeAccessIssue]
+    folder = settings.portrait_dir / "users" / "zhoumo"
+    (folder / "original_backup").mkdir(parents=True)
+    assert client.delete("/portrait/users/zhoumo").status_code == 401
+    client.headers["authorization"] = "server-token"
+    try:
+        assert client.delete("/portrait/users/zhoumo").json() == {"user_id": "zhoumo"}
+        assert not folder.exists()
+        for name in ("zhoumo", "..%2Fx", "%2e%2e"):
+            assert client.delete(f"/portrait/users/{name}").status_code in (404, 405)
+    finally:
+        del client.headers["authorization"]
 
 
 def test_models_and_jobs_are_their_appids_own(able: TestClient):

@@ -5,6 +5,7 @@ import pickle
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import torch
@@ -39,12 +40,16 @@ class TrainingState:
             "losses": self.losses,
         }
         path = job.folder / STATE
-        draft = path.with_suffix(".draft")
-        with draft.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        # Whoever takes a training over may begin before its former holder has ended.
+        draft = path.with_name(f"{STATE}.{token_hex(4)}.draft")
+        try:
+            with draft.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, job: TrainingJob) -> "TrainingState | None":

@@ -21,6 +21,7 @@ import anyio
 import anyio.to_thread
 
 import sdapi
+from sdapi.errors import ShuttingDown
 from sdapi.portrait.faces.providers import Choices, Providers
 
 P = ParamSpec("P")
@@ -28,6 +29,7 @@ R = TypeVar("R")
 
 TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 5.0
+_CLOSED: Final = "the server is shutting down"
 logger = logging.getLogger(__name__)
 
 
@@ -53,7 +55,8 @@ class FaceProcesses:
     ) -> R:
         """The result of `task(providers, *args)`, which must be a function at a module's top.
 
-        Raises FaceTaskFailed; a process that died or hung is replaced for the next task.
+        Raises FaceTaskFailed; a process that died or hung is replaced for the next task. Raises
+        ShuttingDown once these are closed.
         """
         assert not kwargs, "tasks take positional arguments"
         return await anyio.to_thread.run_sync(self._run, task, args, limiter=self._limiter)
@@ -79,6 +82,8 @@ class FaceProcesses:
             kind, answer = process.ask((task, arguments), self._timeout_s)
         except (EOFError, OSError, TimeoutError) as error:
             self._drop(process)
+            if self._is_closed:
+                raise ShuttingDown(_CLOSED) from error
             what = "took too long" if isinstance(error, TimeoutError) else "ended its process"
             logger.warning("a face task %s; the next one gets a new process", what)
             raise FaceTaskFailed(f"the task {what}") from error
@@ -91,7 +96,7 @@ class FaceProcesses:
     def _take(self) -> "_Process":
         with self._lock:
             if self._is_closed:
-                raise FaceTaskFailed("the server is shutting down")
+                raise ShuttingDown(_CLOSED)
             if self._free:
                 return self._free.pop()
             process = _Process(self._choices)

@@ -1,7 +1,9 @@
 """The trainer of a server. What it needs is imported with its first use."""
 
-from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING
+
+import anyio.to_thread
 
 from sdapi.portrait.base.checkpoints import BaseModels
 from sdapi.portrait.handlers import Trained
@@ -20,15 +22,20 @@ class LateTrainer:
         self._services = services
         self._tools = tools
         self._bases = BaseModels(services.settings, services.catalog, services.options)
+        self._made: PortraitTrainer | None = None
 
-    def can_train(self, request: TrainRequest) -> bool:
-        return self._bases.find("xl" if request.is_xl else "sd15") is not None
+    async def can_train(self, *, is_xl: bool) -> bool:
+        kind = "xl" if is_xl else "sd15"
+        return await anyio.to_thread.run_sync(self._bases.find, kind) is not None
 
     async def train(self, owner: str, model_id: str, request: TrainRequest) -> Trained:
+        await anyio.to_thread.run_sync(import_module, "sdapi.portrait.training.trainer")
         return await self._trainer.train(owner, model_id, request)
 
-    @cached_property
+    @property
     def _trainer(self) -> "PortraitTrainer":
-        from sdapi.portrait.training.trainer import PortraitTrainer
+        if self._made is None:
+            from sdapi.portrait.training.trainer import PortraitTrainer
 
-        return PortraitTrainer(self._services, self._tools, self._bases)
+            self._made = PortraitTrainer(self._services, self._tools, self._bases)
+        return self._made

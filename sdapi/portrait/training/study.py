@@ -28,6 +28,8 @@ _EYES_APART, _SQUARE, _MIDDLE = 80.0, 256, 160
 _SOFTENING: Final = 0.8
 #: smaller pictures are enlarged to it before a detector looks at them
 _ENOUGH_SIDE: Final = 512
+#: the shorter side of what is trained on, at most
+_MOST_SIDE: Final = 2048
 _LEFT_EYE, _RIGHT_EYE = (36, 37, 38, 39, 40, 41), (42, 43, 44, 45, 46, 47)
 
 
@@ -78,11 +80,18 @@ def cut_person(providers: Providers, jpeg: bytes, box: Box, grown: float) -> byt
 
     None where the crop shows no face, or nothing is left of it.
     """
-    crop = _large(_grown_crop(decode_photo(jpeg), box, grown))
-    found = providers.detector.detect(crop)
-    if not found:
+    rgb = decode_photo(jpeg)
+    area = _grown(box, grown)
+    cut = _clipped(rgb, area)
+    crop = _trained_size(_large(cut))
+    scale = crop.shape[1] / cut.shape[1]
+    middle = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+    expected = (middle - np.maximum(np.round(area[:2]), 0)) * scale
+    # Somebody else may be near, and larger.
+    near = [f for f in providers.detector.detect(crop) if _holds(f.box, expected)]
+    if not near:
         return None
-    face = providers.landmarks.locate(crop, max(found, key=lambda one: one.width))
+    face = providers.landmarks.locate(crop, max(near, key=lambda one: one.width))
     keep = (providers.matting.alpha(crop, face) > 0.5) & _kept_part(face, crop.shape)
     if not keep.any():
         return None
@@ -101,7 +110,8 @@ def cut_scene(providers: Providers, jpeg: bytes, grown: float) -> bytes:
         rgb = _clipped(rgb, area)
     side = min(rgb.shape[:2])
     top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
-    return to_jpeg(np.ascontiguousarray(rgb[top : top + side, left : left + side]))
+    square = np.ascontiguousarray(rgb[top : top + side, left : left + side])
+    return to_jpeg(_trained_size(square))
 
 
 def recognise(providers: Providers, data: bytes) -> Embedding | None:
@@ -115,6 +125,11 @@ def recognise(providers: Providers, data: bytes) -> Embedding | None:
         return providers.embedder.embed(rgb, face)
     except (FaceError, RuntimeError, ValueError):
         return None
+
+
+def now_used(providers: Providers) -> tuple[dict[str, str], Metric]:
+    """Role -> name and version of the providers, and how their embeddings are compared."""
+    return _names(providers), providers.embedder.metric
 
 
 def only_face(providers: Providers, data: bytes) -> Box | None:
@@ -180,10 +195,14 @@ def _kept_part(face: Face, shape: tuple[int, ...]) -> np.ndarray:
     return beside & (rows >= top - _UPWARD * height) & (rows < bottom + _DOWNWARD * height)
 
 
-def _grown_crop(rgb: Pixels, box: Box, grown: float) -> Pixels:
+def _grown(box: Box, factor: float) -> Box:
     left, top, right, bottom = box
-    beside, above = (right - left) * (grown - 1) / 2, (bottom - top) * (grown - 1) / 2
-    return _clipped(rgb, (left - beside, top - above, right + beside, bottom + above))
+    beside, above = (right - left) * (factor - 1) / 2, (bottom - top) * (factor - 1) / 2
+    return left - beside, top - above, right + beside, bottom + above
+
+
+def _holds(box: Box, point: np.ndarray) -> bool:
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
 
 
 def _clipped(rgb: Pixels, area: Box) -> Pixels:
@@ -197,6 +216,15 @@ def _large(rgb: Pixels) -> Pixels:
     size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
     large = rgb if scale == 1.0 else cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(large, np.uint8)
+
+
+def _trained_size(rgb: Pixels) -> Pixels:
+    """A picture no larger than any checkpoint learns from; each is read again in every epoch."""
+    scale = _MOST_SIDE / min(rgb.shape[:2])
+    if scale >= 1.0:
+        return rgb
+    size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
+    return np.ascontiguousarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _shrunk_by(rgb: Pixels) -> float:

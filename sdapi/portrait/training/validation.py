@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 
 import anyio
@@ -16,11 +17,13 @@ import anyio.to_thread
 import numpy as np
 from PIL import Image
 
-from sdapi.errors import QueueFull
+from sdapi.errors import QueueFull, SDAPIError
 from sdapi.images import decode_image, encode_png, to_base64
+from sdapi.images.decode import decode_bytes
 from sdapi.portrait.base.checkpoints import BaseModel
 from sdapi.portrait.faces.face import Box
-from sdapi.portrait.faces.processes import FaceProcesses
+from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
+from sdapi.portrait.faults import PASSING
 from sdapi.portrait.training.study import only_face, to_jpeg
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.networks import NetworkCatalog
@@ -34,7 +37,8 @@ _TEMPLATE_STEPS, _TRIAL_STEPS = 20, 20
 _TEMPLATE_SCALE, _TRIAL_SCALE = 7.0, 9.0
 _STRENGTH: Final = 0.65
 _MASK_GROWN: Final = 1.3
-_TRIES, _PATIENCE_S = 30, 2.0
+#: a trial waits half an hour for its place, which costs its training nothing
+_TRIES, _PATIENCE_S = 900, 2.0
 #: nothing of the server's own settings may change a trial
 _OVERRIDES: Final = {
     "return_mask": False,
@@ -67,7 +71,10 @@ class Validator:
     seed: int
 
     async def templates(self, sex: str, reference: bytes) -> list[Template]:
-        """As many as a training needs; `reference` is the photo that may have to serve."""
+        """As many as a training needs; `reference` is the photo that may have to serve.
+
+        Raises what passes, and FaceTaskFailed for a photo that cannot serve either.
+        """
         people = {"male": ("man",), "female": ("woman",)}.get(sex.strip().lower(), ("man", "woman"))
         found: list[Template] = []
         for number in range(TEMPLATES):
@@ -81,12 +88,10 @@ class Validator:
 
     async def draw(self, template: Template, caption: str, lora: Path, name: str) -> bytes:
         """A trial with the weights of a file, as PNG; raises SDAPIError."""
-        side = template.image.size
-        mask = await anyio.to_thread.run_sync(_mask, side, template.face)
-        body = self._body(f"{caption}, <lora:{name}:1>", _TRIAL_STEPS, _TRIAL_SCALE, side) | {
+        prompt, size = f"{caption}, <lora:{name}:1>", template.image.size
+        body = self._body(prompt, _TRIAL_STEPS, _TRIAL_SCALE, size) | {
             "negative_prompt": self.base.words.validation_negative,
-            "init_images": [_text(template.image)],
-            "mask": _text(mask),
+            **await anyio.to_thread.run_sync(_pictures, template),
             "mask_blur": 4,
             "inpainting_fill": 1,
             "inpaint_full_res": False,
@@ -96,24 +101,35 @@ class Validator:
             return await self._picture("img2img", body)
 
     async def _template(self, person: str, number: int) -> Template | None:
-        """One with a face: kept from an earlier training, or drawn."""
+        """One with a face: kept from an earlier training, or drawn; None after a few tries."""
         checkpoint = self.base.checkpoint
         name = f"{checkpoint.name_for_extra}-{self.base.native_side}-{person}-{number}.png"
-        kept = anyio.Path(self.folder, name)
-        if await kept.is_file():
-            template = await self._with_face(await kept.read_bytes())
-            if template is not None:
-                return template
+        kept = self.folder / name
+        if (template := await self._kept_template(kept)) is not None:
+            return template
         for attempt in range(_TEMPLATE_TRIES):
-            data = await self._drawn_template(person, 1000 * number + attempt)
-            template = await self._with_face(data)
+            try:
+                data = await self._drawn_template(person, 1000 * number + attempt)
+                template = await self._with_face(data)
+            except PASSING:
+                raise
+            except (FaceTaskFailed, SDAPIError, RuntimeError, ValueError) as error:
+                log.warning("a template for trial pictures failed: %s", error)
+                continue
             if template is not None:
-                await kept.parent.mkdir(parents=True, exist_ok=True)
-                draft = kept.with_name(f"{name}.draft")
-                await draft.write_bytes(data)
-                await draft.replace(kept)
+                await anyio.to_thread.run_sync(_keep, kept, data)
                 return template
         return None
+
+    async def _kept_template(self, path: Path) -> Template | None:
+        """One of an earlier training; None where it is not there, or cannot be used any more."""
+        try:
+            return await self._with_face(await anyio.Path(path).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (FaceTaskFailed, OSError, SDAPIError) as error:
+            log.warning("the template %s is drawn anew: %s", path.name, error)
+            return None
 
     async def _drawn_template(self, person: str, seed: int) -> bytes:
         words, side = self.base.words, self.base.native_side
@@ -127,14 +143,14 @@ class Validator:
         template = await self._with_face(reference)
         if template is None:
             return None
-        small = await anyio.to_thread.run_sync(_portrait_of, template, self.base.native_side)
-        return await self._with_face(to_jpeg(np.asarray(small, np.uint8)))
+        side = self.base.native_side
+        return await self._with_face(await anyio.to_thread.run_sync(_portrait_of, template, side))
 
     async def _with_face(self, data: bytes) -> Template | None:
         box = await self.processes.run(only_face, data)
         if box is None:
             return None
-        return Template(await anyio.to_thread.run_sync(decode_image, to_base64(data)), box)
+        return Template(await anyio.to_thread.run_sync(decode_bytes, data), box)
 
     def _body(self, prompt: str, steps: int, scale: float, size: tuple[int, int]) -> dict[str, Any]:
         return {
@@ -166,6 +182,23 @@ class Validator:
         raise AssertionError("the loop returns or raises")
 
 
+def _keep(path: Path, data: bytes) -> None:
+    """Keep a template for later trainings; without a place for it they draw their own."""
+    draft = path.with_name(f".{token_hex(8)}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError as error:
+        log.warning("the template %s is not kept: %s", path.name, error)
+
+
+def _pictures(template: Template) -> dict[str, Any]:
+    """The fields of a request that are pictures."""
+    mask = _mask(template.image.size, template.face)
+    return {"init_images": [_text(template.image)], "mask": _text(mask)}
+
+
 def _png(text: str) -> bytes:
     return encode_png(decode_image(text).convert("RGB"))
 
@@ -184,12 +217,13 @@ def _mask(size: tuple[int, int], face: Box) -> Image.Image:
     return Image.fromarray((inside * 255).astype(np.uint8))
 
 
-def _portrait_of(template: Template, side: int) -> Image.Image:
-    """The square around a photo's face, three times as wide, at a checkpoint's size."""
+def _portrait_of(template: Template, side: int) -> bytes:
+    """The square around a photo's face, three times as wide, at a checkpoint's size; as JPEG."""
     left, top, right, bottom = template.face
     image = template.image.convert("RGB")
     half = min(1.5 * (right - left), min(image.size) / 2)
     x = min(max((left + right) / 2, half), image.width - half)
     y = min(max((top + bottom) / 2, half), image.height - half)
     area = (round(x - half), round(y - half), round(x + half), round(y + half))
-    return image.crop(area).resize((side, side), Image.Resampling.LANCZOS)
+    small = image.crop(area).resize((side, side), Image.Resampling.LANCZOS)
+    return to_jpeg(np.asarray(small, np.uint8))

@@ -11,7 +11,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +42,11 @@ class Prepared:
     @property
     def vectors(self) -> list[Embedding]:
         return [np.array(values, np.float32) for values in self.embeddings]
+
+
+def as_kept(embeddings: Sequence[Embedding]) -> tuple[tuple[float, ...], ...]:
+    """Embeddings as `Prepared` has them."""
+    return tuple(tuple(float(value) for value in vector) for vector in embeddings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +85,20 @@ class WorkFolder:
         self._write(_REQUEST, request)
 
     def prepared(self) -> Prepared | None:
-        """What an interrupted run knew of the photos."""
+        """What an interrupted run knew of the photos; None where that cannot be read."""
         content = self._read(_PREPARED)
         if not isinstance(content, dict) or not self.crops.is_dir():
             return None
-        lists = {
-            "states": tuple(content["states"]),
-            "crops": tuple((name, caption) for name, caption in content["crops"]),
-            "embeddings": tuple(tuple(vector) for vector in content["embeddings"]),
-        }
-        known: dict[str, Any] = {**content, **lists}
-        return Prepared(**known)
+        try:
+            lists = {
+                "states": tuple(content["states"]),
+                "crops": tuple((name, caption) for name, caption in content["crops"]),
+                "embeddings": tuple(tuple(vector) for vector in content["embeddings"]),
+            }
+            known: dict[str, Any] = {**content, **lists}
+            return Prepared(**known)
+        except (KeyError, TypeError, ValueError):  # of another version
+            return None
 
     def keep(self, prepared: Prepared) -> None:
         """From now on the photos need not be looked at again."""

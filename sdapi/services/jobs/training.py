@@ -73,10 +73,7 @@ class TrainingLine:
             training.state = State.FAILED if is_failed else State.DONE
             if is_stopped:
                 training.state = State.CANCELLED
-        if isinstance(outcome, BaseException):
-            training.future.set_exception(outcome)
-        else:
-            training.future.set_result(outcome)
+        _tell(training, outcome)
 
     def cancel(self, training: Training) -> None:
         """A waiting one ends at once, a running one before its next update."""
@@ -86,7 +83,7 @@ class TrainingLine:
                 return
             self._waiting.remove(training)
             training.state = State.CANCELLED
-        training.future.set_exception(TaskCancelled(f"training '{training.id}' was cancelled"))
+        _tell(training, TaskCancelled(f"training '{training.id}' was cancelled"))
 
     def close(self, error: SDAPIError) -> None:
         """Refuse what comes from now on with `error`, and what waits."""
@@ -97,7 +94,7 @@ class TrainingLine:
             for training in left:
                 training.state = State.FAILED
         for training in left:
-            training.future.set_exception(type(error)(error.detail))
+            _tell(training, type(error)(error.detail))
 
     @property
     def is_closed(self) -> bool:
@@ -112,3 +109,13 @@ class TrainingLine:
         """Those that run, then those that wait, in order."""
         with self._lock:
             return [*self._running, *self._waiting]
+
+
+def _tell(training: Training, outcome: TrainingResult | BaseException) -> None:
+    """Wake whoever waits for the outcome, if anybody still does."""
+    if not training.future.set_running_or_notify_cancel():
+        return
+    if isinstance(outcome, BaseException):
+        training.future.set_exception(outcome)
+    else:
+        training.future.set_result(outcome)

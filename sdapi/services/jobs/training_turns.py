@@ -136,7 +136,9 @@ class TrainingTurns:
     def _suspend(self, training: Training, run: RunningTraining, reason: SDAPIError) -> None:
         try:
             run.suspend()
-        except OSError as error:  # the folder may have been deleted, or the disk is full
+        except (
+            Exception
+        ) as error:  # no folder, a full disk, a device that is gone: never the worker
             log.warning("training %s leaves nothing to resume: %s", training.id, error)
         self._end(training, reason)
 
@@ -145,9 +147,13 @@ class TrainingTurns:
             is_expected = isinstance(outcome, SDAPIError)
             log.warning("training %s ended: %s", training.id, outcome, exc_info=not is_expected)
         run, self._run, self._training = self._run, None, None
-        if run is not None:
-            run.close()
-        self._line.finish(training, outcome)
+        try:
+            if run is not None:
+                run.close()
+        except Exception:  # whatever a device raises that is asked to give memory back
+            log.exception("training %s keeps memory", training.id)
+        finally:
+            self._line.finish(training, outcome)
 
     def _tell(self, monitor: TrainingMonitor, *, is_last: bool) -> None:
         """A line with a bar: at most every ten seconds, and at the end."""

@@ -15,8 +15,12 @@ from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.server_options import ServerOptions
 from sdapi.settings import Settings
 
-SD1 = {"model.diffusion_model.out.0.weight": torch.zeros(1)}
-XL = SD1 | {"conditioner.embedders.1.model.ln_final.bias": torch.zeros(1)}
+UNET = {"model.diffusion_model.out.0.weight": torch.zeros(1)}
+SD1 = UNET | {"cond_stage_model.transformer.text_model.final_layer_norm.bias": torch.zeros(1)}
+SD2 = UNET | {"cond_stage_model.model.ln_final.bias": torch.zeros(1)}
+XL = UNET | {"conditioner.embedders.1.model.ln_final.bias": torch.zeros(1)}
+REFINER = UNET | {"conditioner.embedders.0.model.ln_final.bias": torch.zeros(1)}
+NINE = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(4, 9, 3, 3)}
 
 
 def models(folder: Path, **settings: object) -> BaseModels:
@@ -46,16 +50,38 @@ def test_each_kind_gets_the_first_checkpoint_that_fits(folder: Path):
 
 
 def test_settings_name_the_checkpoint_and_the_size(folder: Path):
+    save_file(SD1, folder / "models" / "Stable-diffusion" / "c_small.safetensors")
     found = models(
-        folder, portrait_checkpoint="a_large", portrait_checkpoint_anime="b_small",
+        folder, portrait_checkpoint="c_small", portrait_checkpoint_anime="b_small",
         portrait_native_size=256,
     )  # fmt: skip
     small, anime = found.find("sd15"), found.anime()
     assert small is not None
     assert anime is not None
-    assert (small.checkpoint.name, small.native_side) == ("a_large.safetensors", 256)
+    assert (small.checkpoint.name, small.native_side) == ("c_small.safetensors", 256)
     assert anime.checkpoint.name == "b_small.safetensors"
     assert models(folder, portrait_checkpoint="gone").find("sd15") is None
+    assert models(folder, portrait_checkpoint="a_large").find("sd15") is None
+
+
+def test_what_draws_no_portraits_is_passed_over(tmp_path: Path):
+    place = tmp_path / "models" / "Stable-diffusion"
+    place.mkdir(parents=True)
+    for name, tensors in {
+        "a_refiner": REFINER, "b_two": SD2, "c_inpaint": SD1 | NINE, "d_xl_inpaint": XL | NINE,
+    }.items():  # fmt: skip
+        save_file(tensors, place / f"{name}.safetensors")
+    for name, unet in {"e_two": (4, 1024), "f_inpaint": (9, 768)}.items():
+        (place / name / "unet").mkdir(parents=True)
+        (place / name / "model_index.json").write_text("{}")
+        config = {"in_channels": unet[0], "cross_attention_dim": unet[1]}
+        (place / name / "unet" / "config.json").write_text(json.dumps(config))
+    found = models(tmp_path)
+    assert (found.find("sd15"), found.find("xl")) == (None, None)
+    save_file(SD1, place / "z.safetensors")
+    small = found.find("sd15") or models(tmp_path).find("sd15")
+    assert small is not None
+    assert small.checkpoint.name == "z.safetensors"
 
 
 def test_the_demo_checkpoint_says_its_own_size_and_words(tmp_path: Path):

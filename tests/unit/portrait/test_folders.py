@@ -18,7 +18,7 @@ def folders(tmp_path: Path) -> ModelFolders:
 
 
 def make(folders: ModelFolders, owner: str = OWNER, model_id: str = ID) -> Path:
-    draft = folders.draft(owner, model_id)
+    draft = folders.draft()
     (draft / "original_backup").mkdir()
     (draft / "original_backup" / "0.jpg").write_bytes(b"photo")
     (draft / "ref_image.jpg").write_bytes(b"photo")
@@ -29,9 +29,9 @@ def make(folders: ModelFolders, owner: str = OWNER, model_id: str = ID) -> Path:
 def test_deletion_leaves_nothing(folders: ModelFolders):
     folder = make(folders)
     assert (folder / "ref_image.jpg").exists()
-    folders.delete(OWNER, ID)
+    assert folders.delete(OWNER, ID)
     assert [path for path in folders.root.rglob("*") if path.is_file()] == []
-    folders.delete(OWNER, ID)
+    assert not folders.delete(OWNER, ID)
 
 
 def test_training_again_takes_the_old_models_place(folders: ModelFolders):
@@ -67,12 +67,104 @@ def test_uploads_go_when_their_time_is_over(folders: ModelFolders):
 
 def test_what_a_crash_left_goes(folders: ModelFolders):
     folder = make(folders)
-    draft = folders.draft(OWNER, ID)
+    draft = folders.draft()
     folders.delete_remains()
     assert draft.exists()  # it may be in use
     folders.delete_remains(older_than_s=0)
     assert not draft.exists()
     assert folder.exists()
+
+
+def test_users_with_odd_names_are_people_and_no_remains(folders: ModelFolders):
+    names = (".anna", ".draft-x", ".gone-x", "-x", "users-x")
+    made = [make(folders, QUEUE_OWNER, name) for name in names]
+    old = time.time() - 9 * 86_400
+    for folder in made:
+        os.utime(folder / "original_backup", (old, old))
+        os.utime(folder, (old, old))
+    assert folders.delete_old_uploads(keep_days=1) == len(names)
+    folders.delete_remains(older_than_s=0)
+    assert all((folder / "ref_image.jpg").exists() for folder in made)
+
+
+def test_one_bad_folder_does_not_stop_the_sweep(
+    folders: ModelFolders, monkeypatch: pytest.MonkeyPatch
+):
+    users = [make(folders, QUEUE_OWNER, name) for name in ("a", "b", "c")]
+    works = [folders.work(QUEUE_OWNER, name) for name in ("a", "b", "c")]
+    for work in works:
+        work.mkdir(parents=True)
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self in (users[1] / "original_backup", works[1]):
+            raise PermissionError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert folders.delete_old_uploads(keep_days=0) == 2
+    folders.delete_remains(older_than_s=0)
+    assert [(user / "original_backup").exists() for user in users] == [False, True, False]
+    assert [work.exists() for work in works] == [False, True, False]
+
+
+def test_a_training_that_will_go_on_is_no_remains(folders: ModelFolders):
+    kept, old = folders.work(OWNER, ID), folders.work(QUEUE_OWNER, "anna")
+    for work in (kept, old):
+        work.mkdir(parents=True)
+    folders.delete_remains(older_than_s=0, in_use=[(OWNER, ID)])
+    assert (kept.exists(), old.exists()) == (True, False)
+
+
+def test_a_crash_between_the_renames_loses_no_model(
+    folders: ModelFolders, monkeypatch: pytest.MonkeyPatch
+):
+    folder = make(folders)
+    replaced = folders.root / "replaced" / f"models-{ID}"
+    replaced.parent.mkdir(exist_ok=True)
+    folder.rename(replaced)
+    assert folders.published(OWNER, ID) == replaced  # until it is back, creations find it there
+    folders.restore_replaced()
+    assert not folder.exists()  # somebody may be at it
+    monkeypatch.setattr("sdapi.portrait.folders._RESTORED_AFTER_S", -1.0)
+    folders.restore_replaced()
+    assert folders.published(OWNER, ID) == folder
+    assert (folder / "ref_image.jpg").exists()
+
+
+def test_a_draft_that_cannot_be_published_leaves_the_old_model(folders: ModelFolders):
+    folder = make(folders)
+    with pytest.raises(FileNotFoundError):
+        folders.publish(folders.root / "no such draft", OWNER, ID)
+    assert (folder / "ref_image.jpg").exists()
+
+
+def test_loras_are_linked_where_the_folder_is_itself_a_link(tmp_path: Path):
+    elsewhere = tmp_path / "far" / "away" / "loras"
+    elsewhere.mkdir(parents=True)
+    (tmp_path / "Lora").symlink_to(elsewhere)
+    folders = ModelFolders(tmp_path / "portrait", tmp_path / "Lora")
+    folder = make(folders, QUEUE_OWNER, "anna")
+    (folder / "lora.safetensors").write_bytes(b"weights")
+    folders.link_lora(QUEUE_OWNER, "anna", "anna", folder / "lora.safetensors")
+    assert (elsewhere / "anna.safetensors").read_bytes() == b"weights"
+    folders.delete(QUEUE_OWNER, "anna")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_no_persons_lora_takes_anothers_name(tmp_path: Path):
+    loras = tmp_path / "Lora"
+    folders = ModelFolders(tmp_path / "portrait", loras)
+    for user in ("portrait-anna", "anna"):
+        if user == "anna":
+            (loras / "anna.safetensors").write_bytes(b"the operator's own")
+        folder = make(folders, QUEUE_OWNER, user)
+        (folder / "lora.safetensors").write_bytes(user.encode())
+        name = folders.lora_name(QUEUE_OWNER, user)
+        folders.link_lora(QUEUE_OWNER, user, name, folder / "lora.safetensors")
+        assert folders.lora_name(QUEUE_OWNER, user) == name
+    assert (loras / "portrait-anna.safetensors").read_bytes() == b"portrait-anna"
+    assert (loras / "portrait-anna-2.safetensors").read_bytes() == b"anna"
 
 
 @pytest.mark.anyio

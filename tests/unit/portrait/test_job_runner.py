@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from sdapi.errors import QueueFull, ShuttingDown
 from sdapi.portrait import faults
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Trained
 from sdapi.portrait.job_runner import MAX_ATTEMPTS, JobRunner
-from sdapi.portrait.records import Job, JobState, NewJob
+from sdapi.portrait.records import Job, JobState, NewJob, Outcome
 from sdapi.portrait.requests import TrainRequest
 from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.store import StateUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +28,7 @@ class FakeTrainer:
         self.does = does
         self.asked: list[tuple[str, str, TrainRequest]] = []
 
-    def can_train(self, request: TrainRequest) -> bool:
+    async def can_train(self, *, is_xl: bool) -> bool:
         return True
 
     async def train(self, owner: str, model_id: str, request: TrainRequest) -> Trained:
@@ -42,12 +44,24 @@ async def store(tmp_path: Path) -> AsyncIterator[SqlitePortraitStore]:
     await opened.close()
 
 
+def made(
+    store: SqlitePortraitStore, trainer: FakeTrainer, forgotten: list[tuple[str, str]] | None = None
+) -> JobRunner:
+    """A runner that looks after its lease often; deleted models go to `forgotten`."""
+
+    async def forget(owner: str, model_id: str) -> None:
+        if forgotten is not None:
+            forgotten.append((owner, model_id))
+
+    return JobRunner(store, trainer, forget, is_corrected=False, renew_s=0.02)
+
+
 async def run(
     store: SqlitePortraitStore, does: Callable[[], Awaitable[Trained]]
 ) -> tuple[Job, FakeTrainer]:
     """Put a job into the store and wait for its end."""
     trainer = FakeTrainer(does)
-    runner = JobRunner(store, trainer, is_corrected=False)
+    runner = made(store, trainer)
     runner.start()
     job: Job | None = await store.add_job(JOB)
     runner.wake()
@@ -98,7 +112,7 @@ async def test_a_job_that_ends_its_server_again_and_again_is_given_up(
     async def train() -> Trained:
         raise AssertionError("not again")
 
-    runner = JobRunner(store, FakeTrainer(train), is_corrected=False)
+    runner = made(store, FakeTrainer(train))
     runner.start()
     async with asyncio.timeout(10):
         while (found := await store.job("app:1", job.id)) and found.state is JobState.RUNNING:
@@ -106,3 +120,180 @@ async def test_a_job_that_ends_its_server_again_and_again_is_given_up(
     await runner.close()
     assert found is not None
     assert found.state is JobState.FAILED
+
+
+async def eventually(is_true: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await is_true():
+            await asyncio.sleep(0.01)
+
+
+async def test_what_passes_costs_a_job_nothing(
+    store: SqlitePortraitStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sdapi.portrait.job_runner._POLL_S", 0.01)
+    tries: list[None] = []
+
+    async def train() -> Trained:
+        tries.append(None)
+        if len(tries) <= MAX_ATTEMPTS + 1:
+            raise QueueFull("too many trainings wait")
+        return Trained({"base": "sd15"})
+
+    job, _ = await run(store, train)
+    assert job.state is JobState.SUCCEEDED
+    assert job.attempts == 1
+
+
+async def test_a_server_that_stops_gives_its_job_back_uncounted(store: SqlitePortraitStore):
+    ended = asyncio.Event()
+
+    async def train() -> Trained:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+        raise AssertionError
+
+    job = await store.add_job(JOB)
+    for _ in range(MAX_ATTEMPTS + 2):  # more restarts than crashes are allowed
+        trainer = FakeTrainer(train)
+        runner = made(store, trainer)
+        runner.start()
+        await eventually(lambda t=trainer: _is_asked(t))
+        await runner.close()
+        assert ended.is_set()
+    claimed = await store.claim_job("next", 60)
+    assert claimed is not None
+    assert (claimed.id, claimed.attempts) == (job.id, 1)
+
+
+async def _is_asked(trainer: FakeTrainer) -> bool:
+    return bool(trainer.asked)
+
+
+async def test_a_server_that_shuts_down_under_a_job_gives_it_back_at_once(
+    store: SqlitePortraitStore,
+):
+    async def train() -> Trained:
+        raise ShuttingDown("the server is shutting down")
+
+    await store.add_job(JOB)
+    trainer = FakeTrainer(train)
+    runner = made(store, trainer)
+    runner.start()
+    await eventually(lambda: _is_asked(trainer))
+    await eventually(lambda: _is_claimable(store))
+    await runner.close()
+    assert len(trainer.asked) == 1
+
+
+async def _is_claimable(store: SqlitePortraitStore) -> bool:
+    return await store.claim_job("next", 60) is not None
+
+
+class Blinking(SqlitePortraitStore):
+    """A store that is away for the first calls of some kinds."""
+
+    away: dict[str, int]
+
+    async def renew_job(self, job_id: int, holder: str, lease_s: float) -> bool:
+        self._blink("renew")
+        return await super().renew_job(job_id, holder, lease_s)
+
+    async def finish_job(self, job_id: int, holder: str, outcome: Outcome) -> bool:
+        self._blink("finish")
+        return await super().finish_job(job_id, holder, outcome)
+
+    def _blink(self, what: str) -> None:
+        if self.away.get(what, 0) > 0:
+            self.away[what] -= 1
+            raise StateUnavailable("away")
+
+
+async def test_a_store_that_blinks_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sdapi.portrait.job_runner._RETRY_S", 0.01)
+    store = Blinking(tmp_path / "sdapi.db")
+    store.away = {"renew": 3, "finish": 3}
+    await store.open()
+
+    async def train() -> Trained:
+        while store.away["renew"]:
+            await asyncio.sleep(0.01)
+        return Trained({"base": "sd15"})
+
+    job, trainer = await run(store, train)
+    await store.close()
+    assert job.state is JobState.SUCCEEDED
+    assert len(trainer.asked) == 1
+    assert store.away == {"renew": 0, "finish": 0}
+
+
+async def test_a_lease_that_cannot_be_renewed_ends_the_work_uncounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sdapi.portrait.job_runner.LEASE_S", -1.0)
+    monkeypatch.setattr("sdapi.portrait.job_runner._POLL_S", 0.01)
+    store = Blinking(tmp_path / "sdapi.db")
+    store.away = {"renew": 2}
+    await store.open()
+
+    async def train() -> Trained:
+        if store.away["renew"]:
+            await asyncio.sleep(60)
+        return Trained({"base": "sd15"})
+
+    job, trainer = await run(store, train)
+    await store.close()
+    assert (job.state, job.attempts) == (JobState.SUCCEEDED, 1)
+    assert len(trainer.asked) == 3
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_files_of_a_model_that_is_deleted_while_it_is_trained_go(
+    store: SqlitePortraitStore, is_late: bool
+):
+    async def train() -> Trained:
+        await store.delete_model("app:1", "m")
+        if not is_late:
+            await asyncio.sleep(60)
+        return Trained({"base": "sd15"})
+
+    forgotten: list[tuple[str, str]] = []
+    runner = made(store, FakeTrainer(train), forgotten)
+    await store.add_job(JOB)
+    runner.start()
+    async with asyncio.timeout(20):
+        while not forgotten:
+            await asyncio.sleep(0.01)
+    await runner.close()
+    assert forgotten == [("app:1", "m")]
+    assert await store.model("app:1", "m") is None
+
+
+async def test_a_job_that_another_server_has_taken_over_keeps_its_files(
+    store: SqlitePortraitStore,
+):
+    ended = asyncio.Event()
+
+    async def train() -> Trained:
+        await store.renew_job(job.id, runner.holder, -1)
+        assert await store.claim_job("there", 60) is not None
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+        raise AssertionError
+
+    forgotten: list[tuple[str, str]] = []
+    runner = made(store, FakeTrainer(train), forgotten)
+    job = await store.add_job(JOB)
+    runner.start()
+    await asyncio.wait_for(ended.wait(), 20)
+    await runner.close()
+    assert forgotten == []
+    held = await store.job("app:1", job.id)
+    assert held is not None
+    assert held.attempts == 2

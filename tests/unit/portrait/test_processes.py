@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sdapi.errors import ShuttingDown
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faces.providers import Choices, Providers
 
@@ -45,7 +46,7 @@ async def test_what_a_task_raises_is_told(processes: FaceProcesses):
 
 async def test_nothing_runs_after_the_end(processes: FaceProcesses):
     processes.close()
-    with pytest.raises(FaceTaskFailed, match="shutting down"):
+    with pytest.raises(ShuttingDown, match="shutting down"):
         await processes.run(pid_of)
 
 

@@ -165,11 +165,36 @@ async def test_a_deleted_model_takes_its_jobs_along(store: PortraitStore):
     assert (await store.add_job(JOB)).id > job.id
 
 
-async def test_an_owner_is_forgotten_as_a_whole(store: PortraitStore):
+async def test_a_job_that_is_let_go_was_not_begun(store: PortraitStore):
+    job = await store.add_job(JOB)
+    await store.claim_job("here", 60)
+    assert not await store.release_job(job.id, "there")
+    assert await store.release_job(job.id, "here")
+    assert not await store.release_job(job.id, "here")
+    released = await store.job(OWNER, job.id)
+    assert released is not None
+    assert (released.state, released.attempts) == (JobState.RUNNING, 0)  # states never go back
+    claimed = await store.claim_job("there", 60)
+    assert claimed is not None
+    assert claimed.attempts == 1
+
+
+async def test_models_of_open_jobs_are_known(store: PortraitStore):
+    for name in ("m", "n"):
+        await store.add_job(NewJob(OWNER, name, {}))
+    claimed = await store.claim_job("here", 60)
+    assert claimed is not None
+    assert await store.open_models() == [(OWNER, "m"), (OWNER, "n")]
+    await store.finish_job(claimed.id, "here", FAILED)
+    assert await store.open_models() == [(OWNER, "n")]
+
+
+async def test_an_owners_models_are_known_trained_or_not(store: PortraitStore):
+    assert await store.model_ids(OWNER) == []
     await store.add_job(JOB)
     await store.put_model(OWNER, "n", {})
-    assert sorted(await store.delete_owner(OWNER)) == ["m", "n"]
-    assert await store.models(OWNER) == []
+    await store.put_model("app:2", "o", {})
+    assert await store.model_ids(OWNER) == ["m", "n"]
 
 
 async def test_everything_is_there_after_a_restart(store: PortraitStore, make: Make):

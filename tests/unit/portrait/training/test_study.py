@@ -122,3 +122,31 @@ def test_blur_lowers_sharpness(providers: Providers):
         values.append(sharpness(blurred, eyes))
     assert values == sorted(values, reverse=True)
     assert values[-1] < 8
+
+
+def test_a_larger_face_beside_the_persons_is_not_cut_out(providers: Providers):
+    small = cv2.resize(pixels("person_0"), (160, 160), interpolation=cv2.INTER_AREA)
+    beside = np.full((320, 160, 3), 128, np.uint8)
+    beside[80:240] = small
+    rgb = np.hstack([beside, pixels("stranger")])
+    faces = providers.detector.detect(rgb)
+    assert len(faces) == 2
+    assert faces[1].width > 1.5 * faces[0].width
+    data = io.BytesIO()
+    Image.fromarray(rgb).save(data, "PNG")
+    crop = cut_person(providers, data.getvalue(), faces[0].box, 5.0)
+    assert crop is not None
+    cut, person, stranger = (
+        recognise(providers, each) for each in (crop, photo("person_0"), photo("stranger"))
+    )
+    assert cut is not None
+    assert person is not None
+    assert stranger is not None
+    assert np.linalg.norm(cut - person) < np.linalg.norm(cut - stranger)
+
+
+def test_what_is_trained_on_is_no_larger_than_anything_learns(providers: Providers):
+    large = cv2.resize(pixels("person_0"), (4096, 4096), interpolation=cv2.INTER_LINEAR)
+    data = io.BytesIO()
+    Image.fromarray(large).save(data, "JPEG", quality=90)
+    assert decoded(cut_scene(providers, data.getvalue(), 0.5)).shape == (2048, 2048, 3)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from sdapi.engine.job import Job
 from sdapi.errors import OutOfMemory, SDAPIError, ShuttingDown
 from sdapi.portrait.artefacts import Artefacts
 from sdapi.portrait.faces.processes import FaceProcesses
@@ -147,7 +148,7 @@ async def test_a_full_disk_while_photos_are_stored_is_told(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     async with trainer_bench(tmp_path, PortraitEngine(), processes) as bench:
-        monkeypatch.setattr("sdapi.portrait.training.preparation._write_numbered", full)
+        monkeypatch.setattr("sdapi.portrait.training.preparation._kept", full)
         assert await fails(bench, photos.of("person_0")) == (462, "Make dir in oss Error")
 
 
@@ -226,24 +227,94 @@ async def test_a_server_that_stops_goes_on_later_without_fetching_anew(
     assert photos.asked.count("person_3") == fetched
 
 
-async def test_a_request_that_is_cancelled_leaves_nothing(
+async def test_whoever_comes_after_a_cancelled_request_goes_on(
     tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
 ):
     engine = PortraitEngine(update_s=0.05)
+    asked = {"max_train_steps": 20, "steps_between_evaluations": 10}
     async with trainer_bench(tmp_path, engine, processes) as bench:
-        running = asyncio.create_task(
-            bench.train(photos.of("person_3"), max_train_steps=400, steps_between_evaluations=200)
-        )
+        running = asyncio.create_task(bench.train(photos.of("person_4"), **asked))
         async with asyncio.timeout(200):
-            while not engine.trainings:
+            while not (engine.trainings and engine.trainings[0].monitor.step > 2):
                 await asyncio.sleep(0.02)
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
-            while bench.services.training.open:
+            # At once: the update that was being made may not have ended.
+            await bench.train(photos.of("person_4"), **asked)
+        assert engine.trainings[0].was_suspended
+        assert Artefacts(bench.folder).meta().steps == 20
+    assert photos.asked.count("person_4") == 1
+
+
+async def test_what_nobody_has_foreseen_while_it_learns_is_told_as_missing_weights(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine(
+        training_failure=lambda step: ZeroDivisionError() if step == 3 else None
+    )
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        failed = await fails(bench, photos.of("person_0"))
+    assert failed == (469, "Training - Not get lora weight")
+
+
+async def test_a_damaged_template_is_drawn_anew(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine()
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        await bench.train(photos.of("person_0"))
+        kept = sorted((tmp_path / "portrait" / "templates").iterdir())
+        before = kept[0].read_bytes()
+        kept[0].write_bytes(b"half a pic")
+        await bench.train(photos.of("person_0"))
+    assert len(kept) == 2
+    assert kept[0].read_bytes() == before
+
+
+async def test_templates_that_fail_at_first_are_drawn_for_a_later_checkpoint(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine()
+    tries: list[None] = []
+
+    def failure(job: Job) -> SDAPIError | None:
+        if job.networks.loras or job.init is not None:
+            return None
+        tries.append(None)
+        return SDAPIError("no picture") if len(tries) <= 8 else None
+
+    engine.failure = failure
+    engine.draws = lambda step: "person_0"
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        # The photo cannot stand in: it shows two people.
+        await bench.train(photos.of("two"))
+        scores = Artefacts(bench.folder).meta().scores
+    assert set(scores) == {4, 8}
+
+
+async def test_a_provider_that_came_meanwhile_sees_every_crop(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine(update_s=0.05)
+    asked = {"max_train_steps": 12, "steps_between_evaluations": 6}
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        running = asyncio.create_task(bench.train(photos.of(*PERSON[:2]), **asked))
+        async with asyncio.timeout(200):
+            while not engine.trainings:
                 await asyncio.sleep(0.02)
-        assert not bench.tools.folders.work("queue", "anna").exists()
-        assert not bench.folder.exists()
+        running.cancel()
+        await asyncio.wait([running])
+        kept = bench.tools.folders.work("queue", "anna") / "prepared.json"
+        content = json.loads(kept.read_text())
+        # As another embedder would have left it.
+        content["providers"]["embedder"] = "arcface 1"
+        content["embeddings"] = [[1.0, 0.0]] * 2
+        kept.write_text(json.dumps(content))
+        await bench.train(photos.of(*PERSON[:2]), **asked)
+        meta = Artefacts(bench.folder).meta()
+    assert meta.providers["embedder"].startswith("dlib")
+    assert set(meta.scores) == {6, 12}
 
 
 @pytest.mark.slow
@@ -272,6 +343,6 @@ async def test_a_lora_of_somebody_else_is_never_replaced(
         await bench.train(photos.of("person_0"))
         assert Artefacts(bench.folder).meta().lora_name == "portrait-anna"
         assert (other.parent / "portrait-anna.safetensors").is_file()
-        bench.tools.folders.delete("queue", "anna")
+        assert bench.tools.folders.delete("queue", "anna")
         assert [path.name for path in other.parent.iterdir()] == ["anna.safetensors"]
     assert other.read_bytes() == b"somebody else's"
