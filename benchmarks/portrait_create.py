@@ -57,6 +57,9 @@ class TimedDrawer:
     async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
         return await self.inner.improve(rgb, fields)
 
+    async def has_lora(self, name: str) -> bool:
+        return await self.inner.has_lora(name)
+
     async def inventory(self) -> Inventory:
         return await self.inner.inventory()
 

@@ -48,7 +48,9 @@ class FacesHere:
 class FakeDrawer:
     """Gives every pass its own picture back, a little darker where it is to be drawn."""
 
-    models: Inventory = field(default_factory=lambda: Inventory(loras=frozenset({"ann", "bob"})))
+    models: Inventory = field(default_factory=lambda: Inventory(style_loras=frozenset()))
+    #: of people, by the names that prompts have for them
+    loras: frozenset[str] = frozenset({"ann", "bob", "large", "street"})
     #: numbers of passes that fail, from 1
     failing: set[int] = field(default_factory=set[int])
     passes: list[Pass] = field(default_factory=list[Pass])
@@ -71,6 +73,9 @@ class FakeDrawer:
         self.improved.append(fields)
         factor = fields.get("upscaling_resize", 1)
         return np.repeat(np.repeat(rgb, int(factor), axis=0), int(factor), axis=1)
+
+    async def has_lora(self, name: str) -> bool:
+        return name in self.loras
 
     async def inventory(self) -> Inventory:
         return self.models

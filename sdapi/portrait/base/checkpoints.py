@@ -1,6 +1,7 @@
 """Which checkpoint serves which kind of portrait."""
 
 import json
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,14 @@ from sdapi.settings import Settings
 
 #: only SDXL has a second text encoder under this name
 _XL_PREFIX: Final = "conditioner.embedders.1."
+#: SD 1's text encoder
+_SD1_PREFIX: Final = "cond_stage_model.transformer."
+_FIRST_LAYER: Final = "model.diffusion_model.input_blocks.0.0.weight"
+_LATENT_CHANNELS: Final = 4
+#: of SD 2's texts; SD 1 has 768
+_SD2_WIDTH: Final = 1024
+_INPAINTING: Final = "inpaint"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,7 @@ class BaseModels:
         self._options = options
         #: guards the one below, which holds what a look into a file told
         self._lock = threading.Lock()
-        self._kinds: dict[ModelFile, Base] = {}
+        self._kinds: dict[ModelFile, Base | None] = {}
 
     def find(self, kind: Base) -> BaseModel | None:
         """The one for a kind: the setting's, else the server's own, else the first that fits."""
@@ -63,15 +72,18 @@ class BaseModels:
         named = self._settings.portrait_checkpoint_anime
         return self._named(named, "sd15") if named else None
 
-    def kind_of(self, checkpoint: Checkpoint) -> Base:
-        """Reads a file's header, once; files without one are told apart by their names."""
+    def kind_of(self, checkpoint: Checkpoint) -> Base | None:
+        """Which portraits a checkpoint can draw; None for SD 2, for inpainting and the like.
+
+        Reads a file's header, once; files without one are told apart by their names.
+        """
         try:
             file = ModelFile.of(checkpoint.path, checkpoint.sidecar)
         except OSError:
-            return "sd15"
+            return None
         with self._lock:
             if file not in self._kinds:
-                self._kinds[file] = "xl" if _is_xl(checkpoint.path) else "sd15"
+                self._kinds[file] = _kind(checkpoint.path)
             return self._kinds[file]
 
     def _candidates(self) -> list[Checkpoint]:
@@ -84,9 +96,14 @@ class BaseModels:
 
     def _named(self, name: str, kind: Base) -> BaseModel | None:
         try:
-            return self._made(self._catalog.closest_checkpoint(name), kind)
-        except SDAPIError:
+            checkpoint = self._catalog.closest_checkpoint(name)
+        except SDAPIError as error:
+            log.warning("no portraits of %s: %s", kind, error)
             return None
+        if self.kind_of(checkpoint) != kind:
+            log.warning("no portraits of %s: %s is a checkpoint of another kind", kind, name)
+            return None
+        return self._made(checkpoint, kind)
 
     def _made(self, checkpoint: Checkpoint, kind: Base) -> BaseModel:
         own = _own(checkpoint.path)
@@ -99,12 +116,33 @@ def _cfg_scale(own: Mapping[str, Any]) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _is_xl(path: Path) -> bool:
+def _kind(path: Path) -> Base | None:
     if path.is_dir():
-        return (path / "text_encoder_2").is_dir()
-    if path.suffix.lower() == ".safetensors":
-        return any(key.startswith(_XL_PREFIX) for key in read_header(path))
-    return "xl" in path.stem.lower()
+        return _kind_of_folder(path)
+    if path.suffix.lower() != ".safetensors":
+        name = path.stem.lower()
+        return None if _INPAINTING in name else "xl" if "xl" in name else "sd15"
+    header = read_header(path)
+    first = cast("dict[str, Any]", header.get(_FIRST_LAYER) or {}).get("shape", ())
+    if len(first) == 4 and first[1] != _LATENT_CHANNELS:
+        return None  # inpainting and editing take more than a picture
+    if any(key.startswith(_XL_PREFIX) for key in header):
+        return "xl"
+    # SD 2 and SDXL's refiner have a text encoder of their own layout alone.
+    return "sd15" if any(key.startswith(_SD1_PREFIX) for key in header) else None
+
+
+def _kind_of_folder(path: Path) -> Base | None:
+    try:
+        unet = json.loads((path / "unet" / "config.json").read_text(encoding="utf-8"))
+        channels, width = unet.get("in_channels"), unet.get("cross_attention_dim")
+    except (OSError, ValueError, AttributeError):
+        return None
+    if channels != _LATENT_CHANNELS:
+        return None
+    if (path / "text_encoder_2").is_dir():
+        return "xl" if (path / "text_encoder").is_dir() else None
+    return None if width == _SD2_WIDTH else "sd15"
 
 
 def _own(path: Path) -> Mapping[str, Any]:

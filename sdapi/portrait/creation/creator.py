@@ -1,14 +1,17 @@
 """Creation from a request to a picture."""
 
+import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
-import anyio
+import anyio.to_thread
 
-from sdapi.errors import BadUrl
+from sdapi.errors import BadUrl, QueueFull
 from sdapi.portrait import faults
 from sdapi.portrait.artefacts import Artefacts, ModelMeta
 from sdapi.portrait.base.words import Words
@@ -20,11 +23,11 @@ from sdapi.portrait.creation.finish import finish
 from sdapi.portrait.creation.group import draw_all
 from sdapi.portrait.creation.one_person import OnePerson
 from sdapi.portrait.creation.person import Person, load_meta, load_person, see_person
-from sdapi.portrait.creation.prompts import FILM_WEIGHT, SCENE_WEIGHT, Speaker
+from sdapi.portrait.creation.prompts import FILM_WEIGHT, SCENE_WEIGHT, Speaker, without_tags
+from sdapi.portrait.creation.sight import Sight
 from sdapi.portrait.creation.studio import Studio
 from sdapi.portrait.creation.units import UnitMaker
 from sdapi.portrait.creation.webui import Drawer, Inventory
-from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Created
 from sdapi.portrait.records import Base, Model
@@ -37,6 +40,8 @@ _LCM: Final = {"sd15": ("lcm-lora-sdv1-5", 0.80), "xl": ("lcm-lora-sdxl", 0.40)}
 _ADAPTER_IN_TEMPLATE: Final = 0.30
 #: creations at a time; each holds its template in memory several times
 _AT_ONCE: Final = 4
+#: creations that may wait for their turn, and for how long
+_MOST_WAITING, _PATIENCE_S = 64, 1800.0
 _SEEDS: Final = 65536
 log = logging.getLogger(__name__)
 
@@ -54,14 +59,17 @@ class PortraitCreator:
         self._tools = tools
         self._drawer = drawer
         self._targets = targets
+        self._sight = Sight(tools.processes)
         self._seed = seed or (lambda: secrets.randbelow(_SEEDS))
-        self._few = anyio.Semaphore(_AT_ONCE)
+        self._few = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = 0
 
-    def can_create(self, *, is_xl: bool) -> bool:
-        return self._targets.find("xl" if is_xl else "sd15") is not None
+    async def can_create(self, *, is_xl: bool) -> bool:
+        kind = "xl" if is_xl else "sd15"
+        return await anyio.to_thread.run_sync(self._targets.find, kind) is not None
 
     async def create(self, models: Sequence[Model], request: CreateRequest) -> Created:
-        async with self._few:
+        async with self._place():
             studio = await self._studio(request)
             people = await self._people(models, request, studio)
             seen = await self._template(models, request, studio, people)
@@ -72,12 +80,31 @@ class PortraitCreator:
                 studio.warn(sentence)
             return Created(image, tuple(studio.warnings))
 
+    @asynccontextmanager
+    async def _place(self) -> AsyncGenerator[None]:
+        """Among the creations that go on; raises QueueFull when too many wait, or too long."""
+        if self._waiting >= _MOST_WAITING:
+            raise QueueFull(f"{self._waiting} portraits are waiting already, which is the limit")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._few.acquire()
+        except TimeoutError as error:
+            raise QueueFull(f"no portrait could begin within {_PATIENCE_S:g} s") from error
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._few.release()
+
     async def _studio(self, request: CreateRequest) -> Studio:
         """Raises PortraitError where there is no checkpoint for the style."""
         options = request.options
         kind: Base = "xl" if request.is_xl else "sd15"
         is_anime = options.style_name == ANIME
-        found = self._targets.anime() if is_anime else self._targets.find(kind)
+        look = self._targets.anime if is_anime else partial(self._targets.find, kind)
+        found = await anyio.to_thread.run_sync(look)
         if found is None:
             raise PortraitError(faults.MODEL_UNKNOWN)
         target, words = found
@@ -88,6 +115,7 @@ class PortraitCreator:
         positive = words.anime_positive if is_anime else words.positive
         return Studio(
             self._tools.processes,
+            self._sight,
             self._drawer,
             inventory,
             target,
@@ -103,8 +131,7 @@ class PortraitCreator:
         self, models: Sequence[Model], request: CreateRequest, studio: Studio
     ) -> list[Person]:
         """Raises PortraitError for one who cannot be drawn; each model is read once."""
-        options, processes = studio.options, studio.processes
-        picture = await self._reference_picture(options, processes)
+        picture = await self._reference_picture(studio.options)
         if not models:
             if picture is None:
                 raise PortraitError(faults.FACE_ID_UNREADABLE)
@@ -112,18 +139,16 @@ class PortraitCreator:
         known: dict[str, Person] = {}
         for model in models:
             if model.model_id not in known:
-                artefacts = Artefacts(self._tools.folders.of(model.owner, model.model_id))
-                person = await load_person(artefacts, studio.target.kind, processes)
-                _check_lora(person.meta, studio.inventory)
+                artefacts = Artefacts(self._tools.folders.published(model.owner, model.model_id))
+                person = await load_person(artefacts, studio.target.kind, self._sight)
+                await _check_lora(person.meta, studio.drawer)
                 known[model.model_id] = person
         people = [known[model.model_id] for model in models]
         if picture is not None:
             people[0] = replace(people[0], shown=picture)
         return people
 
-    async def _reference_picture(
-        self, options: CreateOptions, processes: FaceProcesses
-    ) -> Seen | None:
+    async def _reference_picture(self, options: CreateOptions) -> Seen | None:
         """The picture that `ipa_image_path` names, where it is to be used."""
         if not (options.ipa_control or options.ipa_control_only):
             return None
@@ -140,7 +165,7 @@ class PortraitCreator:
         except BadUrl as error:
             log.info("portrait: no reference picture: %s", error)
             raise PortraitError(fault) from error
-        return await see_person(processes, data, fault)
+        return await see_person(self._sight, data, fault)
 
     async def _template(
         self,
@@ -169,6 +194,10 @@ class PortraitCreator:
             scene = await self._scene(models, studio)
             loras.append((scene.lora_name, SCENE_WEIGHT))
             text = text or (scene.captions[0] if scene.captions else scene.trigger)
+        plain = without_tags(text)
+        if plain != text:
+            studio.warn("a template's text has no tags or comments: <…> and # were left out")
+            text = plain
         trigger = words.reference
         if person.meta is not None:
             trigger = person.meta.trigger
@@ -188,9 +217,9 @@ class PortraitCreator:
         owner, scene_id = models[0].owner, studio.options.scene_id
         if await self._tools.store.model(owner, scene_id) is None:
             raise PortraitError(faults.NOT_TRAINED)
-        artefacts = Artefacts(self._tools.folders.of(owner, scene_id))
+        artefacts = Artefacts(self._tools.folders.published(owner, scene_id))
         meta = await load_meta(artefacts, studio.target.kind, "scene")
-        _check_lora(meta, studio.inventory)
+        await _check_lora(meta, studio.drawer)
         return meta
 
 
@@ -202,9 +231,9 @@ def _prompt(studio: Studio, person: Person) -> str:
     return studio.speaker.person(meta.trigger, meta.lora_name, options.lora_weights, sex)
 
 
-def _check_lora(meta: ModelMeta | None, inventory: Inventory) -> None:
+async def _check_lora(meta: ModelMeta | None, drawer: Drawer) -> None:
     """Raise PortraitError when whoever draws does not have the person's weights."""
-    if meta is None or inventory.loras is None or meta.lora_name in inventory.loras:
+    if meta is None or await drawer.has_lora(meta.lora_name):
         return
     log.warning("portrait: there is no LoRA %s", meta.lora_name)
     raise PortraitError(faults.MODEL_ID_MALFORMED)
@@ -215,7 +244,7 @@ def _film_lora(
 ) -> tuple[tuple[str, float], ...]:
     if not words.film_lora:
         return ()
-    if inventory.loras is None or words.film_lora in inventory.loras:
+    if inventory.style_loras is None or words.film_lora in inventory.style_loras:
         return ((words.film_lora, FILM_WEIGHT),)
     warnings[f"no LoRA {words.film_lora}: drawn without its film look"] = None
     return ()
@@ -226,7 +255,7 @@ def _lcm_lora(
 ) -> tuple[tuple[str, float], ...]:
     """The usual file, else the first LoRA of this kind that is named after LCM."""
     usual, weight = _LCM[kind]
-    named = [name for name in inventory.loras or () if "lcm" in name.lower()]
+    named = [name for name in inventory.style_loras or () if "lcm" in name.lower()]
     fitting = sorted(name for name in named if ("xl" in name.lower()) == (kind == "xl"))
     if usual in fitting or fitting:
         return ((usual if usual in fitting else fitting[0], weight),)

@@ -18,7 +18,7 @@ from sdapi.portrait.photos import decode_photo
 from sdapi.portrait.pixels import enhance, makeup, retouch
 from sdapi.portrait.pixels.adapter_face import adapter_face
 from sdapi.portrait.pixels.colour_shift import colour_shifted
-from sdapi.portrait.pixels.frame import Frame, moved
+from sdapi.portrait.pixels.frame import Frame, grown_box, moved
 from sdapi.portrait.pixels.fusion import fused
 from sdapi.portrait.pixels.regions import Regions
 from sdapi.portrait.pixels.replaced import replaced_points
@@ -29,6 +29,8 @@ from sdapi.portrait.pixels.skin import skin_mask
 _ENOUGH_SIDE: Final = 512
 #: a face found again lies this near to where it was, in widths of its box
 _NEAR: Final = 0.35
+#: and is looked for in a box this many times as large
+_AROUND: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +52,12 @@ def see(providers: Providers, data: bytes) -> Seen | None:
     except BadImage:
         return None
     return see_pixels(providers, rgb)
+
+
+def see_again(providers: Providers, data: bytes, faces: tuple[Face, ...]) -> Seen:
+    """A photo whose faces are known."""
+    del providers
+    return Seen(decode_photo(data), faces)
 
 
 def see_pixels(providers: Providers, rgb: Pixels) -> Seen:
@@ -111,7 +119,7 @@ def relocate(providers: Providers, rgb: Pixels, known: Face) -> Face:
     large, scale = _enlarged(rgb)
     up = np.array([[scale, 0.0, 0.0], [0.0, scale, 0.0]])
     expected = moved(known, up)
-    near = [f for f in providers.detector.detect(large) if _is_near(f, expected)]
+    near = [f for f in _detected_around(providers, large, expected) if _is_near(f, expected)]
     begin_at = max(near, key=lambda face: face.width) if near else expected
     found = providers.landmarks.locate(large, begin_at)
     down = np.array([[1 / scale, 0.0, 0.0], [0.0, 1 / scale, 0.0]])
@@ -206,6 +214,14 @@ def _enlarged(rgb: Pixels) -> tuple[Pixels, float]:
     size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
     large = cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(large, np.uint8), scale
+
+
+def _detected_around(providers: Providers, rgb: Pixels, face: Face) -> list[Face]:
+    """The faces in the neighbourhood of one, which is a fraction of the picture."""
+    left, top, right, bottom = grown_box(face.box, _AROUND, (rgb.shape[1], rgb.shape[0]))
+    part = np.ascontiguousarray(rgb[top:bottom, left:right])
+    shift = np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
+    return [moved(found, shift) for found in providers.detector.detect(part)]
 
 
 def _is_near(face: Face, expected: Face) -> bool:

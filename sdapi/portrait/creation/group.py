@@ -3,7 +3,8 @@
 Contract: portrait-pipeline 3.12 and 4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import Final
 
@@ -12,12 +13,13 @@ import cv2
 import numpy as np
 
 from sdapi.portrait import faults
+from sdapi.portrait.creation.bases import Target
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.one_person import OnePerson
 from sdapi.portrait.creation.passes import Pass
 from sdapi.portrait.creation.studio import Studio
 from sdapi.portrait.faces.face import Box, Face, Mask, Pixels
-from sdapi.portrait.pixels.frame import Frame
+from sdapi.portrait.pixels.frame import LONGEST_SIDE, Frame
 from sdapi.portrait.pixels.raster import blurred, grown, mixed, resized, resized_mask
 from sdapi.portrait.pixels.shape import Shape
 
@@ -33,6 +35,24 @@ _SEAM: Final = 24
 _STEP: Final = 8
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """What the third pass works on: a part of the picture, and where that is drawn anew."""
+
+    frame: Frame
+    #: in the frame's own pixels, and in those that are drawn
+    mask: Mask
+    small: Mask
+    work: Pixels
+    strength: float
+
+    @classmethod
+    def of(cls, frame: Frame, rgb: Pixels, mask: Mask, strength: float) -> "_Place":
+        """`mask` is of the whole picture."""
+        cut = frame.cut_mask(mask)
+        return cls(frame, cut, resized_mask(cut, frame.size), frame.work(rgb), strength)
+
+
 async def draw_all(studio: Studio, seen: Seen, painters: Sequence[OnePerson]) -> Pixels:
     """The template with every face drawn as its person; `seen.faces` are as many as painters."""
     running = seen.rgb
@@ -43,9 +63,9 @@ async def draw_all(studio: Studio, seen: Seen, painters: Sequence[OnePerson]) ->
         drawn = await anyio.to_thread.run_sync(part.onto, running)
         running = await anyio.to_thread.run_sync(_with_others_kept, running, drawn, others)
     if studio.options.background_restore:
-        return await _redrawn(studio, running, *_background(running, seen.faces, studio))
+        return await _redrawn(studio, running, seen.faces, _background)
     if len(painters) > 1:
-        return await _redrawn(studio, running, *_seams(running, seen.faces, studio))
+        return await _redrawn(studio, running, seen.faces, _seams)
     return running
 
 
@@ -76,14 +96,14 @@ def _with_others_kept(running: Pixels, drawn: Pixels, others: Sequence[Face]) ->
     return mixed(drawn, running, kept)
 
 
-def _background(rgb: Pixels, faces: Sequence[Face], studio: Studio) -> tuple[Frame, Mask, float]:
+def _background(rgb: Pixels, faces: Sequence[Face], target: Target) -> _Place:
     """Everything but the faces."""
     kept = np.maximum.reduce([_protected(rgb, face) for face in faces])
-    frame = _frame((0, 0, rgb.shape[1], rgb.shape[0]), studio)
-    return frame, 1.0 - kept, _BACKGROUND_STRENGTH
+    frame = _frame((0, 0, rgb.shape[1], rgb.shape[0]), target)
+    return _Place.of(frame, rgb, 1.0 - kept, _BACKGROUND_STRENGTH)
 
 
-def _seams(rgb: Pixels, faces: Sequence[Face], studio: Studio) -> tuple[Frame, Mask, float]:
+def _seams(rgb: Pixels, faces: Sequence[Face], target: Target) -> _Place:
     """A soft ring around each face, in the square that holds them all.
 
     It follows the face's outline, along which the drawn face was laid in.
@@ -95,56 +115,62 @@ def _seams(rgb: Pixels, faces: Sequence[Face], studio: Studio) -> tuple[Frame, M
     left, top = (max(int(m - side / 2), 0) for m in middle)
     right = min(int(middle[0] + side / 2), rgb.shape[1])
     bottom = min(int(middle[1] + side / 2), rgb.shape[0])
-    frame = _frame((left, top, right - left, bottom - top), studio)
+    frame = _frame((left, top, right - left, bottom - top), target)
     # sizes are those of the picture that is drawn
-    pixel = 1.0 / frame.scale[0] * studio.target.scale
+    pixel = 1.0 / frame.scale[0] * target.scale
     rings = [
         blurred(grown(Shape.of(face, rgb.shape).face(), _SEAM * pixel), _SEAM / 3 * pixel)
         for face in faces
     ]
     inner = np.maximum.reduce([_protected(rgb, face) for face in faces])
-    return frame, np.maximum.reduce(rings) * (1.0 - inner), _SEAM_STRENGTH
+    return _Place.of(frame, rgb, np.maximum.reduce(rings) * (1.0 - inner), _SEAM_STRENGTH)
 
 
 async def _redrawn(
-    studio: Studio, running: Pixels, frame: Frame, mask: Mask, strength: float
+    studio: Studio,
+    running: Pixels,
+    faces: Sequence[Face],
+    where: Callable[[Pixels, Sequence[Face], Target], _Place],
 ) -> Pixels:
     """The third pass, without anybody's LoRA."""
-    work = await anyio.to_thread.run_sync(frame.work, running)
-    small = resized_mask(frame.cut_mask(mask), frame.size)
-    units = studio.units.canny(work, _WEIGHT) + studio.units.colour(work, _WEIGHT)
+    place = await anyio.to_thread.run_sync(where, running, faces, studio.target)
+    units = await anyio.to_thread.run_sync(
+        lambda: studio.units.canny(place.work, _WEIGHT) + studio.units.colour(place.work, _WEIGHT)
+    )
     drawn = await studio.draw(
         faults.THIRD_DIFFUSION,
         Pass(
             prompt=studio.speaker.nobody(),
             negative=studio.speaker.words.negative,
-            size=frame.size,
+            size=place.frame.size,
             steps=_LCM_STEPS if studio.is_lcm else _STEPS,
-            strength=strength,
-            rgb=work,
-            mask=small,
+            strength=place.strength,
+            rgb=place.work,
+            mask=place.small,
             units=tuple(units),
         ),
     )
-    return await anyio.to_thread.run_sync(_returned, frame, running, drawn, mask)
+    return await anyio.to_thread.run_sync(_returned, place, running, drawn)
 
 
-def _returned(frame: Frame, running: Pixels, drawn: Pixels, mask: Mask) -> Pixels:
+def _returned(place: _Place, running: Pixels, drawn: Pixels) -> Pixels:
     """The drawn picture where the mask is, in the size of the template."""
+    frame = place.frame
     large = resized(drawn, (frame.width, frame.height))
-    return frame.laid_in(running, mixed(frame.cut(running), large, frame.cut_mask(mask)))
+    return frame.laid_in(running, mixed(frame.cut(running), large, place.mask))
 
 
-def _frame(box: tuple[int, int, int, int], studio: Studio) -> Frame:
+def _frame(box: tuple[int, int, int, int], target: Target) -> Frame:
     """A rectangle (left, top, width, height) at the size of the third pass."""
     left, top, width, height = box
-    native = studio.target.native
-    if studio.target.kind == "xl":
+    native = target.native
+    if target.kind == "xl":
         scale = native / sqrt(width * height)
     else:
         aspect = max(width, height) / min(width, height)
         short = native * (1.0 if aspect > _LONG else _SIDE)
         scale = short / min(width, height)
+    scale = min(scale, LONGEST_SIDE * native / max(width, height))
     size = tuple(max(round(side * scale / _STEP), 1) * _STEP for side in (width, height))
     return Frame(left, top, width, height, (size[0], size[1]))
 

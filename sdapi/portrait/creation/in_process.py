@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import anyio.to_thread
@@ -22,6 +23,8 @@ from sdapi.portrait.creation.webui import (
     png_text,
 )
 from sdapi.portrait.faces.face import Pixels
+from sdapi.portrait.faults import PASSING
+from sdapi.portrait.folders import LORA_MARK
 from sdapi.schemas.extras import ExtrasFields
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT
@@ -38,7 +41,27 @@ _CONTROL_SUFFIXES: Final = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"}
 _CONTROL_PREFIX: Final = "control_model."
 #: a portrait once begun waits for its place instead of failing
 _TRIES: Final = 30
+#: of one pass with its wait in the queue; a large checkpoint takes half an hour on a CPU
+PASS_TIMEOUT_S: Final = 3600.0
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _told_as_failed() -> Generator[None]:
+    """What a pass ends with, as drawers tell it; what passes is for whoever asked."""
+    try:
+        yield
+    except PASSING:
+        raise
+    except (BadRequest, ValidationError) as error:
+        raise UnitsRefused(str(error)) from error
+    except SDAPIError as error:
+        raise DrawingFailed(error.detail) from error
+    except TimeoutError as error:
+        raise DrawingFailed(f"no picture within {PASS_TIMEOUT_S:g} s") from error
+    except (RuntimeError, ValueError) as error:  # whatever a network raises while it draws
+        log.exception("a pass of a portrait failed")
+        raise DrawingFailed(f"{type(error).__name__}: {error}") from error
 
 
 class InProcessDrawer:
@@ -51,35 +74,36 @@ class InProcessDrawer:
         kind = kind_of(asked)
         body = await anyio.to_thread.run_sync(body_of, asked)
         model = Txt2ImgRequest if kind == TXT2IMG else Img2ImgRequest
-        try:
+        with _told_as_failed():
             request = model.model_validate(body)
-            for _ in range(_TRIES):
-                try:
-                    answer = await self._services.generation.answer(
-                        "txt2img" if kind == TXT2IMG else "img2img", request, Caller()
-                    )
-                    return await anyio.to_thread.run_sync(picture_of, answer)
-                except QueueFull as error:
-                    await asyncio.sleep(error.retry_after_s or 1)
-        except (BadRequest, ValidationError) as error:
-            raise UnitsRefused(str(error)) from error
-        except SDAPIError as error:
-            raise DrawingFailed(error.detail) from error
-        except (RuntimeError, ValueError) as error:  # whatever a network raises while it draws
-            log.exception("a pass of a portrait failed")
-            raise DrawingFailed(f"{type(error).__name__}: {error}") from error
-        raise DrawingFailed("too many jobs wait")
+            answer = await self._placed(
+                lambda: self._services.generation.answer(
+                    "txt2img" if kind == TXT2IMG else "img2img", request, Caller()
+                )
+            )
+            return await anyio.to_thread.run_sync(picture_of, answer)
 
     async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
         text = await anyio.to_thread.run_sync(png_text, rgb)
-        request = ExtrasFields.model_validate(fields)
-        try:
-            answer = await self._services.extras.single(request, text, Caller())
-        except SDAPIError as error:
-            raise DrawingFailed(error.detail) from error
-        except (RuntimeError, ValueError) as error:  # whatever a network raises
-            raise DrawingFailed(f"{type(error).__name__}: {error}") from error
-        return await anyio.to_thread.run_sync(pixels_of, answer.get("image"))
+        with _told_as_failed():
+            request = ExtrasFields.model_validate(fields)
+            answer = await self._placed(
+                lambda: self._services.extras.single(request, text, Caller())
+            )
+            return await anyio.to_thread.run_sync(pixels_of, answer.get("image"))
+
+    async def has_lora(self, name: str) -> bool:
+        return await anyio.to_thread.run_sync(self._services.networks.lora, name) is not None
+
+    async def _placed(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """The answer, once there is a place in the queue; raises TimeoutError."""
+        async with asyncio.timeout(PASS_TIMEOUT_S):
+            for _ in range(_TRIES - 1):
+                try:
+                    return await ask()
+                except QueueFull as error:
+                    await asyncio.sleep(error.retry_after_s or 1)
+            return await ask()
 
     async def inventory(self) -> Inventory:
         return await anyio.to_thread.run_sync(self._look)
@@ -90,7 +114,12 @@ class InProcessDrawer:
         usable = [name for name in FACE_RESTORERS if restorers.find(name).models is not None]
         return Inventory(
             tuple(self._control_models()),
-            frozenset(name for lora in services.networks.loras for name in (lora.name, lora.alias)),
+            frozenset(
+                name
+                for lora in services.networks.loras
+                if LORA_MARK not in lora.metadata
+                for name in (lora.name, lora.alias)
+            ),
             tuple(usable),
             tuple(file.name for file in Upscalers(settings).files()),
         )

@@ -60,7 +60,7 @@ class OnePerson:
             faults.TEMPLATE_UNUSABLE, face_tasks.begin, template, face, frame
         )
         known = before.largest
-        source = await source_for(self.person, known, studio.processes)
+        source = await source_for(self.person, known, studio.sight)
         rgb = before.rgb
         if options.apply_face_fusion_before:
             ratio = options.more_like_me_before
@@ -115,12 +115,11 @@ class OnePerson:
         """The picture with the face drawn anew, and where that was done."""
         studio, options = self.studio, self.studio.options
         matches_shape = options.face_shape_match
-        region = "ears" if matches_shape else "face"
-        mask = await studio.task(faults.TEMPLATE_UNUSABLE, face_tasks.masks, rgb, face, region)
+        mask = await studio.task(faults.TEMPLATE_UNUSABLE, face_tasks.masks, rgb, face, "face")
         units = studio.units.canny(rgb, _CANNY[0])
         units += studio.units.openpose(await self._pose(rgb, face), _OPENPOSE)
         if not matches_shape:
-            units += studio.units.colour(rgb, _COLOUR)
+            units += await anyio.to_thread.run_sync(studio.units.colour, rgb, _COLOUR)
         units += await self._adapter()
         drawn = await studio.draw(
             faults.FIRST_DIFFUSION,
@@ -132,12 +131,16 @@ class OnePerson:
                 units,
             ),
         )
-        if matches_shape:
-            side = max(round(_PASTE_BLUR * studio.target.scale), 1)
-            drawn = await anyio.to_thread.run_sync(
-                lambda: mixed(rgb, drawn, box_blurred(mask, side))
-            )
-        return drawn, mask
+        return await self._pasted(rgb, drawn, face) if matches_shape else (drawn, mask)
+
+    async def _pasted(self, rgb: Pixels, drawn: Pixels, face: Face) -> tuple[Pixels, Mask]:
+        """Face and ears of a picture that was drawn as a whole, and where they are in it."""
+        studio = self.studio
+        found = await studio.task(faults.FIRST_DIFFUSION, face_tasks.relocate, drawn, face)
+        mask = await studio.task(faults.FIRST_DIFFUSION, face_tasks.masks, drawn, found, "ears")
+        side = max(round(_PASTE_BLUR * studio.target.scale), 1)
+        pasted = await anyio.to_thread.run_sync(lambda: mixed(rgb, drawn, box_blurred(mask, side)))
+        return pasted, mask
 
     async def _second_pass(self, rgb: Pixels, face: Face) -> tuple[Pixels, Mask]:
         """The picture with the face's edge, or the whole face, drawn once more."""
@@ -169,7 +172,7 @@ class OnePerson:
                 "laying the person's shape over the template's", points,
                 self.studio.processes.run(face_tasks.pose_points, face, self.person.face_id),
             )  # fmt: skip
-        return pose_map(points, (rgb.shape[0], rgb.shape[1]))
+        return await anyio.to_thread.run_sync(pose_map, points, (rgb.shape[0], rgb.shape[1]))
 
     async def _adapter(self) -> list[Unit]:
         options = self.studio.options

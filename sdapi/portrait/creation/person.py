@@ -10,11 +10,11 @@ import numpy as np
 
 from sdapi.portrait import faults
 from sdapi.portrait.artefacts import ArtefactError, Artefacts, ModelMeta, Reference
-from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.face_tasks import Seen
+from sdapi.portrait.creation.sight import Sight
 from sdapi.portrait.faces.face import Face, Points
 from sdapi.portrait.faces.pose import pose_of
-from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
+from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.records import Base
 
@@ -50,14 +50,14 @@ class Likeness:
     mirror: bool = False
 
 
-async def load_person(artefacts: Artefacts, kind: Base, processes: FaceProcesses) -> Person:
+async def load_person(artefacts: Artefacts, kind: Base, sight: Sight) -> Person:
     """The person of a model's files; raises PortraitError for what is missing or unfit."""
     meta = await load_meta(artefacts, kind, "person")
     reference = await _read(artefacts.reference)
     if reference is None:
         raise PortraitError(faults.NOT_TRAINED)
-    source = await see_person(processes, reference, faults.NOT_TRAINED)
-    face_id = await _face_id(artefacts, kind, processes)
+    source = await see_person(sight, reference, faults.NOT_TRAINED)
+    face_id = await _face_id(artefacts, kind, sight)
     others = await anyio.to_thread.run_sync(artefacts.references)
     return Person(source, meta, face_id, tuple(others))
 
@@ -75,10 +75,10 @@ async def load_meta(artefacts: Artefacts, kind: Base, role: str) -> ModelMeta:
     return meta
 
 
-async def see_person(processes: FaceProcesses, data: bytes, fault: faults.Fault) -> Seen:
+async def see_person(sight: Sight, data: bytes, fault: faults.Fault) -> Seen:
     """The photo of a person; raises PortraitError where no face is to be seen in it."""
     try:
-        seen = await processes.run(face_tasks.see, data)
+        seen = await sight.see(data)
     except FaceTaskFailed as error:
         raise PortraitError(fault) from error
     if seen is None or not seen.faces:
@@ -116,14 +116,14 @@ def mouth_opening(points68: Points) -> float:
     return float(np.linalg.norm(points68[62] - points68[66])) / max(width, 1e-6)
 
 
-async def source_for(person: Person, face: Face, processes: FaceProcesses) -> tuple[Seen, bool]:
+async def source_for(person: Person, face: Face, sight: Sight) -> tuple[Seen, bool]:
     """The photo to fuse into a template, and whether it is to be mirrored."""
     likeness = suitable(person, face)
     if likeness.path is None:
         return person.source, likeness.mirror
     data = await _read(likeness.path)
     try:
-        seen = None if data is None else await processes.run(face_tasks.see, data)
+        seen = None if data is None else await sight.see(data)
     except FaceTaskFailed:
         seen = None
     if seen is None or not seen.faces:
@@ -132,14 +132,14 @@ async def source_for(person: Person, face: Face, processes: FaceProcesses) -> tu
     return seen, likeness.mirror
 
 
-async def _face_id(artefacts: Artefacts, kind: Base, processes: FaceProcesses) -> Face | None:
+async def _face_id(artefacts: Artefacts, kind: Base, sight: Sight) -> Face | None:
     """Its absence is normal for SDXL, which is trained without trial pictures."""
     data = await _read(artefacts.face_id)
     if data is None and kind == "xl":
         return None
     if data is None:
         raise PortraitError(faults.FACE_ID_UNREADABLE)
-    return (await see_person(processes, data, faults.FACE_ID_UNREADABLE)).largest
+    return (await see_person(sight, data, faults.FACE_ID_UNREADABLE)).largest
 
 
 async def _read(path: Path) -> bytes | None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
@@ -19,6 +20,7 @@ from sdapi.portrait.creation.webui import (
     png_text,
 )
 from sdapi.portrait.faces.face import Pixels
+from sdapi.portrait.folders import LORA_MARK
 
 if TYPE_CHECKING:  # httpx takes a while to import, and most servers draw for themselves
     import httpx
@@ -30,6 +32,7 @@ _CONNECT_TIMEOUT_S: Final = 10.0
 #: the value that stands for no credential
 _NO_CREDENTIAL: Final = "="
 _REFUSED: Final = (400, 404, 422)
+_LORAS, _REFRESH = "/sdapi/v1/loras", "/sdapi/v1/refresh-loras"
 log = logging.getLogger(__name__)
 
 
@@ -55,6 +58,22 @@ class RemoteDrawer:
         image = cast("dict[str, Any]", answer).get("image") if isinstance(answer, dict) else None
         return await anyio.to_thread.run_sync(pixels_of, image)
 
+    async def has_lora(self, name: str) -> bool:
+        """The other server looks into its folders again for a name that it does not list."""
+        try:
+            if await self._lists_lora(name):
+                return True
+            with suppress(DrawingFailed):
+                await self._asked("POST", _REFRESH, None, timeout_s=_LIST_TIMEOUT_S)
+            return await self._lists_lora(name)
+        except DrawingFailed as error:
+            log.info("the LoRAs of the other server are not to be had: %s", error)
+            return True
+
+    async def _lists_lora(self, name: str) -> bool:
+        listed = await self._asked("GET", _LORAS, None, timeout_s=_LIST_TIMEOUT_S)
+        return name in _texts(listed, "name") + _texts(listed, "alias")
+
     async def inventory(self) -> Inventory:
         found: dict[str, Any] = {}
 
@@ -64,7 +83,7 @@ class RemoteDrawer:
             except DrawingFailed as error:
                 log.info("%s is not to be had: %s", path, error)
 
-        paths = "/controlnet/model_list", "/sdapi/v1/loras", "/sdapi/v1/upscalers"
+        paths = "/controlnet/model_list", _LORAS, "/sdapi/v1/upscalers"
         async with anyio.create_task_group() as group:
             for path in paths:
                 group.start_soon(look, path)
@@ -72,7 +91,7 @@ class RemoteDrawer:
         names = cast("dict[str, Any]", control).get("model_list", []) if control else []
         return Inventory(
             tuple(str(name) for name in names),
-            None if loras is None else frozenset(_texts(loras, "name") + _texts(loras, "alias")),
+            None if loras is None else _style_loras(loras),
             (),  # a webui lists restorers whether it has their files or not
             tuple(
                 name
@@ -109,6 +128,14 @@ class RemoteDrawer:
             return response.json()
         except ValueError as error:
             raise DrawingFailed("the answer is no JSON") from error
+
+
+def _style_loras(listing: object) -> frozenset[str]:
+    """Names of the LoRAs that are nobody's."""
+    entries = cast("list[object]", listing) if isinstance(listing, list) else []
+    rows = [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
+    styles = [row for row in rows if LORA_MARK not in (row.get("metadata") or {})]
+    return frozenset(str(row.get(key) or "") for row in styles for key in ("name", "alias"))
 
 
 def _texts(listing: object, key: str) -> list[str]:

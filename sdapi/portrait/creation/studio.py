@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Concatenate, ParamSpec, TypeVar
 
+import anyio.to_thread
+
 from sdapi.portrait.configure import CreateOptions
 from sdapi.portrait.creation.bases import Target
 from sdapi.portrait.creation.passes import (
@@ -15,6 +17,7 @@ from sdapi.portrait.creation.passes import (
     Pass,
 )
 from sdapi.portrait.creation.prompts import Speaker
+from sdapi.portrait.creation.sight import Sight
 from sdapi.portrait.creation.units import UnitMaker
 from sdapi.portrait.creation.webui import Drawer, DrawingFailed, Inventory, UnitsRefused
 from sdapi.portrait.faces.face import Pixels
@@ -33,6 +36,7 @@ class Studio:
     """One creation's surroundings."""
 
     processes: FaceProcesses
+    sight: Sight
     drawer: Drawer
     inventory: Inventory
     target: Target
@@ -83,7 +87,7 @@ class Studio:
             raise PortraitError(fault) from error
         for warning in drawn.warnings:
             self.warn(warning)
-        return resized(drawn.rgb, asked.size)
+        return await anyio.to_thread.run_sync(resized, drawn.rgb, asked.size)
 
     def steps(self, name: str, otherwise: int) -> int:
         """A field's steps; few where LCM acts and nothing else was asked for."""

@@ -13,6 +13,7 @@ from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.passes import CFG_SCALE, EULER_A, Pass, Unit
 from sdapi.portrait.creation.studio import Studio
+from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.photos import PhotoFetcher
 
@@ -44,7 +45,11 @@ async def fetched(
     except BadUrl as error:
         log.info("portrait: no template: %s", error)
         raise PortraitError(faults.TEMPLATE_UNREADABLE) from error
-    seen = await studio.task(faults.TEMPLATE_UNUSABLE, face_tasks.see, data)
+    try:
+        seen = await studio.sight.see(data)
+    except FaceTaskFailed as error:
+        log.warning("portrait: the template's faces are not found: %s", error)
+        raise PortraitError(faults.TEMPLATE_UNUSABLE) from error
     if seen is None:
         raise PortraitError(faults.TEMPLATE_UNREADABLE)
     return counted(seen, count, is_group=is_group)

@@ -32,8 +32,8 @@ class Inventory:
     """The optional models of whoever draws, by the names that requests have for them."""
 
     control_models: tuple[str, ...] = ()
-    #: None where that cannot be told
-    loras: frozenset[str] | None = None
+    #: but for those of people, whose names are callers'; None where that cannot be told
+    style_loras: frozenset[str] | None = None
     #: face restorers and upscalers that have their files
     restorers: tuple[str, ...] = ()
     upscalers: tuple[str, ...] = ()
@@ -48,6 +48,10 @@ class Drawer(Protocol):
 
     async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
         """A picture through `extra-single-image`; raises DrawingFailed."""
+        ...
+
+    async def has_lora(self, name: str) -> bool:
+        """Whether a LoRA is there, were it new; True where that cannot be told."""
         ...
 
     async def inventory(self) -> Inventory:

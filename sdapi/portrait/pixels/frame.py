@@ -19,7 +19,7 @@ _CROP: Final = 3.0
 _CROPPED_MULTIPLE, _WHOLE_MULTIPLE = 32, 8
 _FEATHER: Final = 8
 #: the longer side of a whole template, in native sides; above it nothing would fit a device
-_LONGEST: Final = 3
+LONGEST_SIDE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def uncropped(template: tuple[int, int], native: int, *, by_area: bool) -> Frame
     """The whole template, (width, height)."""
     width, height = template
     scale = native / (sqrt(width * height) if by_area else min(width, height))
-    scale = min(scale, _LONGEST * native / max(width, height))
+    scale = min(scale, LONGEST_SIDE * native / max(width, height))
     step = _WHOLE_MULTIPLE
     size = tuple(max(round(side * scale / step), 1) * step for side in template)
     return Frame(0, 0, width, height, (size[0], size[1]))

@@ -48,25 +48,36 @@ def box_blurred(values: Values, side: int) -> Floats:
 
 def grown(mask: Values, radius: float) -> Mask:
     """A mask dilated by a disc."""
-    return np.asarray(cv2.dilate(np.asarray(mask, np.float32), _disc(radius)), np.float32)
+    return _back(cv2.dilate(_bytes_of(mask), _disc(radius)))
 
 
 def shrunk(mask: Values, radius: float) -> Mask:
     """A mask eroded by a disc; the picture's border counts as outside."""
-    values = np.asarray(mask, np.float32)
-    eroded = cv2.erode(values, _disc(radius), borderType=cv2.BORDER_CONSTANT, borderValue=0.0)
-    return np.asarray(eroded, np.float32)
+    values = _bytes_of(mask)
+    return _back(cv2.erode(values, _disc(radius), borderType=cv2.BORDER_CONSTANT, borderValue=0.0))
 
 
 def closed(mask: Values, radius: float) -> Mask:
     """Without the holes and gaps that a disc does not fit into."""
-    return np.asarray(cv2.erode(grown(mask, radius), _disc(radius)), np.float32)
+    disc = _disc(radius)
+    return _back(cv2.erode(cv2.dilate(_bytes_of(mask), disc), disc))
 
 
 def opened(mask: Values, radius: float) -> Mask:
     """Without the specks that a disc does not fit into."""
-    eroded = cv2.erode(np.asarray(mask, np.float32), _disc(radius))
-    return grown(np.asarray(eroded, np.float32), radius)
+    disc = _disc(radius)
+    return _back(cv2.dilate(cv2.erode(_bytes_of(mask), disc), disc))
+
+
+def _bytes_of(mask: Values) -> NDArray[Any]:
+    """A mask of nothing but 0 and 1 as bytes, which OpenCV's discs cross several times as fast."""
+    values = np.asarray(mask, np.float32)
+    small = values.astype(np.uint8)
+    return small if (small == values).all() else values
+
+
+def _back(values: Any) -> Mask:
+    return np.asarray(values, np.float32)
 
 
 def _disc(radius: float) -> NDArray[np.uint8]:

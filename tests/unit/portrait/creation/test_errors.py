@@ -169,7 +169,7 @@ async def test_a_style_without_a_checkpoint_is_a_model_that_is_not_there(place: 
 
 async def test_a_scene_is_the_owners_own_and_a_scene(place: Workplace):
     await add_person(place.settings, "large", pixels("person_0"), kind="xl")
-    place.drawer.models = Inventory(loras=frozenset({"large"}))
+    place.drawer.models = Inventory(style_loras=frozenset())
     wanted = {"surface": Surface.SDXL, "template": None, "t2i_prompt": "x"}
     assert await fault_of(place, "large", scene_id="gone", **wanted) is faults.NOT_TRAINED
     assert await fault_of(place, "large", scene_id="large", **wanted) is faults.MODEL_ID_MALFORMED

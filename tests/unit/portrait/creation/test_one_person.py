@@ -125,7 +125,7 @@ async def test_a_whole_template_is_drawn_at_its_own_proportions(place: Workplace
 
 
 async def test_control_units_are_those_of_the_models_that_are_there(place: Workplace):
-    place.drawer.models = Inventory(control_models=ALL, loras=frozenset({"ann"}))
+    place.drawer.models = Inventory(control_models=ALL, style_loras=frozenset())
     created = await place.create("ann")
     first, second = ([(u.module, u.weight) for u in p.units] for p in place.drawer.passes)
     assert first == [("canny", 0.5), ("none", 0.5), ("none", 0.85)]
@@ -135,7 +135,7 @@ async def test_control_units_are_those_of_the_models_that_are_there(place: Workp
 
 
 async def test_missing_control_models_drop_their_units_with_a_warning(place: Workplace):
-    place.drawer.models = Inventory(control_models=ALL[:1], loras=frozenset({"ann"}))
+    place.drawer.models = Inventory(control_models=ALL[:1], style_loras=frozenset())
     created = await place.create("ann")
     assert [len(each.units) for each in place.drawer.passes] == [1, 1]
     assert any("openpose" in each for each in created.warnings)
@@ -143,14 +143,14 @@ async def test_missing_control_models_drop_their_units_with_a_warning(place: Wor
 
 
 async def test_tile_stands_in_for_the_colour_model(place: Workplace):
-    place.drawer.models = Inventory(control_models=(ALL[0], ALL[2]), loras=frozenset({"ann"}))
+    place.drawer.models = Inventory(control_models=(ALL[0], ALL[2]), style_loras=frozenset())
     await place.create("ann")
     weights = [(unit.model, unit.weight) for unit in place.drawer.passes[0].units]
     assert weights == [(ALL[0], 0.5), (ALL[2], 0.4)]
 
 
 async def test_ip_adapter_is_shown_the_persons_face(place: Workplace):
-    place.drawer.models = Inventory(control_models=ALL, loras=frozenset({"ann"}))
+    place.drawer.models = Inventory(control_models=ALL, style_loras=frozenset())
     await place.create("ann", ipa_control=True, ipa_weight=0.6)
     first, second = place.drawer.passes
     unit = first.units[-1]
@@ -162,7 +162,7 @@ async def test_ip_adapter_is_shown_the_persons_face(place: Workplace):
 
 
 async def test_face_shape_match_draws_without_mask_and_pastes_the_face(place: Workplace):
-    place.drawer.models = Inventory(control_models=ALL, loras=frozenset({"ann"}))
+    place.drawer.models = Inventory(control_models=ALL, style_loras=frozenset())
     rgb = await place.picture("ann", face_shape_match=True)
     first = place.drawer.passes[0]
     assert first.mask is None
@@ -175,7 +175,7 @@ async def test_the_film_lora_acts_where_it_is_and_is_missed_where_it_is_not(plac
     place.targets.words = type(place.targets.words).read({})
     created = await place.create("ann")
     assert any("FilmVelvia3" in each for each in created.warnings)
-    place.drawer.models = Inventory(loras=frozenset({"ann", "FilmVelvia3"}))
+    place.drawer.models = Inventory(style_loras=frozenset({"FilmVelvia3"}))
     await place.create("ann")
     assert "<lora:FilmVelvia3:0.65>" in place.drawer.passes[-1].prompt
 
@@ -184,7 +184,7 @@ async def test_lcm_draws_few_steps_unless_told_otherwise(place: Workplace):
     created = await place.create("ann", lcm_accelerate=True)
     assert any("lcm" in each for each in created.warnings)
     assert [each.steps for each in place.drawer.passes] == [50, 20]
-    place.drawer.models = Inventory(loras=frozenset({"ann", "lcm-lora-sdv1-5"}))
+    place.drawer.models = Inventory(style_loras=frozenset({"lcm-lora-sdv1-5"}))
     await place.create("ann", lcm_accelerate=True)
     first, second = place.drawer.passes[2:]
     assert [first.steps, second.steps] == [12, 8]
@@ -207,7 +207,7 @@ async def test_anime_has_a_checkpoint_and_words_of_its_own(place: Workplace):
 
 async def test_enhancement_uses_restorers_and_upscalers_that_are_there(place: Workplace):
     place.drawer.models = Inventory(
-        loras=frozenset({"ann"}), restorers=("GFPGAN",), upscalers=("R-ESRGAN 4x+",)
+        style_loras=frozenset(), restorers=("GFPGAN",), upscalers=("R-ESRGAN 4x+",)
     )
     created = await place.create("ann", photo_enhancement_bool=True)
     assert place.drawer.improved[-1] == {"gfpgan_visibility": 1.0, "codeformer_weight": 0.5}

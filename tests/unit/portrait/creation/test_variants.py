@@ -1,5 +1,6 @@
 """One reference picture, templates from text, scenes, SDXL, further references."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -38,7 +39,7 @@ async def test_one_picture_is_enough_without_training(
 
 async def test_the_named_picture_is_shown_for_the_first_person(place: Workplace):
     place.drawer.models = Inventory(
-        control_models=("ip-adapter-full-face_sd15",), loras=frozenset({"ann"})
+        control_models=("ip-adapter-full-face_sd15",), style_loras=frozenset()
     )
     await place.create("ann", ipa_control=True)
     own = place.drawer.passes[0].units[0].rgb
@@ -103,10 +104,49 @@ async def test_text_and_reference_picture_go_together(place: Workplace):
     assert "<lora" not in first.prompt
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a street <lora:bob:1>",
+        "a street <lo<lora:x:1>ra:bob:1>",
+        "a street <lo#\nra:bob:1>",
+        "a street < lora:bob:1 > # nothing more",
+    ],
+)
+async def test_a_callers_text_names_nobodys_weights(place: Workplace, text: str):
+    place.drawer.invents = drawn(33)
+    created = await place.create("ann", template=None, t2i_prompt=text)
+    prompt = place.drawer.passes[0].prompt
+    assert prompt.startswith("a street")
+    assert re.findall("<.*?>", prompt) == ["<lora:ann:0.25>"]
+    assert "#" not in prompt
+    assert any("left out" in sentence for sentence in created.warnings)
+
+
+async def test_a_shape_is_taken_from_where_it_was_drawn(place: Workplace):
+    """The whole picture is drawn anew, so the face may have moved; its old outline says little."""
+    await place.create("ann", face_shape_match=True, surface=Surface.SD15)
+    calls = place.faces.calls
+    assert (
+        calls.index("masks")
+        < calls.index("relocate")
+        < calls.index("masks", 1 + calls.index("masks"))
+    )
+    assert place.drawer.passes[0].mask is None
+
+
+async def test_the_background_of_a_strip_fits_a_device(place: Workplace):
+    strip = np.hstack([pixels("stranger"), np.full((320, 3000, 3), 90, np.uint8)])
+    place.serve("strip", strip)
+    created = await place.create("ann", template="strip", background_restore=True)
+    assert max(place.drawer.passes[-1].size) <= 3 * place.targets.side
+    assert created.image.size == (3320, 320)
+
+
 async def test_sdxl_has_its_size_units_words_and_defaults(place: Workplace):
     place.targets.side = 512
     await add_person(place.settings, "large", pixels("person_0"), kind="xl")
-    place.drawer.models = Inventory(control_models=XL, loras=frozenset({"large"}))
+    place.drawer.models = Inventory(control_models=XL, style_loras=frozenset())
     created = await place.create("large", surface=Surface.SDXL, ipa_control=True)
     first, second = place.drawer.passes
     assert first.size[0] * first.size[1] == pytest.approx(512 * 512, rel=0.1)
@@ -121,7 +161,7 @@ async def test_a_scene_is_drawn_first_and_then_the_person_without_it(place: Work
     place.drawer.invents = drawn(33)
     await add_person(place.settings, "large", pixels("person_0"), kind="xl")
     await add_person(place.settings, "street", pixels("person_0"), kind="xl", role="scene")
-    place.drawer.models = Inventory(loras=frozenset({"large", "street"}))
+    place.drawer.models = Inventory(style_loras=frozenset())
     asked = {"surface": Surface.SDXL, "template": None, "scene_id": "street"}
     await place.create("large", **asked)
     prompts = [each.prompt for each in place.drawer.passes]

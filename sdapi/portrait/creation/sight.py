@@ -1,0 +1,35 @@
+"""Faces of photos, looked for once: people and templates come again and again."""
+
+import hashlib
+from collections import OrderedDict
+from typing import Final
+
+from sdapi.portrait.creation import face_tasks
+from sdapi.portrait.creation.face_tasks import Seen
+from sdapi.portrait.faces.face import Face
+from sdapi.portrait.faces.processes import FaceProcesses
+
+#: photos whose faces are remembered, at about 5 kB for each face
+_REMEMBERED: Final = 512
+
+
+class Sight:
+    """Sees photos by a server's face processes. Belongs to the event loop."""
+
+    def __init__(self, processes: FaceProcesses) -> None:
+        self._processes = processes
+        #: faces by the photo's SHA-256, the latest last
+        self._known: OrderedDict[bytes, tuple[Face, ...]] = OrderedDict()
+
+    async def see(self, data: bytes) -> Seen | None:
+        """A photo with its faces; None where it cannot be decoded. Raises FaceTaskFailed."""
+        digest = hashlib.sha256(data).digest()
+        if (faces := self._known.get(digest)) is not None:
+            self._known.move_to_end(digest)
+            return await self._processes.run(face_tasks.see_again, data, faces)
+        seen = await self._processes.run(face_tasks.see, data)
+        if seen is not None:
+            self._known[digest] = seen.faces
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return seen

@@ -1,0 +1,82 @@
+"""Passes that this process's own generation service draws."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from sdapi.errors import NanProduced, NoDevice, SDAPIError, ShuttingDown
+from sdapi.portrait.creation.in_process import InProcessDrawer
+from sdapi.portrait.creation.passes import Pass
+from sdapi.portrait.creation.webui import DrawingFailed
+from sdapi.portrait.folders import LORA_MARK
+from sdapi.services.container import Services
+from sdapi.settings import Settings
+from tests.fakes import FakeEngine, FakeEngines
+from tests.servers import wait_ready
+
+pytestmark = pytest.mark.anyio
+PASS = Pass("a man", "", (64, 64), 2)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+async def services(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[Services]:
+    made = Services.build(Settings(data_dir=tmp_path, no_hashing=True), FakeEngines(engine))
+    made.start()
+    await asyncio.to_thread(wait_ready, lambda: made.is_ready)
+    yield made
+    await asyncio.to_thread(made.close)
+
+
+@pytest.mark.parametrize("error", [ShuttingDown("soon"), NoDevice("none")])
+async def test_what_passes_is_no_failed_pass(
+    services: Services, engine: FakeEngine, error: SDAPIError
+):
+    engine.failure = lambda job: error
+    drawer = InProcessDrawer(services)
+    with pytest.raises(type(error)):
+        await drawer.draw(PASS)
+    engine.failure = lambda job: NanProduced("not a number")
+    with pytest.raises(DrawingFailed):
+        await drawer.draw(PASS)
+
+
+async def test_a_pass_has_a_deadline(
+    services: Services, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sdapi.portrait.creation.in_process.PASS_TIMEOUT_S", 0.2)
+    engine.delay_s = 30.0
+    with pytest.raises(DrawingFailed, match="no picture within"):
+        await InProcessDrawer(services).draw(PASS)
+    while engine.is_running.is_set():  # its job has been told to stop
+        await asyncio.sleep(0.01)
+
+
+async def test_a_person_trained_on_another_server_is_found(services: Services):
+    drawer = InProcessDrawer(services)
+    folder = services.settings.lora_dirs[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    assert not await drawer.has_lora("anna")
+    save_file({"a": np.zeros(1)}, folder / "anna.safetensors")
+    assert await drawer.has_lora("anna")
+
+
+async def test_nobodys_weights_serve_as_a_style(services: Services):
+    folder = services.settings.lora_dirs[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, metadata in {
+        "lcm-lora-sdv1-5": {},
+        "my-lcm": {LORA_MARK: "users-my-lcm"},
+        "FilmVelvia3": {LORA_MARK: "users-FilmVelvia3", "ss_output_name": "FilmVelvia3"},
+    }.items():
+        save_file({"a": np.zeros(1)}, folder / f"{name}.safetensors", metadata)
+    inventory = await InProcessDrawer(services).inventory()
+    assert inventory.style_loras == {"lcm-lora-sdv1-5"}
