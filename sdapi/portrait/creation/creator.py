@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -42,6 +42,8 @@ _ADAPTER_IN_TEMPLATE: Final = 0.30
 _AT_ONCE: Final = 4
 #: creations that may wait for their turn, and for how long
 _MOST_WAITING, _PATIENCE_S = 64, 1800.0
+#: pixels of a template of which one is worked on at a time: it is in memory a dozen times
+_LARGE: Final = 16_000_000
 _SEEDS: Final = 65536
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class PortraitCreator:
         self._sight = Sight(tools.processes)
         self._seed = seed or (lambda: secrets.randbelow(_SEEDS))
         self._few = asyncio.Semaphore(_AT_ONCE)
+        self._one_large = asyncio.Semaphore(1)
         self._waiting = 0
 
     async def can_create(self, *, is_xl: bool) -> bool:
@@ -74,8 +77,10 @@ class PortraitCreator:
             people = await self._people(models, request, studio)
             seen = await self._template(models, request, studio, people)
             painters = [OnePerson(studio, one, _prompt(studio, one)) for one in people]
-            rgb = await draw_all(studio, seen, painters)
-            image = await finish(studio, rgb, seen.faces)
+            is_large = seen.rgb.shape[0] * seen.rgb.shape[1] > _LARGE
+            async with self._one_large if is_large else nullcontext():
+                rgb = await draw_all(studio, seen, painters)
+                image = await finish(studio, rgb, seen.faces)
             for sentence in studio.units.missing:
                 studio.warn(sentence)
             return Created(image, tuple(studio.warnings))

@@ -3,6 +3,7 @@
 Contract: portrait-pipeline 3.12 and 4.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -18,8 +19,9 @@ from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.one_person import OnePerson
 from sdapi.portrait.creation.passes import Pass
 from sdapi.portrait.creation.studio import Studio
-from sdapi.portrait.faces.face import Box, Face, Mask, Pixels
-from sdapi.portrait.pixels.frame import LONGEST_SIDE, Frame
+from sdapi.portrait.faces.face import Box, Face, FaceError, Mask, Pixels
+from sdapi.portrait.faults import PortraitError
+from sdapi.portrait.pixels.frame import LONGEST_SIDE, Frame, grown_box, moved
 from sdapi.portrait.pixels.raster import blurred, grown, mixed, resized, resized_mask
 from sdapi.portrait.pixels.shape import Shape
 
@@ -33,6 +35,11 @@ _SEAM_MARGIN: Final = 50
 #: how far the seams' ring reaches beyond a face, pixels at 512
 _SEAM: Final = 24
 _STEP: Final = 8
+#: of a face, in widths of its box: forehead and ears are outside a box
+_NEIGHBOURHOOD: Final = 3.0
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +61,16 @@ class _Place:
 
 
 async def draw_all(studio: Studio, seen: Seen, painters: Sequence[OnePerson]) -> Pixels:
-    """The template with every face drawn as its person; `seen.faces` are as many as painters."""
+    """The template with every face drawn as its person; `seen.faces` are as many as painters.
+
+    Raises PortraitError.
+    """
+    try:
+        for face in seen.faces:
+            Shape.of(face, seen.rgb.shape)
+    except FaceError as error:
+        log.warning("portrait: a face of the template cannot be drawn: %s", error)
+        raise PortraitError(faults.TEMPLATE_UNUSABLE) from error
     running = seen.rgb
     for painter, face in zip(painters, seen.faces, strict=True):
         others = [other for other in seen.faces if other is not face]
@@ -71,11 +87,14 @@ async def draw_all(studio: Studio, seen: Seen, painters: Sequence[OnePerson]) ->
 
 def without_faces(rgb: Pixels, faces: Sequence[Face]) -> Pixels:
     """The picture with some faces blurred away, so that nobody is drawn after them."""
+    whole = rgb.copy()
     for face in faces:
-        mask = _box_mask(rgb, face.box)
+        part = _around(rgb, face)
+        cut = whole[part]
+        mask = _box_mask(cut, _moved_into(face, part).box)
         soft = blurred(grown(mask, 0.15 * face.width), 0.1 * face.width)
-        rgb = mixed(rgb, _smeared(rgb, face.width), soft)
-    return rgb
+        whole[part] = mixed(cut, _smeared(cut, face.width), soft)
+    return whole
 
 
 def _smeared(rgb: Pixels, width: float) -> Pixels:
@@ -90,15 +109,12 @@ def _smeared(rgb: Pixels, width: float) -> Pixels:
 
 def _with_others_kept(running: Pixels, drawn: Pixels, others: Sequence[Face]) -> Pixels:
     """The drawn picture, but for the faces of others."""
-    if not others:
-        return drawn
-    kept = np.maximum.reduce([_protected(running, face) for face in others])
-    return mixed(drawn, running, kept)
+    return mixed(drawn, running, _protected(running, others)) if others else drawn
 
 
 def _background(rgb: Pixels, faces: Sequence[Face], target: Target) -> _Place:
     """Everything but the faces."""
-    kept = np.maximum.reduce([_protected(rgb, face) for face in faces])
+    kept = _protected(rgb, faces)
     frame = _frame((0, 0, rgb.shape[1], rgb.shape[0]), target)
     return _Place.of(frame, rgb, 1.0 - kept, _BACKGROUND_STRENGTH)
 
@@ -118,12 +134,14 @@ def _seams(rgb: Pixels, faces: Sequence[Face], target: Target) -> _Place:
     frame = _frame((left, top, right - left, bottom - top), target)
     # sizes are those of the picture that is drawn
     pixel = 1.0 / frame.scale[0] * target.scale
-    rings = [
-        blurred(grown(Shape.of(face, rgb.shape).face(), _SEAM * pixel), _SEAM / 3 * pixel)
-        for face in faces
-    ]
-    inner = np.maximum.reduce([_protected(rgb, face) for face in faces])
-    return _Place.of(frame, rgb, np.maximum.reduce(rings) * (1.0 - inner), _SEAM_STRENGTH)
+    rings = _masks(rgb, faces, lambda shape: _ring(shape, pixel), _SEAM * 2 * pixel)
+    seams = np.asarray(rings * (1.0 - _protected(rgb, faces)), np.float32)
+    return _Place.of(frame, rgb, seams, _SEAM_STRENGTH)
+
+
+def _ring(shape: Shape, pixel: float) -> Mask:
+    """A face and what is around it."""
+    return blurred(grown(shape.face(), _SEAM * pixel), _SEAM / 3 * pixel)
 
 
 async def _redrawn(
@@ -175,10 +193,37 @@ def _frame(box: tuple[int, int, int, int], target: Target) -> Frame:
     return Frame(left, top, width, height, (size[0], size[1]))
 
 
-def _protected(rgb: Pixels, face: Face) -> Mask:
-    """A face, which no pass without its person may touch; soft at the edge."""
-    shape = Shape.of(face, rgb.shape)
+def _protected(rgb: Pixels, faces: Sequence[Face]) -> Mask:
+    """Faces that no pass without their people may touch; soft at the edge."""
+    return _masks(rgb, faces, _soft_face, 0.0)
+
+
+def _soft_face(shape: Shape) -> Mask:
     return blurred(grown(shape.face(), 0.04 * shape.fw), 0.03 * shape.fw)
+
+
+def _masks(
+    rgb: Pixels, faces: Sequence[Face], mask_of: Callable[[Shape], Mask], margin: float
+) -> Mask:
+    """The masks of all faces in one; each is made in its face's neighbourhood alone."""
+    whole = np.zeros(rgb.shape[:2], np.float32)
+    for face in faces:
+        part = _around(rgb, face, margin)
+        shape = Shape.of(_moved_into(face, part), whole[part].shape)
+        whole[part] = np.maximum(whole[part], mask_of(shape))
+    return whole
+
+
+def _around(rgb: Pixels, face: Face, margin: float = 0.0) -> tuple[slice, slice]:
+    """Rows and columns of a face with as much again on every side, and a margin in pixels."""
+    factor = _NEIGHBOURHOOD + 2 * margin / max(face.width, 1.0)
+    left, top, right, bottom = grown_box(face.box, factor, (rgb.shape[1], rgb.shape[0]))
+    return slice(top, bottom), slice(left, right)
+
+
+def _moved_into(face: Face, part: tuple[slice, slice]) -> Face:
+    rows, columns = part
+    return moved(face, np.array([[1.0, 0.0, -columns.start], [0.0, 1.0, -rows.start]]))
 
 
 def _box_mask(rgb: Pixels, box: Box) -> Mask:

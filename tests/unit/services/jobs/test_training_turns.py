@@ -199,6 +199,31 @@ def test_a_stopping_worker_leaves_what_can_be_resumed():
         bench.put("c")
 
 
+@pytest.mark.parametrize("what", ["suspend", "close"])
+def test_a_device_that_fails_while_a_training_ends_costs_no_other(what: str):
+    bench = Bench(0.25, 0.1)
+    first, second = bench.put("a"), bench.put("b", steps=2)
+    bench.idle(3)
+
+    def refuse() -> None:
+        raise RuntimeError("the device is gone")
+
+    setattr(bench.engine.trainings[0], what, refuse)
+    bench.line.cancel(first)
+    bench.idle(10)
+    with pytest.raises(TaskCancelled):
+        first.future.result(0)
+    assert second.state is State.DONE
+
+
+def test_an_outcome_that_nobody_waits_for_costs_no_other():
+    bench = Bench(0.25, 0.1)
+    first, second = bench.put("a", steps=2), bench.put("b", steps=2)
+    first.future.cancel()
+    bench.idle(20)
+    assert second.state is State.DONE
+
+
 def test_jobs_are_values():
     assert lesson() == lesson()
     assert replace(lesson(), seed=1) != lesson()
