@@ -22,8 +22,8 @@ from pathlib import Path
 
 import redis
 
-from sdapi.queue.sqlite_store import SqliteStore
-from sdapi.queue.store import NewItem, QueueName
+from sdapi.queue.stores.sqlite.store import SqliteStore
+from sdapi.queue.stores.store import NewItem, QueueName
 from tests.queue_stores import free_port, redis_server
 
 WRITERS = 16

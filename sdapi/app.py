@@ -22,10 +22,10 @@ from sdapi.portrait.portrait import Portrait
 from sdapi.portrait.queue_services import SINK_BYTES
 from sdapi.portrait.routes import portrait_router
 from sdapi.problems import install_handlers
+from sdapi.queue.config.service_config import PORTRAIT_SERVICES, load_services
+from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.inference import InProcess
 from sdapi.queue.server import QueueServer
-from sdapi.queue.service_config import PORTRAIT_SERVICES, load_services
-from sdapi.queue.spec import Program, ServiceSpec
 from sdapi.routes import (
     cards,
     catalog,

@@ -23,8 +23,8 @@ from sdapi.errors import SDAPIError
 from sdapi.flags import FlagError, ParsedFlags, parse, split_command
 from sdapi.logs import configure_logging
 from sdapi.options import Options
-from sdapi.queue.service_config import ServiceFileError, load_services
-from sdapi.queue.service_files import Deployment
+from sdapi.queue.config.service_config import ServiceFileError, load_services
+from sdapi.queue.config.service_files import Deployment
 from sdapi.security import Credentials
 from sdapi.settings import Settings, SettingsError
 

@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 from sdapi.errors import SDAPIError
+from sdapi.queue.protocol.wire import format_duration
 from sdapi.queue.server import make_store
-from sdapi.queue.store import Query, QueueName, Store
-from sdapi.queue.wire import format_duration
+from sdapi.queue.stores.store import Query, QueueName, Store
 from sdapi.settings import Settings
 
 USAGE = """\

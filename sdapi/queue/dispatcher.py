@@ -13,10 +13,10 @@ import orjson
 
 from sdapi.errors import FINAL_HEADER, TRIED_HEADER, SDAPIError
 from sdapi.logs import log_fields
+from sdapi.queue.config.spec import ServiceSpec
 from sdapi.queue.inference import Answer, Call, Inference
 from sdapi.queue.service import SINK_TIME, SOURCE_TIME, Address, Identity, QueueService
-from sdapi.queue.spec import ServiceSpec
-from sdapi.queue.store import LAST_CODE, REQUEST_ID, Delivery, Item, NewItem
+from sdapi.queue.stores.store import LAST_CODE, REQUEST_ID, Delivery, Item, NewItem
 from sdapi.queue.watching import Subscription
 
 log = logging.getLogger(__name__)

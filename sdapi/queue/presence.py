@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sdapi.errors import SDAPIError
-from sdapi.queue.store import Store
+from sdapi.queue.stores.store import Store
 
 log = logging.getLogger(__name__)
 

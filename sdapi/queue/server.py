@@ -5,13 +5,13 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from sdapi.errors import SDAPIError
+from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.dispatcher import Dispatcher
 from sdapi.queue.inference import Answer, Call, Inference, OnPort
-from sdapi.queue.redis_store import RedisStore
 from sdapi.queue.service import QueueService
-from sdapi.queue.spec import Program, ServiceSpec
-from sdapi.queue.sqlite_store import DatabaseInUse, SqliteStore
-from sdapi.queue.store import Store
+from sdapi.queue.stores.redis.store import RedisStore
+from sdapi.queue.stores.sqlite.store import DatabaseInUse, SqliteStore
+from sdapi.queue.stores.store import Store
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import orjson
 
 from sdapi.errors import Missing, SDAPIError
-from sdapi.queue import attributes
+from sdapi.queue.config.spec import ServiceSpec
 from sdapi.queue.presence import Presence
-from sdapi.queue.spec import ServiceSpec
-from sdapi.queue.store import (
+from sdapi.queue.protocol import attributes
+from sdapi.queue.stores.store import (
     LAST_CODE,
     REQUEST_ID,
     Event,

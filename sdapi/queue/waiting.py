@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from sdapi.queue.store import Change, Event, QueueName
+from sdapi.queue.stores.store import Change, Event, QueueName
 
 
 @dataclass(eq=False, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from sdapi.errors import SDAPIError
-from sdapi.queue.store import Change, Delivery, Event, Item, Member, QueueName, Rules, Store
+from sdapi.queue.stores.store import Change, Delivery, Event, Item, Member, QueueName, Rules, Store
 
 log = logging.getLogger(__name__)
 

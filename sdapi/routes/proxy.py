@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from sdapi.queue.authorization import authorize_signed, is_signed
+from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.inference import INTERNAL
+from sdapi.queue.protocol.authorization import authorize_signed, is_signed
 from sdapi.queue.server import QueueServer
-from sdapi.queue.spec import Program, ServiceSpec
 from sdapi.security import Credentials
 
 #: of one connection, not of the message; the client library writes its own

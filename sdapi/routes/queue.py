@@ -20,13 +20,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sdapi.errors import SDAPIError, ShuttingDown
-from sdapi.queue import wire
-from sdapi.queue.attributes import PRIORITY_HEADER
-from sdapi.queue.authorization import authorize, authorize_signed, is_signed
-from sdapi.queue.parameters import BadParameter, Parameters
+from sdapi.queue.protocol import wire
+from sdapi.queue.protocol.attributes import PRIORITY_HEADER
+from sdapi.queue.protocol.authorization import authorize, authorize_signed, is_signed
+from sdapi.queue.protocol.parameters import BadParameter, Parameters
 from sdapi.queue.server import QueueServer
 from sdapi.queue.service import Address, Identity, PayloadTooLarge, QueueService
-from sdapi.queue.store import REQUEST_ID, Delivery, Item, Query, QueueName
+from sdapi.queue.stores.store import REQUEST_ID, Delivery, Item, Query, QueueName
 from sdapi.routes.proxy import proxy
 from sdapi.security import Credentials
 

@@ -8,11 +8,11 @@ import yaml
 
 from sdapi.cli import main
 from sdapi.flags import parse
-from sdapi.queue.service_config import ServiceFileError, load_services, parse_service
-from sdapi.queue.service_files import Deployment
-from sdapi.queue.spec import Program
-from sdapi.queue.sqlite_store import SqliteStore
-from sdapi.queue.store import NewItem, QueueName, Store
+from sdapi.queue.config.service_config import ServiceFileError, load_services, parse_service
+from sdapi.queue.config.service_files import Deployment
+from sdapi.queue.config.spec import Program
+from sdapi.queue.stores.sqlite.store import SqliteStore
+from sdapi.queue.stores.store import NewItem, QueueName, Store
 from sdapi.settings import Settings
 
 DEPLOY = Path(__file__).parents[3] / "deploy"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from sdapi.queue.redis_store import RedisStore
-from sdapi.queue.sqlite_store import DatabaseInUse, SqliteStore
-from sdapi.queue.store import (
+from sdapi.queue.stores.redis.store import RedisStore
+from sdapi.queue.stores.sqlite.store import DatabaseInUse, SqliteStore
+from sdapi.queue.stores.store import (
     Change,
     Event,
     Member,
@@ -623,7 +623,7 @@ async def test_items_tags_indexes_and_deliveries_survive_the_process(tmp_path: P
 async def test_a_second_server_on_the_same_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sdapi.queue.sqlite_store._LOCK_S", 0.1)
+    monkeypatch.setattr("sdapi.queue.stores.sqlite.store._LOCK_S", 0.1)
     first, second = SqliteStore(tmp_path / "x.db"), SqliteStore(tmp_path / "x.db")
     await first.open(lambda event: None)
     with pytest.raises(DatabaseInUse, match="--queue-url"):

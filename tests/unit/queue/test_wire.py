@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdapi.queue.wire import (
+from sdapi.queue.protocol.wire import (
     Frame,
     encode_frame,
     encode_frames,

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import orjson
 
-from sdapi.queue.spec import (
+from sdapi.queue.config.spec import (
     NAME,
     Autoscaler,
     Container,
@@ -17,7 +17,7 @@ from sdapi.queue.spec import (
     ServiceSpec,
     Storage,
 )
-from sdapi.queue.wire import parse_duration
+from sdapi.queue.protocol.wire import parse_duration
 from sdapi.settings import Settings
 
 DEFAULT_SERVICE = "sd_async"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from sdapi.errors import SDAPIError
-from sdapi.queue.store import MAX_INDEX, MAX_PRIORITY
-from sdapi.queue.wire import parse_duration
+from sdapi.queue.protocol.wire import parse_duration
+from sdapi.queue.stores.store import MAX_INDEX, MAX_PRIORITY
 
 MAX_LENGTH = 10_000
 MAX_WINDOW = 10_000

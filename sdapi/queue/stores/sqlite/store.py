@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sdapi.errors import SDAPIError
-from sdapi.queue import sqlite_delivery as delivery
-from sdapi.queue import sqlite_figures as figures
-from sdapi.queue import sqlite_items as items
-from sdapi.queue.sqlite_writer import SqliteWriter
-from sdapi.queue.store import (
+from sdapi.queue.stores.sqlite import delivery, figures, items
+from sdapi.queue.stores.sqlite.writer import SqliteWriter
+from sdapi.queue.stores.store import (
     Item,
     Listener,
     Member,

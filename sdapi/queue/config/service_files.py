@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from sdapi.flags import FLAGS
 from sdapi.mount_table import is_on_fuse
 from sdapi.object_url import ObjectUrl
-from sdapi.queue.service_config import ServiceFile, ServiceFileError, read_service_file
-from sdapi.queue.spec import Program, ServiceSpec
+from sdapi.queue.config.service_config import ServiceFile, ServiceFileError, read_service_file
+from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.settings import Mount, Settings
 
 #: where the original's image has the webui; relative paths of its command line start there

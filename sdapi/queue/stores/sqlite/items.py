@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from sdapi.queue.sqlite_writer import Transaction
-from sdapi.queue.store import (
+from sdapi.queue.stores.sqlite.writer import Transaction
+from sdapi.queue.stores.store import (
     ANSWER_BYTES,
     LAST_CODE,
     REQUEST_ID,

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from sdapi.queue.sqlite_items import (
+from sdapi.queue.stores.sqlite.items import (
     QueueRow,
     find_queue,
     has_request,
@@ -16,8 +16,8 @@ from sdapi.queue.sqlite_items import (
     read_item,
     remove,
 )
-from sdapi.queue.sqlite_writer import Transaction
-from sdapi.queue.store import (
+from sdapi.queue.stores.sqlite.writer import Transaction
+from sdapi.queue.stores.store import (
     AUTO_COMMIT_WINDOW,
     GONE_KEPT_MS,
     MAX_PRIORITY,

@@ -4,10 +4,10 @@ import time
 
 import orjson
 
-from sdapi.queue.sqlite_delivery import forget_gone
-from sdapi.queue.sqlite_items import QueueRow, find_queue
-from sdapi.queue.sqlite_writer import Transaction
-from sdapi.queue.store import Consumer, Group, Place, QueueName, QueueStats
+from sdapi.queue.stores.sqlite.delivery import forget_gone
+from sdapi.queue.stores.sqlite.items import QueueRow, find_queue
+from sdapi.queue.stores.sqlite.writer import Transaction
+from sdapi.queue.stores.store import Consumer, Group, Place, QueueName, QueueStats
 
 
 def stats(tx: Transaction, name: QueueName) -> QueueStats:

@@ -17,8 +17,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from sdapi.errors import StorageFailed
-from sdapi.queue.redis_puts import GatheredPuts
-from sdapi.queue.store import (
+from sdapi.queue.stores.redis.puts import GatheredPuts
+from sdapi.queue.stores.store import (
     Change,
     Consumer,
     Delivery,

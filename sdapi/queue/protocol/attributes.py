@@ -1,8 +1,8 @@
 """A queue's attributes as clients read them: one flat map of texts (contract 9)."""
 
-from sdapi.queue.spec import ServiceSpec
-from sdapi.queue.store import Consumer, Group, QueueName, QueueStats
-from sdapi.queue.wire import format_duration
+from sdapi.queue.config.spec import ServiceSpec
+from sdapi.queue.protocol.wire import format_duration
+from sdapi.queue.stores.store import Consumer, Group, QueueName, QueueStats
 
 USER_HEADER = "X-EAS-QueueService-Uid"
 GROUP_HEADER = "X-EAS-QueueService-Gid"

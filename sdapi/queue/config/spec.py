@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sdapi.queue.store import QueueName, Room, Rules
+from sdapi.queue.stores.store import QueueName, Room, Rules
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 #: the part of a queue's memory that items may use

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sdapi.errors import StorageFailed
-from sdapi.queue.store import Event, Listener, StoreUnavailable
+from sdapi.queue.stores.store import Event, Listener, StoreUnavailable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""Services: what one is, and the JSON files that name them."""

@@ -1,0 +1,1 @@
+"""What goes over the wire: parameters, tokens and signatures, frames, attributes."""
