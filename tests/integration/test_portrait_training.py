@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 import requests
 
 from sdapi.portrait.artefacts import Artefacts
-from sdapi.portrait.records import Account
+from sdapi.portrait.records import Account, Job, JobState, NewJob, owner_of
+from sdapi.portrait.requests import TrainRequest
 from sdapi.portrait.sqlite_store import SqlitePortraitStore
 from sdapi.settings import Settings
 from tests.eas_client import client_python
@@ -216,3 +218,38 @@ def test_a_training_that_was_killed_leaves_the_old_model_and_the_next_one_goes_o
         put_training(server.url, her(photos, 4), "anna", 200)
         until(lambda: "goes on at step" in server.log)
         assert Artefacts(model).lora.read_bytes() == before
+
+
+def test_a_job_whose_server_was_killed_goes_on_by_itself(data_dir: Path, photos: PhotoServer):
+    model_id = str(uuid.uuid4())
+    owner, settings = owner_of(APP), Settings(data_dir=data_dir)
+    work = data_dir / "portrait" / "trainings" / f"models-{model_id}"
+    names = ("killed_0", "killed_1")
+    for view, name in enumerate(names):
+        photos.files[name] = jpeg(picture(8, view, side=320))
+    request = TrainRequest(
+        tuple(photos.of(*names)), max_train_steps=60, steps_between_evaluations=20
+    )
+
+    async def stored(job: NewJob | None = None, number: int = 0) -> Job:
+        store = SqlitePortraitStore(settings.state_file)
+        await store.open()
+        found = await (store.job(owner, number) if job is None else store.add_job(job))
+        await store.close()
+        assert found is not None
+        return found
+
+    job = anyio.run(stored, NewJob(owner, model_id, request.to_json(), APP))
+    with server_process(data_dir, *FLAGS) as server:
+        until(lambda: (work / "weights" / "resume.pt").exists())
+        os.kill(server.process.pid, signal.SIGKILL)
+    killed = anyio.run(stored, None, job.id)
+    assert killed.state is JobState.RUNNING
+    with server_process(data_dir, *FLAGS) as server:
+        until(lambda: anyio.run(stored, None, job.id).state > JobState.RUNNING, timeout_s=900)
+        assert "goes on at step" in server.log
+    done = anyio.run(stored, None, job.id)
+    assert (done.state, done.message, done.attempts) == (JobState.SUCCEEDED, "success", 2)
+    assert Artefacts(data_dir / "portrait" / "models" / model_id).meta().steps == 60
+    assert [photos.asked.count(name) for name in names] == [1, 1]
+    assert not work.exists()
