@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from sdapi.portrait.records import Account
-from sdapi.portrait.signature import sign
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.state.records import Account
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.wire.signature import sign
 from sdapi.settings import Settings
 from tests.people import PERSON
 from tests.photo_server import photo_server

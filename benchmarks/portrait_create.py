@@ -18,7 +18,6 @@ from typing import Any
 import anyio
 
 from sdapi.portrait.base.checkpoints import BaseModels
-from sdapi.portrait.configure import Surface, parse_configure
 from sdapi.portrait.creation.bases import Bases
 from sdapi.portrait.creation.creator import PortraitCreator
 from sdapi.portrait.creation.in_process import InProcessDrawer
@@ -27,9 +26,10 @@ from sdapi.portrait.creation.webui import Inventory
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.handlers import trained_models
 from sdapi.portrait.portrait import make_tools
-from sdapi.portrait.records import QUEUE_OWNER
-from sdapi.portrait.requests import CreateRequest
+from sdapi.portrait.state.records import QUEUE_OWNER
 from sdapi.portrait.tools import Tools
+from sdapi.portrait.wire.configure import Surface, parse_configure
+from sdapi.portrait.wire.requests import CreateRequest
 from sdapi.services.container import Services
 from sdapi.services.jobs.worker import TorchEngines
 from sdapi.settings import Settings

@@ -19,8 +19,8 @@ from sdapi.extensions.loader import Extensions
 from sdapi.middleware import BodyLimit, Gate, RequestLog
 from sdapi.portrait.creation.address import elsewhere
 from sdapi.portrait.portrait import Portrait
-from sdapi.portrait.queue_services import SINK_BYTES
-from sdapi.portrait.routes import portrait_router
+from sdapi.portrait.surfaces.queue_services import SINK_BYTES
+from sdapi.portrait.surfaces.routes import portrait_router
 from sdapi.problems import install_handlers
 from sdapi.queue.config.service_config import PORTRAIT_SERVICES, load_services
 from sdapi.queue.config.spec import Program, ServiceSpec

@@ -1,7 +1,7 @@
 """Folders of trained models, made without training: rendered photos and a tiny random LoRA.
 
-What `sdapi.portrait.artefacts` describes, so that creation can be tested by itself. People and
-templates are drawn by the demo model's renderer; nobody of them exists.
+What `sdapi.portrait.models.artefacts` describes, so that creation can be tested by itself. People
+and templates are drawn by the demo model's renderer; nobody of them exists.
 """
 
 import io
@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sdapi.portrait.artefacts import Artefacts, ModelMeta, Reference
 from sdapi.portrait.faces.face import Face, Pixels
 from sdapi.portrait.faces.pose import pose_of
-from sdapi.portrait.folders import ModelFolders
-from sdapi.portrait.records import QUEUE_OWNER, Base
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.models.artefacts import Artefacts, ModelMeta, Reference
+from sdapi.portrait.models.folders import ModelFolders
+from sdapi.portrait.state.records import QUEUE_OWNER, Base
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.settings import Settings
 
 TRIGGER = "a portrait of a person"

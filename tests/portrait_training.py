@@ -16,12 +16,12 @@ from sdapi.engine.monitor import Monitor
 from sdapi.engine.training.job import TrainingJob, TrainingMonitor, TrainingResult, checkpoint_path
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices
-from sdapi.portrait.folders import ModelFolders
+from sdapi.portrait.models.folders import ModelFolders
 from sdapi.portrait.photos import PhotoFetcher
-from sdapi.portrait.requests import TrainRequest
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.tools import Tools
 from sdapi.portrait.training.make import LateTrainer
+from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.services.container import Services
 from sdapi.services.fetch import Fetcher
 from sdapi.settings import Settings

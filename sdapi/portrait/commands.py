@@ -15,12 +15,12 @@ import anyio
 
 from sdapi.errors import SDAPIError
 from sdapi.flags import FlagError, parse
-from sdapi.portrait.accounts import Accounts
-from sdapi.portrait.folders import ModelFolders
+from sdapi.portrait.models.folders import ModelFolders
+from sdapi.portrait.models.removal import remove_model
 from sdapi.portrait.portrait import make_store
-from sdapi.portrait.records import BASES, Account, Base, owner_of
-from sdapi.portrait.removal import remove_model
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.state.records import BASES, Account, Base, owner_of
+from sdapi.portrait.state.store import PortraitStore
+from sdapi.portrait.surfaces.accounts import Accounts
 from sdapi.settings import Settings, SettingsError
 
 COMMAND: Final = "portrait-account"

@@ -11,9 +11,9 @@ from PIL import Image
 
 from sdapi.portrait import faults
 from sdapi.portrait.faults import PortraitError
-from sdapi.portrait.records import Model
-from sdapi.portrait.requests import CreateRequest, TrainRequest
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.state.records import Model
+from sdapi.portrait.state.store import PortraitStore
+from sdapi.portrait.wire.requests import CreateRequest, TrainRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from contextlib import suppress
 from typing import Final
 
 from sdapi.errors import SDAPIError, ShuttingDown
-from sdapi.portrait import faults, jobs
+from sdapi.portrait import faults
 from sdapi.portrait.faults import PASSING, PortraitError
 from sdapi.portrait.handlers import Trainer
-from sdapi.portrait.records import Job, Outcome
-from sdapi.portrait.requests import TrainRequest
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.state.records import Job, Outcome
+from sdapi.portrait.state.store import PortraitStore
+from sdapi.portrait.wire import jobs
+from sdapi.portrait.wire.requests import TrainRequest
 
 LEASE_S: Final = 60.0
 _RENEW_S: Final = 15.0

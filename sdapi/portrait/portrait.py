@@ -15,20 +15,20 @@ from sdapi.portrait.creation.address import Address
 from sdapi.portrait.creation.make import make_creator
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices
-from sdapi.portrait.folders import ModelFolders
 from sdapi.portrait.handlers import Handlers
 from sdapi.portrait.job_runner import JobRunner
 from sdapi.portrait.meshes import PortraitFaces
+from sdapi.portrait.models.folders import ModelFolders
+from sdapi.portrait.models.removal import remove_files, remove_model
 from sdapi.portrait.photos import MAX_BYTES, MAX_PHOTOS, MAX_PIXELS, PhotoFetcher
-from sdapi.portrait.queue_services import SINK_BYTES, QueueServices
-from sdapi.portrait.records import QUEUE_OWNER
-from sdapi.portrait.removal import remove_files, remove_model
-from sdapi.portrait.requests import is_user_id
-from sdapi.portrait.rest import RestApi
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.state.records import QUEUE_OWNER
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.state.store import PortraitStore
+from sdapi.portrait.surfaces.queue_services import SINK_BYTES, QueueServices
+from sdapi.portrait.surfaces.rest import RestApi
 from sdapi.portrait.tools import Tools
 from sdapi.portrait.training.make import LateTrainer
+from sdapi.portrait.wire.requests import is_user_id
 from sdapi.services.container import Services
 from sdapi.services.fetch import Fetcher
 from sdapi.services.training import Training, TrainingService
@@ -193,7 +193,7 @@ def make_store(settings: Settings) -> PortraitStore:
     """Where the queue's items are: Redis where `--queue-url` says so, else SQLite."""
     if settings.queue_url is None:
         return SqlitePortraitStore(settings.state_file)
-    from sdapi.portrait.redis_store import RedisPortraitStore
+    from sdapi.portrait.state.redis_store import RedisPortraitStore
 
     return RedisPortraitStore(settings.queue_url)
 

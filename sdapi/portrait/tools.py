@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices
-from sdapi.portrait.folders import ModelFolders
+from sdapi.portrait.models.folders import ModelFolders
 from sdapi.portrait.photos import PhotoFetcher
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.state.store import PortraitStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from sdapi.app import build_app
 from sdapi.portrait import faults
 from sdapi.portrait.creation import remote
 from sdapi.portrait.faults import Fault
-from sdapi.portrait.folders import ModelFolders
-from sdapi.portrait.records import QUEUE_OWNER, Account, owner_of
-from sdapi.portrait.signature import sign
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.models.folders import ModelFolders
+from sdapi.portrait.state.records import QUEUE_OWNER, Account, owner_of
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.wire.signature import sign
 from sdapi.settings import Settings
 from tests.fakes import FakeEngines
 from tests.people import pixels

@@ -17,10 +17,10 @@ from sdapi.portrait import faults
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Created, Handlers, Trained
 from sdapi.portrait.portrait import Portrait
-from sdapi.portrait.queue_services import CHECK, CREATE, TRAIN
-from sdapi.portrait.records import Model
-from sdapi.portrait.requests import CreateRequest, TrainRequest
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.state.records import Model
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.surfaces.queue_services import CHECK, CREATE, TRAIN
+from sdapi.portrait.wire.requests import CreateRequest, TrainRequest
 from sdapi.queue.inference import Call, InProcess
 from sdapi.settings import Settings
 from tests.people import PERSON
@@ -265,7 +265,7 @@ async def test_a_store_that_is_away_for_a_moment_loses_no_trained_model(
             raise StorageFailed("away")
         await put(self, owner, model_id, about)
 
-    monkeypatch.setattr("sdapi.portrait.queue_services._RETRY_S", 0.01)
+    monkeypatch.setattr("sdapi.portrait.surfaces.queue_services._RETRY_S", 0.01)
     monkeypatch.setattr(SqlitePortraitStore, "put_model", blinking)
     assert (await post(able, TRAIN, TRAINING)).status_code == 200
     assert (await post(able, CREATE, CREATION)).status_code == 200

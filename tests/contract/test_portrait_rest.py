@@ -22,11 +22,11 @@ from sdapi.portrait import faults
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Created, Handlers, Trained
 from sdapi.portrait.portrait import Portrait
-from sdapi.portrait.records import Account, Model
-from sdapi.portrait.requests import CreateRequest, TrainRequest
-from sdapi.portrait.routes import portrait_router
-from sdapi.portrait.signature import sign
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.state.records import Account, Model
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.surfaces.routes import portrait_router
+from sdapi.portrait.wire.requests import CreateRequest, TrainRequest
+from sdapi.portrait.wire.signature import sign
 from sdapi.settings import Settings
 from tests.fakes import FakeEngines
 from tests.people import PERSON
@@ -442,7 +442,7 @@ def test_a_deletion_whose_files_stay_can_be_repeated(
 ):
     path = f"/api/v1/models/{train(able)['model_id']}"
     with monkeypatch.context() as full:
-        full.setattr("sdapi.portrait.folders.ModelFolders.delete", _refuse)
+        full.setattr("sdapi.portrait.models.folders.ModelFolders.delete", _refuse)
         status, code, _ = told(call(able, path, method="DELETE"))
         assert (status, code) == (507, "error")
     assert told(call(able, path, method="DELETE")) == (200, "OK", "success")

@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from sdapi.app import build_app
-from sdapi.portrait.records import Account
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.state.records import Account
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.settings import Settings
 from tests.eas_client import client_python
 from tests.fakes import FakeEngines

@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from sdapi.app import build_app
-from sdapi.portrait.records import Account, owner_of
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.state.records import Account, owner_of
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.settings import Settings
 from tests.eas_client import client_python
 from tests.fakes import FakeEngines

@@ -14,10 +14,10 @@ import anyio
 import pytest
 import requests
 
-from sdapi.portrait.artefacts import Artefacts
-from sdapi.portrait.records import Account, Job, JobState, NewJob, owner_of
-from sdapi.portrait.requests import TrainRequest
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.models.artefacts import Artefacts
+from sdapi.portrait.state.records import Account, Job, JobState, NewJob, owner_of
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.settings import Settings
 from tests.eas_client import client_python
 from tests.photo_server import PhotoServer, photo_server

@@ -12,7 +12,7 @@ from sdapi.engine.model_file import ModelFile
 from sdapi.errors import SDAPIError
 from sdapi.portrait.base.native_size import native_side
 from sdapi.portrait.base.words import Words
-from sdapi.portrait.records import Base
+from sdapi.portrait.state.records import Base
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
 from sdapi.services.catalog.safetensors_header import read_header
 from sdapi.services.server_options import ServerOptions

@@ -6,7 +6,7 @@ from typing import Protocol
 from sdapi.portrait.base.checkpoints import BaseModel, BaseModels
 from sdapi.portrait.base.native_size import USUAL
 from sdapi.portrait.base.words import Words
-from sdapi.portrait.records import Base
+from sdapi.portrait.state.records import Base
 
 
 @dataclass(frozen=True, slots=True)

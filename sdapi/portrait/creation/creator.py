@@ -13,9 +13,7 @@ import anyio.to_thread
 
 from sdapi.errors import BadUrl, QueueFull
 from sdapi.portrait import faults
-from sdapi.portrait.artefacts import Artefacts, ModelMeta
 from sdapi.portrait.base.words import Words
-from sdapi.portrait.configure import CreateOptions
 from sdapi.portrait.creation import face_tasks, template
 from sdapi.portrait.creation.bases import Targets
 from sdapi.portrait.creation.face_tasks import Seen
@@ -30,9 +28,11 @@ from sdapi.portrait.creation.units import UnitMaker
 from sdapi.portrait.creation.webui import Drawer, Inventory
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Created
-from sdapi.portrait.records import Base, Model
-from sdapi.portrait.requests import CreateRequest
+from sdapi.portrait.models.artefacts import Artefacts, ModelMeta
+from sdapi.portrait.state.records import Base, Model
 from sdapi.portrait.tools import Tools
+from sdapi.portrait.wire.configure import CreateOptions
+from sdapi.portrait.wire.requests import CreateRequest
 
 ANIME: Final = "Anime"
 #: the usual file name of the LoRA that makes few steps enough, and how much it is to act

@@ -24,7 +24,7 @@ from sdapi.portrait.creation.webui import (
 )
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.faults import PASSING
-from sdapi.portrait.folders import LORA_MARK
+from sdapi.portrait.models.folders import LORA_MARK
 from sdapi.schemas.extras import ExtrasFields
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT

@@ -9,14 +9,14 @@ import anyio.to_thread
 import numpy as np
 
 from sdapi.portrait import faults
-from sdapi.portrait.artefacts import ArtefactError, Artefacts, ModelMeta, Reference
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.sight import Sight
 from sdapi.portrait.faces.face import Face, Points
 from sdapi.portrait.faces.pose import pose_of
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faults import PortraitError
-from sdapi.portrait.records import Base
+from sdapi.portrait.models.artefacts import ArtefactError, Artefacts, ModelMeta, Reference
+from sdapi.portrait.state.records import Base
 
 #: the stored reference serves templates that are turned no further away from it, degrees
 _NEAR_YAW: Final = 15.0

@@ -20,7 +20,7 @@ from sdapi.portrait.creation.webui import (
     png_text,
 )
 from sdapi.portrait.faces.face import Pixels
-from sdapi.portrait.folders import LORA_MARK
+from sdapi.portrait.models.folders import LORA_MARK
 
 if TYPE_CHECKING:  # httpx takes a while to import, and most servers draw for themselves
     import httpx

@@ -7,7 +7,6 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio.to_thread
 
-from sdapi.portrait.configure import CreateOptions
 from sdapi.portrait.creation.bases import Target
 from sdapi.portrait.creation.passes import (
     EULER_A,
@@ -25,6 +24,7 @@ from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faces.providers import Providers
 from sdapi.portrait.faults import Fault, PortraitError
 from sdapi.portrait.pixels.raster import resized
+from sdapi.portrait.wire.configure import CreateOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")

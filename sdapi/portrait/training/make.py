@@ -7,8 +7,8 @@ import anyio.to_thread
 
 from sdapi.portrait.base.checkpoints import BaseModels
 from sdapi.portrait.handlers import Trained
-from sdapi.portrait.requests import TrainRequest
 from sdapi.portrait.tools import Tools
+from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.services.container import Services
 
 if TYPE_CHECKING:

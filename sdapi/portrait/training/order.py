@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from sdapi.portrait.base.checkpoints import BaseModel
-from sdapi.portrait.requests import TrainRequest
 from sdapi.portrait.training.plans import Plan, caption_of
 from sdapi.portrait.training.work_folder import WorkFolder
+from sdapi.portrait.wire.requests import TrainRequest
 
 
 @dataclass(frozen=True, slots=True)

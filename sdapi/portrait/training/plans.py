@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sdapi.portrait.base.checkpoints import BaseModel
-from sdapi.portrait.requests import TrainRequest
+from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.services.training import LoraShape
 
 

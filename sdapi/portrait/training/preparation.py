@@ -15,10 +15,10 @@ import anyio.to_thread
 
 from sdapi.errors import BadUrl
 from sdapi.portrait import faults
-from sdapi.portrait.artefacts import BACKUP, MAX_REFERENCES, REFERENCE
 from sdapi.portrait.checking import Code, Looked, PhotoResult, mark_strangers
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faults import PortraitError
+from sdapi.portrait.models.artefacts import BACKUP, MAX_REFERENCES, REFERENCE
 from sdapi.portrait.photos import PhotoFetcher
 from sdapi.portrait.training import ranking
 from sdapi.portrait.training.ranking import MAX_TRAINED, FaceLook

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from sdapi.errors import BadImage
-from sdapi.portrait.artefacts import Reference
 from sdapi.portrait.checking import Code, Looked, people_in
 from sdapi.portrait.faces.align import eye_angle, level_square
 from sdapi.portrait.faces.face import Box, Embedding, Face, FaceError, Pixels, Points
 from sdapi.portrait.faces.pose import eye_centres, is_frontal, pose_of
 from sdapi.portrait.faces.providers import Providers
+from sdapi.portrait.models.artefacts import Reference
 from sdapi.portrait.photos import decode_photo
 from sdapi.portrait.training.ranking import FaceLook, Metric
 

@@ -22,14 +22,13 @@ from PIL import Image
 from sdapi.engine.model_file import ModelFile
 from sdapi.errors import Conflict, QueueFull, SDAPIError
 from sdapi.portrait import faults
-from sdapi.portrait.artefacts import FACE_ID, LORA, ModelMeta
 from sdapi.portrait.base.checkpoints import BaseModel, BaseModels
 from sdapi.portrait.faces.face import Embedding
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faults import PASSING, PortraitError
-from sdapi.portrait.folders import LORA_MARK
 from sdapi.portrait.handlers import Trained
-from sdapi.portrait.requests import TrainRequest
+from sdapi.portrait.models.artefacts import FACE_ID, LORA, ModelMeta
+from sdapi.portrait.models.folders import LORA_MARK
 from sdapi.portrait.tools import Tools
 from sdapi.portrait.training import ranking
 from sdapi.portrait.training.merging import merge_loras
@@ -41,6 +40,7 @@ from sdapi.portrait.training.study import now_used, recognise, to_jpeg
 from sdapi.portrait.training.trials import Trials, Written
 from sdapi.portrait.training.validation import Validator
 from sdapi.portrait.training.work_folder import Prepared, WorkFolder, as_kept
+from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.services.container import Services
 from sdapi.services.training import (
     Training,

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from sdapi.portrait.artefacts import PROCESSED, Artefacts
 from sdapi.portrait.faces.face import Embedding
+from sdapi.portrait.models.artefacts import PROCESSED, Artefacts
 from sdapi.portrait.training.ranking import Metric, Trial
 
 _REQUEST: Final = "request.json"

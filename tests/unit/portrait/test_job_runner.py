@@ -10,10 +10,10 @@ from sdapi.portrait import faults
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Trained
 from sdapi.portrait.job_runner import MAX_ATTEMPTS, JobRunner
-from sdapi.portrait.records import Job, JobState, NewJob, Outcome
-from sdapi.portrait.requests import TrainRequest
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
-from sdapi.portrait.store import StateUnavailable
+from sdapi.portrait.state.records import Job, JobState, NewJob, Outcome
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.state.store import StateUnavailable
+from sdapi.portrait.wire.requests import TrainRequest
 
 pytestmark = pytest.mark.anyio
 

@@ -9,18 +9,18 @@ import pytest
 from PIL import Image
 
 from sdapi.portrait.base.words import Words
-from sdapi.portrait.configure import Surface, parse_configure
 from sdapi.portrait.creation.bases import Target
 from sdapi.portrait.creation.creator import PortraitCreator
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.faces.providers import Choices
-from sdapi.portrait.folders import ModelFolders
 from sdapi.portrait.handlers import Created, trained_models
+from sdapi.portrait.models.folders import ModelFolders
 from sdapi.portrait.photos import PhotoFetcher
-from sdapi.portrait.records import QUEUE_OWNER, Base
-from sdapi.portrait.requests import CreateRequest
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.state.records import QUEUE_OWNER, Base
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.tools import Tools
+from sdapi.portrait.wire.configure import Surface, parse_configure
+from sdapi.portrait.wire.requests import CreateRequest
 from sdapi.services.fetch import Fetcher
 from sdapi.settings import Settings
 from tests.people import pixels

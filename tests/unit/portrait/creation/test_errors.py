@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from sdapi.portrait import faults
-from sdapi.portrait.artefacts import Artefacts
-from sdapi.portrait.configure import Surface
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.webui import Inventory
 from sdapi.portrait.faults import Fault, PortraitError
-from sdapi.portrait.records import QUEUE_OWNER
+from sdapi.portrait.models.artefacts import Artefacts
+from sdapi.portrait.state.records import QUEUE_OWNER
+from sdapi.portrait.wire.configure import Surface
 from tests.people import pixels
 from tests.portrait_fakes import NoSwapper
 from tests.portrait_models import add_person

@@ -12,7 +12,7 @@ from sdapi.errors import NanProduced, NoDevice, SDAPIError, ShuttingDown
 from sdapi.portrait.creation.in_process import InProcessDrawer
 from sdapi.portrait.creation.passes import Pass
 from sdapi.portrait.creation.webui import DrawingFailed
-from sdapi.portrait.folders import LORA_MARK
+from sdapi.portrait.models.folders import LORA_MARK
 from sdapi.services.container import Services
 from sdapi.settings import Settings
 from tests.fakes import FakeEngine, FakeEngines

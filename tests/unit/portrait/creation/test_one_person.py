@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdapi.portrait.configure import Surface
 from sdapi.portrait.creation.webui import Inventory
 from sdapi.portrait.faces.face import Pixels
+from sdapi.portrait.wire.configure import Surface
 from tests.people import pixels
 from tests.unit.portrait.creation.conftest import Workplace
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from sdapi.portrait import faults
-from sdapi.portrait.configure import Surface
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.passes import Pass
 from sdapi.portrait.creation.webui import Inventory
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.faults import PortraitError
+from sdapi.portrait.wire.configure import Surface
 from tests.people import pixels
 from tests.portrait_fakes import FacesHere
 from tests.portrait_models import add_person, picture, write_person

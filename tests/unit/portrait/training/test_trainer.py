@@ -9,10 +9,10 @@ from safetensors.numpy import load_file
 
 from sdapi.engine.job import Job
 from sdapi.errors import OutOfMemory, SDAPIError, ShuttingDown
-from sdapi.portrait.artefacts import Artefacts
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices
 from sdapi.portrait.faults import PortraitError
+from sdapi.portrait.models.artefacts import Artefacts
 from sdapi.services.catalog.safetensors_header import read_metadata
 from tests.people import PERSON
 from tests.photo_server import PhotoServer, photo_server

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sdapi.portrait import faults
 from sdapi.portrait.faults import PortraitError
-from sdapi.portrait.records import Account, Base
-from sdapi.portrait.signature import is_signed
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.state.records import Account, Base
+from sdapi.portrait.state.store import PortraitStore
+from sdapi.portrait.wire.signature import is_signed
 
 _APP_ID_DIGITS = 10
 

@@ -13,8 +13,8 @@ import anyio
 import anyio.to_thread
 
 from sdapi.errors import StorageFailed
-from sdapi.portrait.records import BASES, Account, Base, Job, JobState, Model, NewJob, Outcome
-from sdapi.portrait.store import REQUESTING
+from sdapi.portrait.state.records import BASES, Account, Base, Job, JobState, Model, NewJob, Outcome
+from sdapi.portrait.state.store import REQUESTING
 
 T = TypeVar("T")
 

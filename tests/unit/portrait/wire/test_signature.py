@@ -2,7 +2,7 @@
 
 import pytest
 
-from sdapi.portrait.signature import is_signed, sign, signed_targets
+from sdapi.portrait.wire.signature import is_signed, sign, signed_targets
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 CHECK = "/api/v1/aigc_images/check"

@@ -20,14 +20,15 @@ from starlette.routing import Route
 
 from sdapi.errors import SDAPIError
 from sdapi.images import encode_png, to_base64
-from sdapi.portrait import faults, requests
-from sdapi.portrait.callers import unless_gone
+from sdapi.portrait import faults
 from sdapi.portrait.checking import Checker
 from sdapi.portrait.faults import Fault, PortraitError
 from sdapi.portrait.handlers import Handlers, trained_models
-from sdapi.portrait.literal import MAX_BYTES, LiteralError, parse_body
-from sdapi.portrait.records import QUEUE_OWNER
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.state.records import QUEUE_OWNER
+from sdapi.portrait.state.store import PortraitStore
+from sdapi.portrait.surfaces.callers import unless_gone
+from sdapi.portrait.wire import requests
+from sdapi.portrait.wire.literal import MAX_BYTES, LiteralError, parse_body
 
 CHECK: Final = "photog_check"
 TRAIN: Final = "photog_train_pmml"

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from sdapi.portrait.faces.face import Points
-from sdapi.portrait.records import Base
+from sdapi.portrait.state.records import Base
 
 META: Final = "meta.json"
 LORA: Final = "lora.safetensors"

@@ -12,8 +12,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from sdapi.errors import StorageFailed
-from sdapi.portrait.records import BASES, Account, Base, Job, JobState, Model, NewJob, Outcome
-from sdapi.portrait.store import REQUESTING, StateUnavailable
+from sdapi.portrait.state.records import BASES, Account, Base, Job, JobState, Model, NewJob, Outcome
+from sdapi.portrait.state.store import REQUESTING, StateUnavailable
 
 _SCRIPT: Final = Path(__file__).with_suffix(".lua")
 _TIMEOUT_S: Final = 10.0

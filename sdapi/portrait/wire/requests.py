@@ -10,7 +10,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from sdapi.portrait import faults
-from sdapi.portrait.configure import (
+from sdapi.portrait.faults import Fault, PortraitError
+from sdapi.portrait.photos import MAX_PHOTOS
+from sdapi.portrait.wire.configure import (
     ConfigureError,
     CreateOptions,
     Surface,
@@ -19,8 +21,6 @@ from sdapi.portrait.configure import (
     to_int,
     to_text,
 )
-from sdapi.portrait.faults import Fault, PortraitError
-from sdapi.portrait.photos import MAX_PHOTOS
 
 #: models that one creation may name: faces in a group picture
 MAX_MODELS: Final = 64

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdapi.portrait.artefacts import ArtefactError, Artefacts, ModelMeta, Reference
+from sdapi.portrait.models.artefacts import ArtefactError, Artefacts, ModelMeta, Reference
 
 META = ModelMeta(
     kind="xl",

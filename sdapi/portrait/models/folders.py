@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Final
 
 from sdapi.errors import SDAPIError
-from sdapi.portrait.artefacts import BACKUP, LORA, PROCESSED
-from sdapi.portrait.records import QUEUE_OWNER
-from sdapi.portrait.requests import is_model_id, is_user_id
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.models.artefacts import BACKUP, LORA, PROCESSED
+from sdapi.portrait.state.records import QUEUE_OWNER
+from sdapi.portrait.wire.requests import is_model_id, is_user_id
+from sdapi.portrait.state.store import PortraitStore
 from sdapi.services.catalog.safetensors_header import read_metadata
 
 #: folders of a model that hold what people sent

@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
-from sdapi.portrait import faults, requests
+from sdapi.portrait import faults
 from sdapi.portrait.faults import Fault, PortraitError
-from sdapi.portrait.requests import TrainRequest
+from sdapi.portrait.wire import requests
+from sdapi.portrait.wire.requests import TrainRequest
 
 ID = "fa4ba43a-df55-45a4-9c31-bb0dc1e51234"
 OTHER = "00000000-0000-4000-8000-000000000000"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sdapi.portrait.folders import FolderNotShared, ModelFolders
-from sdapi.portrait.records import QUEUE_OWNER
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.models.folders import FolderNotShared, ModelFolders
+from sdapi.portrait.state.records import QUEUE_OWNER
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 
 ID = "fa4ba43a-df55-45a4-9c31-bb0dc1e51234"
 OWNER = "app:1"
@@ -126,7 +126,7 @@ def test_a_crash_between_the_renames_loses_no_model(
     assert folders.published(OWNER, ID) == replaced  # until it is back, creations find it there
     folders.restore_replaced()
     assert not folder.exists()  # somebody may be at it
-    monkeypatch.setattr("sdapi.portrait.folders._RESTORED_AFTER_S", -1.0)
+    monkeypatch.setattr("sdapi.portrait.models.folders._RESTORED_AFTER_S", -1.0)
     folders.restore_replaced()
     assert folders.published(OWNER, ID) == folder
     assert (folder / "ref_image.jpg").exists()

@@ -5,11 +5,11 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from sdapi.portrait.accounts import SignedCall
-from sdapi.portrait.callers import unless_gone
-from sdapi.portrait.literal import MAX_BYTES
 from sdapi.portrait.portrait import Portrait
-from sdapi.portrait.rest import Answer, too_large
+from sdapi.portrait.surfaces.accounts import SignedCall
+from sdapi.portrait.surfaces.callers import unless_gone
+from sdapi.portrait.surfaces.rest import Answer, too_large
+from sdapi.portrait.wire.literal import MAX_BYTES
 from sdapi.problems import json_response
 
 _METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]

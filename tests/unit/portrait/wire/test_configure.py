@@ -1,6 +1,6 @@
 import pytest
 
-from sdapi.portrait.configure import (
+from sdapi.portrait.wire.configure import (
     SPECS,
     ConfigureError,
     CreateOptions,

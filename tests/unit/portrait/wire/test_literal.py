@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdapi.portrait.literal import LiteralError, parse_body, parse_literal
+from sdapi.portrait.wire.literal import LiteralError, parse_body, parse_literal
 
 JAVA_SAMPLE = b"""{
  'request_id': 12345,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from sdapi.errors import SDAPIError
-from sdapi.portrait.records import Account, Job, Model, NewJob, Outcome
+from sdapi.portrait.state.records import Account, Job, Model, NewJob, Outcome
 
 #: the message of a job that has not ended
 REQUESTING: Final = "model requesting"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
 
 from sdapi.portrait.faults import Fault
-from sdapi.portrait.records import Job, Outcome
+from sdapi.portrait.state.records import Job, Outcome
 
 #: the API's documents show China's time, on servers everywhere
 _ZONE: Final = timezone(timedelta(hours=8))

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from sdapi.portrait import faults, jobs
-from sdapi.portrait.records import Job, JobState
+from sdapi.portrait import faults
+from sdapi.portrait.state.records import Job, JobState
+from sdapi.portrait.wire import jobs
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import anyio.to_thread
 
 from sdapi.errors import StorageFailed
-from sdapi.portrait.folders import ModelFolders
-from sdapi.portrait.records import QUEUE_OWNER
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.models.folders import ModelFolders
+from sdapi.portrait.state.records import QUEUE_OWNER
+from sdapi.portrait.state.store import PortraitStore
 
 
 async def remove_model(

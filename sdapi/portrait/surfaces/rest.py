@@ -18,17 +18,18 @@ import anyio.to_thread
 from PIL import Image
 
 from sdapi.errors import SDAPIError
-from sdapi.portrait import faults, requests
-from sdapi.portrait.accounts import Accounts, SignedCall
+from sdapi.portrait import faults
 from sdapi.portrait.checking import Checker
 from sdapi.portrait.faults import PortraitError
-from sdapi.portrait.folders import ModelFolders
 from sdapi.portrait.handlers import Handlers, trained_models
-from sdapi.portrait.jobs import job_on_wire
-from sdapi.portrait.literal import LiteralError, parse_body
-from sdapi.portrait.records import Account, NewJob, owner_of
-from sdapi.portrait.removal import remove_model
-from sdapi.portrait.store import PortraitStore
+from sdapi.portrait.models.folders import ModelFolders
+from sdapi.portrait.models.removal import remove_model
+from sdapi.portrait.state.records import Account, NewJob, owner_of
+from sdapi.portrait.state.store import PortraitStore
+from sdapi.portrait.surfaces.accounts import Accounts, SignedCall
+from sdapi.portrait.wire import requests
+from sdapi.portrait.wire.jobs import job_on_wire
+from sdapi.portrait.wire.literal import LiteralError, parse_body
 
 JPEG_QUALITY: Final = 95
 _JOB_ID: Final = re.compile(r"[0-9]{1,10}")

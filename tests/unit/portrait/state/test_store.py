@@ -11,10 +11,10 @@ import pytest
 from redis.asyncio import Redis
 
 from sdapi.errors import StorageFailed
-from sdapi.portrait.records import Account, JobState, NewJob, Outcome
-from sdapi.portrait.redis_store import RedisPortraitStore
-from sdapi.portrait.sqlite_store import SqlitePortraitStore
-from sdapi.portrait.store import PortraitStore, StateUnavailable
+from sdapi.portrait.state.records import Account, JobState, NewJob, Outcome
+from sdapi.portrait.state.redis_store import RedisPortraitStore
+from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
+from sdapi.portrait.state.store import PortraitStore, StateUnavailable
 from tests.queue_stores import free_port, redis_server, redis_servers
 
 pytestmark = pytest.mark.anyio
