@@ -57,8 +57,9 @@ def _chance(ycc: np.ndarray, seeds: Mask) -> Mask:
     mean = samples[:, 1:].mean(axis=0)
     spread = np.cov(samples[:, 1:], rowvar=False) if len(samples) > 2 else np.zeros((2, 2))
     inverse = np.linalg.inv(spread + _LEAST_VARIANCE * np.eye(2))
-    away = ycc[..., 1:] - mean
-    squared = np.einsum("hwi,ij,hwj->hw", away, inverse, away)
+    red, blue = ycc[..., 1] - mean[0], ycc[..., 2] - mean[1]
+    (a, b), (_, c) = inverse.astype(np.float32)
+    squared = a * red * red + 2 * b * red * blue + c * blue * blue
     low, high = (share * float(samples[:, 0].mean()) for share in _LUMA_GATE)
     gate = np.clip((ycc[..., 0] - low) / max(high - low, 1e-3), 0.0, 1.0)
     return (np.exp(-squared / 8.0) * gate).astype(np.float32)
