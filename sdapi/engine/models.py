@@ -24,6 +24,7 @@ from sdapi.engine.networks.hypernetwork import LoadedHypernetwork, read_hypernet
 from sdapi.engine.networks.network_file import LoadedNetwork, read_network
 from sdapi.engine.networks.selection import HypernetUse, LoraUse, NetworkFiles, NetworkSet
 from sdapi.engine.offload import Offload, OffloadLevel, level_for, parts_of
+from sdapi.engine.sizes import module_bytes
 from sdapi.engine.text.conditioning import Conditioner
 from sdapi.engine.upscaling.image_model import ImageModel, load_image_model
 from sdapi.errors import ModelUnusable
@@ -105,7 +106,7 @@ class LoadedVAE:
 
     @property
     def size_bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.module.parameters())
+        return module_bytes(self.module)
 
     def move(self, device: torch.device) -> None:
         self.module.to(device)

@@ -25,6 +25,7 @@ from sdapi.engine.checkpoints.diffusers_folder import DiffusersFolder
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.checkpoints.reference_unet import use_reference_upsampling
 from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
+from sdapi.engine.sizes import module_bytes
 from sdapi.engine.text.text_encoder import TextEncoder, assign, load_text_encoder
 from sdapi.errors import ModelUnusable
 
@@ -69,8 +70,7 @@ class Components:
 
     @property
     def size_bytes(self) -> int:
-        tensors = (t for m in self.modules for t in (*m.parameters(), *m.buffers()))
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return module_bytes(*self.modules)
 
 
 def load_checkpoint(path: Path, sidecar_path: Path | None, precision: Precision) -> Components:

@@ -9,6 +9,7 @@ from torch import nn
 
 from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
 from sdapi.engine.model_file import ModelFile
+from sdapi.engine.sizes import module_bytes
 from sdapi.engine.text.text_encoder import assign
 from sdapi.errors import ModelUnusable
 
@@ -26,8 +27,7 @@ class LoadedSmallNetwork(Generic[N]):
 
     @property
     def size_bytes(self) -> int:
-        tensors = (*self.module.parameters(), *self.module.buffers())
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return module_bytes(self.module)
 
     def move(self, device: torch.device) -> None:
         self.module.to(device)

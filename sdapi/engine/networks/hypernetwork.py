@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sdapi.engine.checkpoints.weights import StateDict, read_content
+from sdapi.engine.sizes import module_bytes
 from sdapi.errors import ModelUnusable
 
 #: Names whose meaning is not the torch class of that name in lower case.
@@ -33,8 +34,7 @@ class LoadedHypernetwork:
 
     @property
     def size_bytes(self) -> int:
-        tensors = (p for pair in self.pairs.values() for net in pair for p in net.parameters())
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return module_bytes(*(net for pair in self.pairs.values() for net in pair))
 
     def move(self, device: torch.device) -> None:
         for pair in self.pairs.values():

@@ -14,6 +14,7 @@ from sdapi.engine.networks.layer import NetworkLayer, finished
 from sdapi.engine.networks.layer_index import Target, layer_index
 from sdapi.engine.networks.network_file import LoadedNetwork
 from sdapi.engine.networks.selection import LoraUse
+from sdapi.engine.sizes import bytes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,8 @@ class MergedWeights:
     @property
     def size_bytes(self) -> int:
         """Bytes of the originals that are kept."""
-        return sum(
-            _bytes(original.weight) + (0 if original.bias is None else _bytes(original.bias))
-            for _, original in self._originals.values()
-        )
+        kept = (t for _, saved in self._originals.values() for t in (saved.weight, saved.bias))
+        return bytes_of(tensor for tensor in kept if tensor is not None)
 
     def restore(self) -> None:
         """Make every weight what the checkpoint's file has."""
@@ -195,10 +194,6 @@ def _saved(tensor: Tensor) -> Tensor:
 
 def _is_tiny(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.element_size() == 1
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
 from sdapi.engine.networks.key_forms import split_key
 from sdapi.engine.networks.layer import NetworkLayer
+from sdapi.engine.sizes import bytes_of
 from sdapi.errors import ModelUnusable
 
 _BUNDLE = "bundle_emb."
@@ -25,8 +26,7 @@ class LoadedNetwork:
 
     @property
     def size_bytes(self) -> int:
-        tensors = (tensor for layer in self.layers.values() for tensor in layer.parts.values())
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return bytes_of(tensor for layer in self.layers.values() for tensor in layer.parts.values())
 
     def move(self, device: torch.device) -> None:
         for layer in self.layers.values():

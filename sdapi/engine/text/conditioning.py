@@ -11,6 +11,7 @@ from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.embedding_file import Embedding
+from sdapi.engine.sizes import bytes_of
 from sdapi.engine.text import chunks, compel_encoding
 from sdapi.engine.text.composition import split_and
 from sdapi.engine.text.embeddings import EmbeddingIndex
@@ -55,7 +56,7 @@ class Cond:
     @property
     def size_bytes(self) -> int:
         tensors = (self.cross, self.pooled, self.sizes)
-        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+        return bytes_of(t for t in tensors if t is not None)
 
 
 @dataclass(frozen=True, slots=True)

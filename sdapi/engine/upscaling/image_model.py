@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.model_file import ModelFile
+from sdapi.engine.sizes import module_bytes
 from sdapi.engine.upscaling.upscaler import Tiles
 from sdapi.errors import BadRequest, ModelUnusable
 from sdapi.images.tiles import TileGrid, by_tiles
@@ -35,9 +36,7 @@ class ImageModel:
 
     @property
     def size_bytes(self) -> int:
-        module = self.descriptor.model
-        tensors = (*module.parameters(), *module.buffers())
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return module_bytes(self.descriptor.model)
 
     def move(self, device: torch.device) -> None:
         self.descriptor.to(device)
