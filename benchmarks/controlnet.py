@@ -22,10 +22,10 @@ from PIL import Image
 
 from benchmarks.drawing import job, pipeline, timed
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.control.base_model import BaseModel
-from sdapi.engine.control.control_file import read_control_file
 from sdapi.engine.control.control_stages import ControlStages
-from sdapi.engine.control.controlnet import LoadedControlNet, load_controlnet
+from sdapi.engine.control.models.base_model import BaseModel
+from sdapi.engine.control.models.control_file import read_control_file
+from sdapi.engine.control.models.controlnet import LoadedControlNet, load_controlnet
 from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.engine import Engine
 from sdapi.engine.model_cache import ModelCache

@@ -118,7 +118,7 @@ class JobRun:
         return Result(
             images=tuple(images),
             extra=self.extra,
-            warnings=tuple(self.warnings),
+            warnings=tuple(self.warnings | self._told_by_stages),
             is_inpainting_model=is_inpainting,
             is_editing_model=edits,
             interrupted=self.monitor.interrupted.is_set() or len(images) < len(self.job.prompts),
@@ -128,6 +128,10 @@ class JobRun:
             extra_images=tuple(each for s in self.job.stages for each in s.extra_images),
             detected_maps=tuple(each for s in self.job.stages for each in s.detected_maps),
         )
+
+    @property
+    def _told_by_stages(self) -> dict[str, None]:
+        return dict.fromkeys(text for stages in self.job.stages for text in stages.warnings)
 
     @contextmanager
     def _model(self, job: Job) -> Generator[Model]:

@@ -90,7 +90,7 @@ class PassPlan:
         )
         return SamplingPass(
             job=self.job,
-            components=replace(model.components, alphas_cumprod=self.alphas(model)),
+            components=self._components(model),
             predict=self.predictor(model),
             guide=guide,
             noise=self._noise(model, models.device),
@@ -105,7 +105,10 @@ class PassPlan:
 
     def predictor(self, model: Model) -> UNetPredictor:
         """The model's UNet, and what scripts do around each of its calls."""
-        return UNetPredictor(model.components, self.image_cond, self.job.stages)
+        return UNetPredictor(self._components(model), self.image_cond, self.job.stages)
+
+    def _components(self, model: Model) -> Components:
+        return replace(model.components, alphas_cumprod=self.alphas(model))
 
     def alphas(self, model: Model) -> Tensor:
         """The model's cumulative alphas as the job's options want them."""

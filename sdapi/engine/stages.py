@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 class UNetCall:
     """One call of the UNet; a stage may change what goes in."""
 
-    #: scaled latents [N, C, h, w] and their time steps [N]
+    #: scaled latents [N, C, h, w] and their time steps [N], all the same
     x: "Tensor"
     t: "Tensor"
+    #: that time step, at hand without waiting for a GPU
+    time_step: float
     #: whose latents the N lines are, and the cond of each
     rows: "Sequence[Row]"
-    #: the checkpoint whose UNet is called; after a refiner took over, that one
+    #: the checkpoint whose UNet is called, its noise levels as the job wants them; after a refiner
+    #: took over, that one
     components: "Components"
     #: further input channels of the UNet [B, K, h, w], for each image
     image_cond: "Tensor | None" = None
@@ -43,6 +46,8 @@ class Stages:
         self.extra_images: list[Image] = []
         #: likewise, after all those; in URL mode they become files of their own
         self.detected_maps: list[Image] = []
+        #: sentences for the answer's `warnings`
+        self.warnings: list[str] = []
 
     def begin_pass(self, sampling: "SamplingPass") -> "SamplingPass":
         """Before a sampler runs (twice a batch with hires fix); may replace what it works with."""

@@ -3,17 +3,12 @@
 unit.py            one unit of a job, as values
 control.py         what a unit does during one sampler run, whatever its kind
 control_stages.py  the units of a job, called by the engine while it draws
-making.py          which control a unit's module or model file asks for
-control_file.py    a model file and its kind
-base_model.py      what a control must know of the checkpoint
-hints.py           prepared pictures as tensors
-residuals.py       what several units add inside of the UNet
-weighting.py       how strong each residual is
+making.py          which controls a unit's module and model file ask for
 window.py          the share of the steps in which a unit acts
-controlnet.py      ControlNets, with their keys in controlnet_keys.py
-union.py, control_lora.py, t2i_adapter.py  other kinds of models
-predicted.py       modules that change what is predicted: inpaint_only, tile_colorfix, recolor
-reference.py       units without a model that borrow a picture's style
+hints.py, rows.py  prepared pictures, and what is told of a call's rows, as tensors
+unet_layers.py     the layers of a UNet that controls reach into
+models/            files of control models, and what is built of them
+modules/           what modules do: inpainting, colours, references
 ip_adapter/        pictures as a second prompt
 annotators/        networks that draw a unit's map
 """

@@ -2,18 +2,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
+import torch
 from PIL.Image import Image
+from torch import Tensor, nn
 
 from sdapi.engine.control.unit import ControlUnit
+from sdapi.engine.sizes import module_bytes
 from sdapi.engine.stages import UNetCall
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from sdapi.engine.sampling.sampling_pass import SamplingPass
+
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Control:
@@ -22,14 +26,18 @@ class Control:
     Nothing of a model may be different once `close` has returned.
     """
 
-    def before(self, call: UNetCall) -> None:
-        """Before a call of the UNet: change its inputs, or arm hooks."""
+    def look(self, call: UNetCall) -> None:
+        """Before a call of the UNet, while no control is armed: what needs the UNet for itself."""
 
-    def after(self, call: UNetCall, output: "Tensor") -> "Tensor":
+    def before(self, call: UNetCall) -> None:
+        """Before a call of the UNet, once every control has looked: change its inputs, or arm
+        hooks."""
+
+    def after(self, call: UNetCall, output: Tensor) -> Tensor:
         """After that call: change what it gave [N, C, h, w], or disarm hooks."""
         return output
 
-    def finish(self, sampling: "SamplingPass", latent: "Tensor") -> "Tensor":
+    def finish(self, sampling: "SamplingPass", latent: Tensor) -> Tensor:
         """The run is over, also when it was stopped; may replace its latent [B, C, h, w]."""
         return latent
 
@@ -44,12 +52,15 @@ class Control:
 class LoadedControl(ABC):
     """A control model in memory, as the model cache keeps it."""
 
+    #: False for one that a control has done with once it is made
+    works_while_drawing: ClassVar[bool] = True
+
     @property
     @abstractmethod
     def size_bytes(self) -> int: ...
 
     @abstractmethod
-    def move(self, device: "torch.device") -> None: ...
+    def move(self, device: torch.device) -> None: ...
 
     @abstractmethod
     def control(self, unit: ControlUnit, sampling: "SamplingPass") -> Control:
@@ -58,3 +69,17 @@ class LoadedControl(ABC):
         Raises `ModelUnusable` when the model does not fit the run's checkpoint, `BadRequest` for
         what the unit asks of it.
         """
+
+
+@dataclass(slots=True)
+class LoadedModule(LoadedControl, Generic[M]):
+    """A control model that is one module."""
+
+    module: M
+
+    @property
+    def size_bytes(self) -> int:
+        return module_bytes(self.module)
+
+    def move(self, device: torch.device) -> None:
+        nn.Module.to(self.module, device)  # diffusers' wrapper of `to` hides its types

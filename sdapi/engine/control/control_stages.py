@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from PIL.Image import Image
 
 from sdapi.engine.control.control import Control
-from sdapi.engine.control.making import make_controls
+from sdapi.engine.control.making import ControlMaker
+from sdapi.engine.control.modules.reference_layers import ReferenceLayers
 from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.control.window import Progress
 from sdapi.engine.stages import Stages, UNetCall
@@ -39,7 +40,7 @@ class ControlStages(Stages):
         *,
         tolerates_failures: bool = False,
     ) -> None:
-        """`tolerates_failures` leaves out, with a line in the log, what cannot be loaded."""
+        """`tolerates_failures` leaves out what cannot be loaded, with a warning in the answer."""
         super().__init__()
         self._tolerates_failures = tolerates_failures
         self.units = tuple(units)
@@ -57,29 +58,38 @@ class ControlStages(Stages):
         self.close()
         self._progress = Progress(sampling.planned_steps)
         self._form = _form_of(sampling.components)
+        maker = ControlMaker(sampling, ReferenceLayers())
         for unit in self.units:
             if unit.acts_in(is_second_pass=sampling.is_second):
-                self._begin(unit, sampling)
+                self._begin(unit, maker)
         return sampling
 
-    def _begin(self, unit: ControlUnit, sampling: "SamplingPass") -> None:
-        try:
-            controls = make_controls(unit, sampling, self._lent)
-        except SDAPIError as error:
-            if not self._tolerates_failures:
-                raise
-            log.warning("%s; it is left out", error.detail)
-        else:
-            for control in controls:
-                self._lent.callback(control.close)
-                self._controls.append((unit, control))
+    def _begin(self, unit: ControlUnit, maker: ControlMaker) -> None:
+        with ExitStack() as lent:
+            try:
+                controls = maker.make(unit, lent)
+            except SDAPIError as error:
+                if not self._tolerates_failures:
+                    raise
+                self._leave_out(unit, error)
+                return
+            self._controls += [(unit, control) for control in controls]
+            self._lent.push(lent.pop_all())
+
+    def _leave_out(self, unit: ControlUnit, error: SDAPIError) -> None:
+        told = f"drawn without {unit.label}: {error.detail}"
+        if told not in self.warnings:
+            log.warning(told)
+            self.warnings.append(told)
 
     def before_denoise(self, call: UNetCall) -> None:
-        self._progress.note_call(call.t)
+        self._progress.note_call(call.time_step)
         self._asked = []
         # A refiner of another form goes on without control.
         if _form_of(call.components) == self._form:
             self._asked = [each for unit, each in self._controls if self._progress.is_within(unit)]
+        for control in self._asked:
+            control.look(call)
         for control in self._asked:
             control.before(call)
 

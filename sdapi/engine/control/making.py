@@ -1,19 +1,23 @@
-"""Which control a unit asks for: by its module, else by what its model file holds."""
+"""Which controls a unit asks for: by its module, and by what its model file holds."""
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdapi.engine.control.base_model import BaseModel
 from sdapi.engine.control.control import Control, LoadedControl
-from sdapi.engine.control.control_file import ControlFile, Kind, read_control_file
-from sdapi.engine.control.control_lora import load_control_lora
-from sdapi.engine.control.controlnet import load_controlnet
 from sdapi.engine.control.ip_adapter.adapter import load_ip_adapter
-from sdapi.engine.control.predicted import ColourFix, InpaintOnly, Recolour
-from sdapi.engine.control.reference import REFERENCES, ReferenceControl
-from sdapi.engine.control.t2i_adapter import load_adapter
-from sdapi.engine.control.union import load_union
+from sdapi.engine.control.models.base_model import BaseModel
+from sdapi.engine.control.models.control_file import ControlFile, Kind, read_control_file
+from sdapi.engine.control.models.control_lora import load_control_lora
+from sdapi.engine.control.models.controlnet import load_controlnet
+from sdapi.engine.control.models.t2i_adapter import load_adapter
+from sdapi.engine.control.models.union import load_union
+from sdapi.engine.control.modules.inpainting import INPAINTING, InpaintInputs, InpaintOnly
+from sdapi.engine.control.modules.prediction import ColourFix
+from sdapi.engine.control.modules.recolour import Recolour
+from sdapi.engine.control.modules.reference import REFERENCES, ReferenceControl
+from sdapi.engine.control.modules.reference_layers import ReferenceLayers
 from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.model_file import ModelFile
 from sdapi.errors import BadRequest, ModelUnusable
@@ -37,37 +41,63 @@ _MODULES: Mapping[str, Callable[[ControlUnit, "SamplingPass"], Control]] = {
     "tile_colorfix+sharp": ColourFix,
     "recolor_luminance": Recolour,
     "recolor_intensity": Recolour,
-    **dict.fromkeys(REFERENCES, ReferenceControl),
 }
 
 
-def make_controls(unit: ControlUnit, sampling: "SamplingPass", lent: ExitStack) -> list[Control]:
-    """The controls of a unit for a sampler run: its model's, its module's, or both.
+@dataclass(frozen=True, slots=True)
+class ControlMaker:
+    """Makes the controls of one sampler run."""
 
-    Models are lent until `lent` closes. Raises `ModelUnusable` for a file that cannot be used, or
-    not with this checkpoint.
-    """
-    made: list[Control] = []
-    if unit.model is not None:
-        made.append(_of_model(unit, unit.model, sampling, lent))
-    if (of_module := _MODULES.get(unit.module)) is not None:
-        made.append(of_module(unit, sampling))
-    if not made:
-        raise BadRequest(f"{unit.label}: module {unit.module!r} is not supported")
-    return made
+    sampling: "SamplingPass"
+    #: where the run's reference units meet
+    references: ReferenceLayers
+
+    def make(self, unit: ControlUnit, lent: ExitStack) -> list[Control]:
+        """The controls of a unit: its model's, its module's, or both.
+
+        They are closed, and their models given back, when `lent` closes. Raises `ModelUnusable`
+        for a file that cannot be used, or not with this checkpoint.
+        """
+        made: list[Control] = []
+        for make in self._makers(unit):
+            control = make(lent)
+            lent.callback(control.close)
+            made.append(control)
+        if not made:
+            raise BadRequest(f"{unit.label}: module {unit.module!r} is not supported")
+        return made
+
+    def _makers(self, unit: ControlUnit) -> Generator[Callable[[ExitStack], Control]]:
+        sampling, file = self.sampling, unit.model
+        if file is not None:
+            yield lambda lent: self._of_model(unit, file, lent)
+        if (of_module := _MODULES.get(unit.module)) is not None:
+            yield lambda _: of_module(unit, sampling)
+        if unit.module in REFERENCES:
+            yield lambda _: ReferenceControl(unit, sampling, self.references)
+        if unit.module in INPAINTING and sampling.components.is_inpainting:
+            yield lambda _: InpaintInputs(unit, sampling)
+
+    def _of_model(self, unit: ControlUnit, file: ModelFile, lent: ExitStack) -> Control:
+        base = BaseModel.of(self.sampling)
+        models, key = self.sampling.models, ("control", file, base)
+        with _named(unit.label), ExitStack() as borrowed:
+            loaded = borrowed.enter_context(
+                models.lend(key, lambda: _load(file, base), LoadedControl)
+            )
+            control = loaded.control(unit, self.sampling)
+            if loaded.works_while_drawing:
+                lent.push(borrowed.pop_all())
+            return control
 
 
-def _of_model(
-    unit: ControlUnit, file: ModelFile, sampling: "SamplingPass", lent: ExitStack
-) -> Control:
-    base = BaseModel.of(sampling)
+@contextmanager
+def _named(label: str) -> Generator[None]:
+    """Failures of models say whose they are."""
     try:
-        loaded = lent.enter_context(
-            sampling.models.lend(("control", file, base), lambda: _load(file, base), LoadedControl)
-        )
-        return loaded.control(unit, sampling)
+        yield
     except ModelUnusable as error:
-        raise ModelUnusable(f"{unit.label}: {error}") from error
+        raise ModelUnusable(f"{label}: {error}") from error
 
 
 def _load(file: ModelFile, base: BaseModel) -> LoadedControl:

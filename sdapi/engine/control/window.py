@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from sdapi.engine.control.unit import ControlUnit
 
 
@@ -19,12 +17,11 @@ class Progress:
     _first_t: float | None = None
     _is_second_call: bool = False
 
-    def note_call(self, t: Tensor) -> None:
-        """A call of the UNet at time steps `t` [N], all the same, is about to happen."""
-        now = float(t[0])
+    def note_call(self, time_step: float) -> None:
+        """A call of the UNet at a time step is about to happen."""
         if self._first_t is None:
-            self._first_t = now
-        self._is_second_call = now != self._first_t
+            self._first_t = time_step
+        self._is_second_call = time_step != self._first_t
 
     def note_step(self, index: int) -> None:
         """Step `index` is over."""

@@ -68,11 +68,11 @@ class SigmaDenoiser(_Denoiser[ModelSigmas]):
         time_step = self._levels.t(sigma.reshape(1))
         c_in = float(1 / (sigma**2 + 1) ** 0.5)
         # Read while it is on the CPU: a value that comes back from a GPU waits for all its work.
-        c_skip, c_out = self._scalings(sigma, float(time_step))
-        t = time_step.to(x.device)
+        t = float(time_step)
+        c_skip, c_out = self._scalings(sigma, t)
 
         def inner(latents: Tensor, rows: Sequence[Row]) -> Tensor:
-            output = self._predict(latents * c_in, t.expand(len(rows)), rows)
+            output = self._predict(latents * c_in, t, rows)
             return latents * c_skip + output * c_out
 
         denoised = self._guide(x, float(sigma), inner)
@@ -115,8 +115,7 @@ class NoiseDenoiser(_Denoiser[Tensor]):
         signal, noise = alpha**0.5, (1 - alpha) ** 0.5
 
         def inner(latents: Tensor, rows: Sequence[Row]) -> Tensor:
-            t = torch.full((len(rows),), timestep, device=latents.device)
-            output = self._predict(latents, t, rows)
+            output = self._predict(latents, timestep, rows)
             return signal * output + noise * latents if self._v_prediction else output
 
         predicted = self._guide(x, timestep, inner)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
+from sdapi.engine.compilation import calling
 from sdapi.engine.sampling.guidance import Row
 from sdapi.engine.stages import Stages, UNetCall
 from sdapi.engine.text.conditioning import Cond
@@ -27,17 +28,18 @@ class UNetPredictor:
         #: further input channels of inpainting and pix2pix models [B, K, h, w]
         self._image_cond = image_cond
 
-    def __call__(self, x: Tensor, t: Tensor, rows: Sequence[Row]) -> Tensor:
-        """The UNet's output for latents `x` [N, C, h, w] at time steps `t` [N], float32."""
+    def __call__(self, x: Tensor, time_step: float, rows: Sequence[Row]) -> Tensor:
+        """The UNet's output for latents `x` [N, C, h, w] at a time step, float32."""
         dtype = self._unet.dtype
-        call = UNetCall(x, t, rows, self._components, self._image_cond)
+        t = torch.full((len(rows),), time_step, device=x.device)
+        call = UNetCall(x, t, time_step, rows, self._components, self._image_cond)
         for stages in self._stages:
             stages.before_denoise(call)
         x = call.x
         if call.image_cond is not None:
             x = torch.cat([x, self._pictures(call.image_cond, rows).to(x.dtype)], dim=1)
         cross = torch.stack([row.cond.cross for row in rows])
-        output = self._unet(
+        output = calling(self._unet)(
             x.to(dtype),
             t,
             encoder_hidden_states=cross.to(x.device, dtype),

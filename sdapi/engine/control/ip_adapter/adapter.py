@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sdapi.engine.adaptations.hooks import Hooks
-from sdapi.engine.control.base_model import BaseModel
 from sdapi.engine.control.control import Control, LoadedControl
-from sdapi.engine.control.control_file import ControlFile
 from sdapi.engine.control.hints import region_tensor
 from sdapi.engine.control.ip_adapter.adapter_file import read_adapter
 from sdapi.engine.control.ip_adapter.attention import PictureCall, PictureLayer, project
@@ -20,8 +18,12 @@ from sdapi.engine.control.ip_adapter.image_encoder import (
     load_image_encoder,
 )
 from sdapi.engine.control.ip_adapter.projection import Projection, Reads, load_projection
+from sdapi.engine.control.models.base_model import BaseModel
+from sdapi.engine.control.models.control_file import ControlFile
+from sdapi.engine.control.rows import RowTensors
 from sdapi.engine.control.unet_layers import attention_places
 from sdapi.engine.control.unit import ControlUnit
+from sdapi.engine.sizes import bytes_of, module_bytes
 from sdapi.engine.stages import UNetCall
 from sdapi.errors import BadRequest, ModelUnusable
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 class LoadedIPAdapter(LoadedControl):
     """An adapter in memory."""
 
+    works_while_drawing: ClassVar[bool] = False
     name: str
     projection: Projection
     #: keys and values [inner, context] of each cross-attention: down, up, then the middle
@@ -40,8 +43,8 @@ class LoadedIPAdapter(LoadedControl):
 
     @property
     def size_bytes(self) -> int:
-        tensors = [*self.projection.module.parameters(), *(t for pair in self.layers for t in pair)]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        layers = bytes_of(tensor for pair in self.layers for tensor in pair)
+        return module_bytes(self.projection.module) + layers
 
     def move(self, device: torch.device) -> None:
         nn.Module.to(self.projection.module, device)
@@ -91,19 +94,24 @@ class IPAdapterControl(Control):
         sampling: "SamplingPass",
         places: Sequence[tuple[Any, float]],
     ) -> None:
+        # Whatever can fail comes before the first hook.
         tokens = _tokens(adapter, unit, sampling)
         self._unet = sampling.components.unet
         self._call = PictureCall(region=region_tensor(unit, sampling.models.device))
+        self._row_tensors = RowTensors()
+        layers = [
+            PictureLayer(self._call, layer, project(tokens, keys), project(tokens, values), scale)
+            for (layer, scale), (keys, values) in zip(places, adapter.layers, strict=True)
+            if scale
+        ]
         self._hooks = Hooks()
-        for (layer, scale), (keys, values) in zip(places, adapter.layers, strict=True):
-            if scale:
-                made = project(tokens, keys), project(tokens, values)
-                PictureLayer(self._call, layer, *made, scale).place(self._hooks)
+        for each in layers:
+            each.place(self._hooks)
 
     def before(self, call: UNetCall) -> None:
         # A refiner has other layers, and no part in this.
         if call.components.unet is self._unet:
-            rows = torch.tensor([int(row.is_uncond) for row in call.rows], device=call.x.device)
+            rows = self._row_tensors.of([int(row.is_uncond) for row in call.rows], call.x.device)
             self._call.begin(rows, (call.x.shape[-2], call.x.shape[-1]))
 
     def after(self, call: UNetCall, output: Tensor) -> Tensor:

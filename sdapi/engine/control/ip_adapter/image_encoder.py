@@ -16,6 +16,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
 from sdapi.engine.control.unit import Pixels
 from sdapi.engine.model_file import ModelFile
+from sdapi.engine.sizes import module_bytes
 from sdapi.engine.text.text_encoder import assign
 from sdapi.errors import ModelUnusable
 
@@ -51,8 +52,7 @@ class LoadedImageEncoder:
 
     @property
     def size_bytes(self) -> int:
-        tensors = (*self.module.parameters(), *self.module.buffers())
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return module_bytes(self.module)
 
     def move(self, device: torch.device) -> None:
         torch.nn.Module.to(self.module, device)

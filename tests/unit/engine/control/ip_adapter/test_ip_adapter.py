@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
-from sdapi.engine.control.base_model import BaseModel
-from sdapi.engine.control.control_file import read_control_file
 from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.ip_adapter.adapter import LoadedIPAdapter, load_ip_adapter
 from sdapi.engine.control.ip_adapter.image_encoder import load_image_encoder, prepared
+from sdapi.engine.control.models.base_model import BaseModel
+from sdapi.engine.control.models.control_file import read_control_file
 from sdapi.engine.control.unit import ControlUnit, Pixels
 from sdapi.engine.engine import Engine
 from sdapi.engine.job import Job, ModelFile
@@ -138,7 +138,7 @@ def test_output_is_that_of_diffusers_own_attention_processors(
             adapter = load_ip_adapter(content, BaseModel.of(sampling))
             control = adapter.control(unit_with(files, kind, weight=0.8), sampling)
             rows: Any = [SimpleNamespace(is_uncond=False), SimpleNamespace(is_uncond=True)]
-            call = UNetCall(x, torch.tensor([7, 7]), rows, loaded.components)
+            call = UNetCall(x, torch.tensor([7, 7]), 7, rows, loaded.components)
             control.before(call)
             made = unet(x, 7, encoder_hidden_states=cross).sample
             control.after(call, made)

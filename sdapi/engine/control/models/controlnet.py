@@ -13,14 +13,14 @@ from diffusers.models.controlnets.controlnet import (
 from torch import Tensor
 
 from sdapi.engine.checkpoints.unet_keys import encoder_config
-from sdapi.engine.control.base_model import BaseModel
-from sdapi.engine.control.control import Control, LoadedControl
-from sdapi.engine.control.control_file import ControlFile
-from sdapi.engine.control.controlnet_keys import ControlNetShape, read_diffusers, read_original
+from sdapi.engine.control.models.base_model import BaseModel
+from sdapi.engine.control.control import Control, LoadedControl, LoadedModule
+from sdapi.engine.control.models.control_file import ControlFile
+from sdapi.engine.control.models.controlnet_keys import ControlNetShape, read_diffusers, read_original
 from sdapi.engine.control.hints import hint_tensor
-from sdapi.engine.control.residuals import EncoderInputs, ResidualControl
+from sdapi.engine.control.models.residuals import EncoderInputs, ResidualControl
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.control.weighting import control_scales
+from sdapi.engine.control.models.weighting import control_scales
 from sdapi.engine.stages import UNetCall
 from sdapi.engine.text.text_encoder import assign
 
@@ -48,19 +48,11 @@ class RememberedHint(ControlNetConditioningEmbedding):
 
 
 @dataclass(slots=True)
-class LoadedControlNet(LoadedControl):
+class LoadedControlNet(LoadedModule[ControlNetModel]):
     """A ControlNet in memory."""
 
-    module: ControlNetModel
+    #: its residuals are averaged over the picture
     pools: bool
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.module.parameters())
-
-    def move(self, device: torch.device) -> None:
-        hint_reader(self.module).forget()
-        torch.nn.Module.to(self.module, device)  # diffusers' wrapper of `to` hides its types
 
     def control(self, unit: ControlUnit, sampling: "SamplingPass") -> Control:
         return ControlNetControl(self.module, unit, sampling, pools=self.pools)

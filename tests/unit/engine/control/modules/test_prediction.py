@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sdapi.engine.control.control_stages import ControlStages
-from sdapi.engine.control.predicted import blurred, paste_back
+from sdapi.engine.control.modules.prediction import blurred
 from sdapi.engine.control.unit import ControlUnit, Pixels
 from sdapi.engine.engine import Engine
 from sdapi.engine.job import Job
@@ -41,18 +41,6 @@ def photo(golden: Path) -> Pixels:
 def drawn(engine: Engine, job: Job, unit: ControlUnit) -> np.ndarray[Any, Any]:
     result = engine.run(replace(job, stages=(ControlStages([unit]),)), Monitor())
     return np.asarray(result.images[0].image).astype(int)
-
-
-def test_inpaint_only_keeps_what_is_not_masked(engine: Engine, job: Job, photo: Pixels):
-    mask = np.zeros((64, 64, 1), np.uint8)
-    mask[:, 40:] = 255
-    unit = ControlUnit("unit", "inpaint_only", None, np.concatenate([photo, mask], axis=2))
-    picture = drawn(engine, job, unit)
-    plain = drawn(engine, job, replace(unit, module="inpaint_only", start=1.0, end=1.0))
-    assert np.array_equal(picture[:, :32], photo[:, :32])
-    assert not np.array_equal(picture[:, 48:], photo[:, 48:])
-    # What is around the mask is seen while the rest is drawn.
-    assert not np.array_equal(picture[:, 48:], plain[:, 48:])
 
 
 class Latest(Stages):
@@ -88,18 +76,6 @@ def test_recolor_gives_a_picture_the_brightness_of_another(engine: Engine, job: 
     hint = np.repeat(grey[:, :, None], 3, axis=2)
     picture = drawn(engine, job, ControlUnit("unit", "recolor_intensity", None, hint))
     assert np.abs(picture.max(axis=2) - grey).max() <= 2
-
-
-def test_pasting_back_softens_the_edge():
-    pixels = np.zeros((32, 32, 4), np.uint8)
-    pixels[:, 16:, 3] = 255
-    white = Image.new("RGB", (32, 32), "white")
-    row = np.asarray(paste_back(white, pixels, 7))[16, :, 0].astype(int)
-    assert (row[:8] == 0).all()
-    assert (row[17:] == 255).all()
-    assert (np.diff(row) >= 0).all()
-    assert len(set(row[8:17])) > 5
-    assert paste_back(Image.new("RGB", (8, 8)), pixels, 7).size == (8, 8)
 
 
 def test_a_blur_keeps_the_mean_of_an_even_latent():

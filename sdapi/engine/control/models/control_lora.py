@@ -1,8 +1,8 @@
 """Control-LoRA: a ControlNet told as low-rank differences from the checkpoint it is used with.
 
 The file has its own convolutions and whatever layers differ wholly; all else is the checkpoint's
-encoder, LoRAs that are merged into it included. Nothing of it is copied: for the time of a sampler
-run the layers here point to the checkpoint's.
+encoder, LoRAs that are merged into it included. For the time of a sampler run the layers here have
+the checkpoint's weights: its own tensors, or copies where those are elsewhere or of another type.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from sdapi.engine.checkpoints.unet_keys import UNetShape, encoder_config, key_table
 from sdapi.engine.checkpoints.weights import StateDict
-from sdapi.engine.control.base_model import BaseModel
+from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.control import Control, LoadedControl
-from sdapi.engine.control.control_file import ControlFile
-from sdapi.engine.control.controlnet import ControlNetControl, RememberedHint, hint_reader
-from sdapi.engine.control.controlnet_keys import hint_widths, own_names
+from sdapi.engine.control.models.control_file import ControlFile
+from sdapi.engine.control.models.controlnet import ControlNetControl, RememberedHint
+from sdapi.engine.control.models.controlnet_keys import hint_widths, own_names
 from sdapi.engine.control.unit import ControlUnit
+from sdapi.engine.sizes import module_bytes
 from sdapi.errors import ModelUnusable
 
 if TYPE_CHECKING:
@@ -36,24 +37,27 @@ _OWN = ("controlnet_cond_embedding", "controlnet_down_blocks", "controlnet_mid_b
 class _LowRank(nn.Module):
     """A layer of the checkpoint and a difference of low rank beside it."""
 
-    def __init__(self, up: Tensor, down: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, layer: Any, up: Tensor, down: Tensor, bias: Tensor | None) -> None:
+        """`layer` is such as the checkpoint's, without weights."""
         super().__init__()
-        self.up = nn.Parameter(up, requires_grad=False)
-        self.down = nn.Parameter(down, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        #: in a tuple, so that it is no part of this module
-        self._base: tuple[nn.Module, ...] = ()
+        self.up, self.down = _kept(up), _kept(down)
+        self.bias = None if bias is None else _kept(bias)
+        self._stride, self._padding = getattr(layer, "stride", 1), getattr(layer, "padding", 0)
+        #: the checkpoint's weight and bias; in a tuple, so that they are no part of this module
+        self._base: tuple[Tensor | None, ...] = ()
 
-    def bind(self, base: nn.Module | None) -> None:
-        """Stand beside a layer, or beside none."""
-        self._base = () if base is None else (base,)
+    def bind(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Stand beside a layer's weights."""
+        self._base = weight, bias
+
+    def release(self) -> None:
+        """Stand beside none."""
+        self._base = ()
 
     @property
-    def _layer(self) -> Any:
-        return self._base[0]
-
-    def _bias(self) -> Tensor | None:
-        return self._layer.bias if self.bias is None else self.bias
+    def _weights(self) -> tuple[Any, Tensor | None]:
+        weight, bias = self._base
+        return weight, bias if self.bias is None else self.bias
 
 
 class LowRankLinear(_LowRank):
@@ -61,16 +65,16 @@ class LowRankLinear(_LowRank):
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
         through = F.linear(F.linear(x, self.down.flatten(1)), self.up.flatten(1))
-        return F.linear(x, self._layer.weight, self._bias()) + through
+        return F.linear(x, *self._weights) + through
 
 
 class LowRankConv(_LowRank):
     """A convolution: the kernel's difference is up [out, r] times down [r, in * k * k]."""
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
-        layer = self._layer
-        weight = layer.weight + (self.up.flatten(1) @ self.down.flatten(1)).view_as(layer.weight)
-        return F.conv2d(x, weight, self._bias(), layer.stride, layer.padding)
+        weight, bias = self._weights
+        weight = weight + (self.up.flatten(1) @ self.down.flatten(1)).view_as(weight)
+        return F.conv2d(x, weight, bias, self._stride, self._padding)
 
 
 @dataclass(slots=True)
@@ -83,11 +87,10 @@ class LoadedControlLora(LoadedControl):
 
     @property
     def size_bytes(self) -> int:
-        own = (p for p in self.module.parameters() if not p.is_meta)
-        return sum(p.numel() * p.element_size() for p in own)
+        return module_bytes(self.module)
 
     def move(self, device: torch.device) -> None:
-        hint_reader(self.module).forget()
+        # Not by `to`, which cannot move what has no values.
         for module in self.module.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 if not parameter.is_meta:
@@ -97,27 +100,40 @@ class LoadedControlLora(LoadedControl):
         unet, latents = sampling.components.unet, sampling.components.latent_channels
         if unet.config["in_channels"] != latents:
             raise ModelUnusable("a Control-LoRA works on no inpainting or pix2pix checkpoint")
-        return ControlLoraControl(self, unit, sampling)
+        self.bind(unet, sampling.models.device, sampling.models.precision.control)
+        try:
+            return ControlLoraControl(self, unit, sampling)
+        except BaseException:
+            self.release()
+            raise
 
-    def bind(self, unet: UNet2DConditionModel) -> None:
-        """Point to a checkpoint's encoder."""
+    def bind(self, unet: UNet2DConditionModel, device: torch.device, dtype: torch.dtype) -> None:
+        """Take a checkpoint's encoder for what the file lacks.
+
+        An offloaded one is elsewhere, and of another type with `--no-half-controlnet`.
+        """
+
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor.detach().to(device, dtype)
+
         for name, module in self.module.named_modules():
             if isinstance(module, _LowRank):
-                module.bind(unet.get_submodule(name))
+                theirs: Any = unet.get_submodule(name)
+                bias = theirs.bias
+                module.bind(taken(theirs.weight), None if bias is None else taken(bias))
         for name, leaf in self.shared:
             theirs = unet.get_submodule(name).get_parameter(leaf)
-            setattr(self.module.get_submodule(name), leaf, theirs)
+            setattr(self.module.get_submodule(name), leaf, _kept(taken(theirs)))
 
     def release(self) -> None:
-        """Point to nothing, so that the checkpoint can go."""
+        """Have nothing of a checkpoint, so that it can go."""
         for module in self.module.modules():
             if isinstance(module, _LowRank):
-                module.bind(None)
+                module.release()
         for name, leaf in self.shared:
             module = self.module.get_submodule(name)
-            setattr(
-                module, leaf, _kept(torch.empty_like(module.get_parameter(leaf), device="meta"))
-            )
+            empty = torch.empty_like(module.get_parameter(leaf), device="meta")
+            setattr(module, leaf, _kept(empty))
 
 
 class ControlLoraControl(ControlNetControl):
@@ -128,7 +144,6 @@ class ControlLoraControl(ControlNetControl):
     ) -> None:
         super().__init__(model.module, unit, sampling)
         self._model = model
-        model.bind(sampling.components.unet)
 
     def close(self) -> None:
         super().close()
@@ -185,7 +200,7 @@ def _put_low_rank(
                 f"{list(down.shape)} is no {list(expected)}"
             )
         parent, _, leaf = place.rpartition(".")
-        new = kind(up.to(dtype), down.to(dtype), None if bias is None else bias.to(dtype))
+        new = kind(layer, up.to(dtype), down.to(dtype), None if bias is None else bias.to(dtype))
         setattr(module.get_submodule(parent), leaf, new)
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sdapi.engine.control.control import Control
 from sdapi.engine.control.hints import region_tensor
+from sdapi.engine.control.rows import RowTensors
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.control.weighting import over_region, rows_of, spread
+from sdapi.engine.control.models.weighting import over_region, rows_of
 from sdapi.engine.sampling.unet_predictor import sdxl_inputs
 from sdapi.engine.stages import UNetCall
 
@@ -36,8 +37,10 @@ class EncoderInputs:
         """The given rows in a number type."""
         conds, device = [call.rows[i].cond for i in rows], call.x.device
         cross = torch.stack([cond.cross for cond in conds]).to(device, dtype)
-        index = list(rows)
-        return cls(call.x[index].to(dtype), call.t[index], cross, sdxl_inputs(conds, device, dtype))
+        x = call.x
+        if len(rows) < len(call.rows):
+            x = torch.stack([x[i] for i in rows])  # numbers in a list would be copied to a GPU
+        return cls(x.to(dtype), call.t[: len(rows)], cross, sdxl_inputs(conds, device, dtype))
 
 
 class ResidualControl(Control):
@@ -55,6 +58,7 @@ class ResidualControl(Control):
         self._scales = tuple(scales)
         #: residuals are averaged over the picture
         self._pools = pools
+        self._row_tensors = RowTensors()
         self._region = region_tensor(unit, sampling.models.device)
 
     @abstractmethod
@@ -67,10 +71,18 @@ class ResidualControl(Control):
             return
         dtype = call.components.unet.dtype
         made = [
-            spread(self._shaped(residual * scale), rows, len(call.rows)).to(dtype)
+            self._spread(self._shaped(residual * scale), rows, len(call.rows)).to(dtype)
             for residual, scale in zip(self.residuals(call, rows), self._scales, strict=True)
         ]
         self._add(call, made)
+
+    def _spread(self, residual: Tensor, rows: Sequence[int], count: int) -> Tensor:
+        """A residual of some rows as one of all `count`, zero for the others."""
+        if len(rows) == count:
+            return residual
+        whole = residual.new_zeros(count, *residual.shape[1:])
+        whole[self._row_tensors.of(rows, residual.device)] = residual
+        return whole
 
     def _add(self, call: UNetCall, made: Sequence[Tensor]) -> None:
         add_residuals(call, made[:-1], made[-1])

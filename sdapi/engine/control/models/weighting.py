@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -57,12 +56,3 @@ def over_region(residual: Tensor, region: Tensor | None) -> Tensor:
     if region is None:
         return residual
     return residual * F.interpolate(region, size=residual.shape[-2:], mode="bilinear")
-
-
-def spread(residual: Tensor, rows: Sequence[int], count: int) -> Tensor:
-    """A residual of some rows as one of all `count`, zero for the others."""
-    if len(rows) == count:
-        return residual
-    whole = residual.new_zeros(count, *residual.shape[1:])
-    whole[torch.tensor(rows, device=residual.device)] = residual
-    return whole

@@ -6,23 +6,22 @@ They do not depend on what is being drawn, so they are computed once for a sampl
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
 import torch.nn.functional as F
 from accelerate import init_empty_weights
 from diffusers.models.adapter import T2IAdapter
 from torch import Tensor
 
 from sdapi.engine.checkpoints.weights import StateDict
-from sdapi.engine.control.base_model import BaseModel
-from sdapi.engine.control.control import Control, LoadedControl
-from sdapi.engine.control.control_file import ControlFile
-from sdapi.engine.control.controlnet_keys import count_numbered
+from sdapi.engine.control.models.base_model import BaseModel
+from sdapi.engine.control.control import Control, LoadedControl, LoadedModule
+from sdapi.engine.control.models.control_file import ControlFile
+from sdapi.engine.control.models.controlnet_keys import count_numbered
 from sdapi.engine.control.hints import hint_tensor
-from sdapi.engine.control.residuals import ResidualControl
+from sdapi.engine.control.models.residuals import ResidualControl
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.control.weighting import adapter_scales
+from sdapi.engine.control.models.weighting import adapter_scales
 from sdapi.engine.stages import UNetCall
 from sdapi.engine.text.text_encoder import assign
 from sdapi.errors import ModelUnusable
@@ -41,20 +40,13 @@ _BLOCKS_A_LEVEL = 2
 
 
 @dataclass(slots=True)
-class LoadedAdapter(LoadedControl):
+class LoadedAdapter(LoadedModule[T2IAdapter]):
     """An adapter in memory."""
 
-    module: T2IAdapter
+    works_while_drawing: ClassVar[bool] = False
     #: channels of the picture it reads: three, or one of a sketch
     channels: int
     is_xl: bool
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.module.parameters())
-
-    def move(self, device: torch.device) -> None:
-        torch.nn.Module.to(self.module, device)  # diffusers' wrapper of `to` hides its types
 
     def control(self, unit: ControlUnit, sampling: "SamplingPass") -> Control:
         pixels = unit.hint_for(is_second_pass=sampling.is_second)

@@ -4,22 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
 from accelerate import init_empty_weights
 from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from torch import Tensor
 
 from sdapi.engine.checkpoints.unet_keys import encoder_config
-from sdapi.engine.control.base_model import BaseModel
-from sdapi.engine.control.control import Control, LoadedControl
-from sdapi.engine.control.control_file import ControlFile
-from sdapi.engine.control.controlnet import RememberedHint, hint_reader
-from sdapi.engine.control.controlnet_keys import read_diffusers
+from sdapi.engine.control.models.base_model import BaseModel
+from sdapi.engine.control.control import Control, LoadedControl, LoadedModule
+from sdapi.engine.control.models.control_file import ControlFile
+from sdapi.engine.control.models.controlnet import RememberedHint, hint_reader
+from sdapi.engine.control.models.controlnet_keys import read_diffusers
 from sdapi.engine.control.hints import hint_tensor
-from sdapi.engine.control.residuals import EncoderInputs, ResidualControl
+from sdapi.engine.control.models.residuals import EncoderInputs, ResidualControl
 from sdapi.engine.control.unit import UNION_TYPES, ControlUnit
-from sdapi.engine.control.weighting import control_scales
+from sdapi.engine.control.models.weighting import control_scales
 from sdapi.engine.stages import UNetCall
 from sdapi.engine.text.text_encoder import assign
 from sdapi.errors import BadRequest, ModelUnusable
@@ -29,20 +28,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class LoadedUnion(LoadedControl):
+class LoadedUnion(LoadedModule[ControlNetUnionModel]):
     """A union model in memory."""
 
-    module: ControlNetUnionModel
     #: how many kinds of maps it knows
     types: int
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.module.parameters())
-
-    def move(self, device: torch.device) -> None:
-        hint_reader(self.module).forget()
-        torch.nn.Module.to(self.module, device)  # diffusers' wrapper of `to` hides its types
 
     def control(self, unit: ControlUnit, sampling: "SamplingPass") -> Control:
         known = UNION_TYPES[: self.types]
@@ -78,7 +68,7 @@ class UnionControl(ResidualControl):
         inputs, count = EncoderInputs.of(call, rows, self._module.dtype), len(rows)
         if count not in self._hints:
             self._hints[count] = self._hint.expand(count, -1, -1, -1)
-        chosen = torch.full((count,), self._task, device=inputs.x.device)
+        chosen = self._row_tensors.of([self._task] * count, inputs.x.device)
         down, middle = self._module(
             inputs.x,
             inputs.t,

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from sdapi.engine.control.base_model import BaseModel
-from sdapi.engine.control.control_file import read_control_file
-from sdapi.engine.control.control_lora import LoadedControlLora, load_control_lora
-from sdapi.engine.control.t2i_adapter import LoadedAdapter, level_sizes, load_adapter
-from sdapi.engine.control.union import LoadedUnion, load_union
+from sdapi.engine.control.models.base_model import BaseModel
+from sdapi.engine.control.models.control_file import read_control_file
+from sdapi.engine.control.models.control_lora import LoadedControlLora, load_control_lora
+from sdapi.engine.control.models.t2i_adapter import LoadedAdapter, level_sizes, load_adapter
+from sdapi.engine.control.models.union import LoadedUnion, load_union
 from sdapi.errors import ModelUnusable
 from tests.builders import FEW_WORDS, build_sd1, build_sdxl
 from tests.controlnets import (
@@ -75,7 +75,7 @@ def test_a_control_lora_is_the_checkpoint_and_its_differences(tmp_path: Path, bu
     before = {key: tensor.clone() for key, tensor in unet.state_dict().items()}
     inputs = inputs_of(unet)
     with torch.inference_mode():
-        ours.bind(unet)
+        ours.bind(unet, torch.device("cpu"), torch.float32)
         assert_same(ours.module(**inputs), meant(**inputs))
         ours.release()
     assert all(torch.equal(before[key], tensor) for key, tensor in unet.state_dict().items())
@@ -91,7 +91,7 @@ def test_a_control_lora_follows_what_is_merged_into_the_checkpoint(tmp_path: Pat
     assert isinstance(ours, LoadedControlLora)
     inputs = inputs_of(unet)
     with torch.inference_mode():
-        ours.bind(unet)
+        ours.bind(unet, torch.device("cpu"), torch.float32)
         plain = ours.module(**inputs)[1]
         unet.get_parameter("mid_block.resnets.0.conv1.weight").add_(0.1)
         merged = ours.module(**inputs)[1]

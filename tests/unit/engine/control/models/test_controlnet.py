@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdapi.engine.control.base_model import BaseModel
-from sdapi.engine.control.control_file import Kind, read_control_file
-from sdapi.engine.control.controlnet import LoadedControlNet, load_controlnet
+from sdapi.engine.control.models.base_model import BaseModel
+from sdapi.engine.control.models.control_file import Kind, read_control_file
+from sdapi.engine.control.models.controlnet import LoadedControlNet, load_controlnet
 from sdapi.errors import ModelUnusable
 from tests.builders import FEW_WORDS, Built, build_sd1, build_sd2, build_sdxl
 from tests.controlnets import build_controlnet, original_state, write_state

@@ -1,0 +1,1 @@
+"""What modules do while a picture is drawn, beside a model or without one."""
