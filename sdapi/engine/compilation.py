@@ -4,7 +4,7 @@ Networks are merged into the weights in place, so another LoRA does not compile 
 or batch does, once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -21,11 +21,13 @@ def calling(unet: nn.Module) -> Callable[..., Any]:
     Compiled code does not notice hooks that came later. To watch for them would compile anew for
     every job with hooks, which takes longer than to draw it.
     """
-    # torch has no public names for these three.
-    module: Any = unet
+    module: Any = unet  # torch has no public names for what is asked of it here
     if module._compiled_call_impl is None:
         return unet
     # Its own hooks, as an offloaded one has, were there before it was compiled.
-    inside: Iterable[Any] = (each for each in unet.modules() if each is not unet)
-    is_hooked = any(each._forward_hooks or each._forward_pre_hooks for each in inside)
+    is_hooked = any(_is_hooked(each) for each in unet.modules() if each is not unet)
     return module._call_impl if is_hooked else unet
+
+
+def _is_hooked(module: Any) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
