@@ -7,15 +7,15 @@ be read, or a file that is missing, is told at once and the device is never held
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
-from sdapi.engine.control.annotators.files import FACES, Fetch, annotator_files
-from sdapi.errors import BadRequest, QueueFull
+from sdapi.engine.control.annotators.files import FACES, SEEDED, Fetch, annotator_files
+from sdapi.errors import AnnotatorMissing, BadRequest, QueueFull
 
 if TYPE_CHECKING:
     from sdapi.engine.control.annotators.face_finder import FaceFinder
@@ -37,36 +37,52 @@ class Annotators:
     fetch: Fetch | None = None
     #: maps that are kept for the next time they are asked for
     kept_maps: int = 0
-    #: how long a picture waits for the one before it
+    #: how long a picture waits for the one before it, and how many may wait
     patience_s: float = 120.0
+    most_waiting: int = 8
     _maps: OrderedDict[_MapKey, DetectedMap] = field(
         default_factory=OrderedDict[_MapKey, DetectedMap]
     )
     _networks: OrderedDict[_Key, Any] = field(default_factory=OrderedDict[_Key, Any])
     #: held while a network is loaded or works
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    #: held while files are fetched, which may take longer; pictures of others go on meanwhile
+    _fetching: threading.Lock = field(default_factory=threading.Lock)
+    #: each that waits or works has one
+    _places: threading.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._places = threading.Semaphore(self.most_waiting + 1)
 
     def detect(self, name: str, canvas: Pixels, a: float, b: float, seed: int = 0) -> DetectedMap:
         """The map of a picture [H, W, 3] whose sides are multiples of 64; `a` and `b` are sliders.
 
-        Raises `AnnotatorMissing` that names a file, `ModelUnusable` for one that cannot be read.
+        Raises `AnnotatorMissing` that names a file, `ModelUnusable` for one that cannot be read,
+        `QueueFull` when others keep the networks busy.
         """
-        if name == FACES:
-            return self._faces(canvas, a, b)
-        with self._alone():
-            files = annotator_files(name, self.folder, self.fetch)
+        with self._place():
+            if name == FACES:
+                return self._faces(canvas, a, b)
+            files, seed = self._files(name), seed if name in SEEDED else 0
             key = (name, files, _modified(files), a, b, seed, canvas.shape, _digest(canvas))
-            if key not in self._maps:
-                self._maps[key] = self._drawn(name, files, canvas, (a, b, seed))
-            self._maps.move_to_end(key)
-            found = self._maps[key]
-            while len(self._maps) > self.kept_maps:
-                self._maps.popitem(last=False)
-            return found
+            with self._alone(self._lock):
+                return self._kept(key, lambda: self._drawn(name, files, canvas, (a, b, seed)))
 
     @contextmanager
-    def _alone(self) -> Generator[None]:
-        if not self._lock.acquire(timeout=self.patience_s):
+    def _place(self) -> Generator[None]:
+        """One of the places of those that wait: each holds a thread."""
+        if not self._places.acquire(blocking=False):
+            raise QueueFull(
+                f"{self.most_waiting} pictures wait for the preprocessors; try again later"
+            )
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    @contextmanager
+    def _alone(self, lock: threading.Lock) -> Generator[None]:
+        if not lock.acquire(timeout=self.patience_s):
             raise QueueFull(
                 f"another picture has kept the preprocessors busy for {self.patience_s:g} s; "
                 "try again later"
@@ -74,7 +90,26 @@ class Annotators:
         try:
             yield
         finally:
-            self._lock.release()
+            lock.release()
+
+    def _files(self, name: str) -> tuple[Path, ...]:
+        try:
+            return annotator_files(name, self.folder)
+        except AnnotatorMissing:
+            if self.fetch is None:
+                raise
+        with self._alone(self._fetching):
+            return annotator_files(name, self.folder, self.fetch)
+
+    def _kept(self, key: _MapKey, draw: Callable[[], DetectedMap]) -> DetectedMap:
+        """The map of a key, drawn unless it is kept."""
+        if key not in self._maps:
+            self._maps[key] = draw()
+        self._maps.move_to_end(key)
+        found = self._maps[key]
+        while len(self._maps) > self.kept_maps:
+            self._maps.popitem(last=False)
+        return found
 
     def _drawn(
         self, name: str, files: tuple[Path, ...], canvas: Pixels, sliders: tuple[float, float, int]
@@ -92,7 +127,7 @@ class Annotators:
                 f"the preprocessor {FACES!r} needs the portrait part of the server, which "
                 "--no-portrait leaves out"
             )
-        with self._alone():
+        with self._alone(self._lock):
             meshes = self.faces.meshes(canvas)
         height, width = canvas.shape[:2]
         drawn = draw_faces(

@@ -46,6 +46,8 @@ FILES: Final[dict[str, tuple[str, ...]]] = {
 }
 #: drawn from what the portrait part sees; its file is not one of these
 FACES: Final = "mediapipe_face"
+#: those that draw by chance, so that a seed makes a difference
+SEEDED: Final = frozenset({"mobile_sam"})
 #: networks that nothing here can run
 UNSUPPORTED: Final = frozenset(
     {

@@ -12,7 +12,7 @@ import torch
 from sdapi.engine.control.annotators.annotators import Annotators
 from sdapi.engine.control.annotators.auxiliary import controlnet_aux, quietly
 from sdapi.engine.control.annotators.detected_map import Pixels
-from sdapi.engine.control.annotators.files import FACES, FILES, UNSUPPORTED
+from sdapi.engine.control.annotators.files import FACES, FILES, UNSUPPORTED, annotator_files
 from sdapi.engine.control.annotators.hub import published
 from sdapi.engine.control.annotators.recipes import RECIPES
 from sdapi.errors import AnnotatorMissing, BadRequest, ModelUnusable, QueueFull
@@ -96,11 +96,11 @@ def test_mlsd_takes_its_thresholds(tmp_path: Path, canvas: Pixels) -> None:
 def test_missing_file_is_named_with_its_place(tmp_path: Path, name: str) -> None:
     if name in UNSUPPORTED:
         with pytest.raises(BadRequest, match="not supported"):
-            find(name).check(tmp_path)
+            annotator_files(name, tmp_path)
         return
 
     with pytest.raises(AnnotatorMissing) as raised:
-        find(name).check(tmp_path)
+        annotator_files(name, tmp_path)
 
     assert FILES[name][0].rstrip("/") in raised.value.detail
     assert str(tmp_path) in raised.value.detail
@@ -113,7 +113,6 @@ def test_every_supported_network_has_files_and_a_recipe() -> None:
 def test_files_are_found_in_folders_below(tmp_path: Path, canvas: Pixels) -> None:
     save_pidinet(tmp_path / "pidinet")
 
-    find("softedge_pidinet").check(tmp_path)
     made = find("softedge_pidinet").run(canvas[:50], resolution=64, annotators=Annotators(tmp_path))
 
     # 50 x 128 becomes 64 x 164, and what fills the canvas is cut off again.
@@ -200,6 +199,51 @@ def test_picture_does_not_wait_for_ever(tmp_path: Path, canvas: Pixels) -> None:
         slow = pool.submit(annotators.detect, "pidinet", canvas, 0.5, 0.5)
         assert begun.wait(20)
         with pytest.raises(QueueFull, match="busy"):
+            annotators.detect("pidinet", canvas, 0.5, 0.5)
+        may_end.set()
+        with pytest.raises(AnnotatorMissing):
+            slow.result(20)
+
+
+def test_a_seed_draws_anew_only_where_it_counts(tmp_path: Path, canvas: Pixels) -> None:
+    save_pidinet(tmp_path)
+    annotators = Annotators(tmp_path, kept_maps=2)
+
+    first, second = (annotators.detect("pidinet", canvas, 0.5, 0.5, seed) for seed in (1, 2))
+
+    assert first is second
+
+
+def test_a_download_holds_up_no_picture_of_another_network(tmp_path: Path, canvas: Pixels) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def fetch(file: str, folder: Path) -> None:
+        begun.set()
+        may_end.wait(20)
+
+    save_pidinet(tmp_path)
+    annotators = Annotators(tmp_path, fetch=fetch, patience_s=0.05)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(annotators.detect, "hed", canvas, 0.5, 0.5)
+        assert begun.wait(20)
+        assert annotators.detect("pidinet", canvas, 0.5, 0.5).pixels.any()
+        may_end.set()
+        with pytest.raises(AnnotatorMissing):
+            slow.result(20)
+
+
+def test_no_more_pictures_wait_than_may(tmp_path: Path, canvas: Pixels) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def fetch(file: str, folder: Path) -> None:
+        begun.set()
+        may_end.wait(20)
+
+    annotators = Annotators(tmp_path, fetch=fetch, most_waiting=0)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(annotators.detect, "pidinet", canvas, 0.5, 0.5)
+        assert begun.wait(20)
+        with pytest.raises(QueueFull, match="0 pictures wait"):
             annotators.detect("pidinet", canvas, 0.5, 0.5)
         may_end.set()
         with pytest.raises(AnnotatorMissing):
