@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
+from sdapi.engine.control.middle import middle
 from sdapi.engine.control.unit import Pixels
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.sizes import module_bytes
@@ -73,6 +74,7 @@ class LoadedImageEncoder:
 
 def prepared(pixels: Pixels, side: int) -> Tensor:
     """The middle of a picture [1, 3, side, side], its values as CLIP has them."""
+    pixels = middle(pixels, (side, side))
     image = Image.fromarray(np.ascontiguousarray(pixels[:, :, :3]))
     scale = side / min(image.size)
     # Rounded down on the longer side, as transformers' processor does.

@@ -55,22 +55,34 @@ class Projection:
     width: int
 
 
+_Build = Callable[[StateDict], tuple[Projection, StateDict]]
+
+
 def load_projection(weights: StateDict, name: str, dtype: torch.dtype) -> Projection:
     """The projection of a file's `image_proj` part; raises `ModelUnusable`."""
     if "proj.2.weight" in weights and "norm.weight" in weights:
         raise ModelUnusable(f"{name}: FaceID adapters are not supported")
-    kinds: tuple[tuple[str, Callable[[StateDict], tuple[Projection, StateDict]]], ...] = (
+    kinds: tuple[tuple[str, _Build], ...] = (
         ("proj.weight", _plain),
         ("proj.3.weight", _full),
         ("latents", _plus),
     )
     for key, build in kinds:
         if key in weights:
-            with init_empty_weights(include_buffers=False):
-                projection, renamed = build(weights)
+            projection, renamed = _built(build, weights, name)
             assign(projection.module, renamed, f"{name}: image_proj", dtype)
             return projection
     raise ModelUnusable(f"{name}: its image_proj is of no known kind")
+
+
+def _built(build: _Build, weights: StateDict, name: str) -> tuple[Projection, StateDict]:
+    try:
+        with init_empty_weights(include_buffers=False):
+            return build(weights)
+    except KeyError as error:
+        raise ModelUnusable(f"{name}: its image_proj has no {error}") from error
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise ModelUnusable(f"{name}: the shapes of its image_proj fit nothing: {error}") from error
 
 
 def _plain(weights: StateDict) -> tuple[Projection, StateDict]:

@@ -367,3 +367,27 @@ def test_loaded_adapter_moves_and_tells_its_size(
 
 def _header_bytes(path: Path) -> int:
     return 8 + int.from_bytes(path.read_bytes()[:8], "little")
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["image_proj.norm.weight", "image_proj.proj_in.weight", "image_proj.layers.0.0.to_q.weight"],
+)
+def test_a_projection_without_one_of_its_weights_is_named(
+    unet: Any, tmp_path: Path, missing: str
+) -> None:
+    build = plain_projection if missing.endswith("norm.weight") else plus_projection
+    path = save_ip_adapter(ip_adapter(unet, build), tmp_path / "torn.safetensors")
+    content = read_control_file(path)
+    torn = replace(content, weights={k: v for k, v in content.weights.items() if k != missing})
+
+    with pytest.raises(ModelUnusable, match=r"torn: .*image_proj"):
+        load_ip_adapter(torn, BaseModel.of_unet(unet, torch.float32))
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000)])
+def test_a_strip_is_looked_at_in_little_memory(size: tuple[int, int]) -> None:
+    # Whole, its shorter side at 224 pixels would make the longer one 4480000.
+    strip = np.full((size[1], size[0], 3), 90, np.uint8)
+
+    assert prepared(strip, 224).shape == (1, 3, 224, 224)
