@@ -22,6 +22,6 @@ def sdapi_scripts() -> list[Script | SelectableScript]:
 @hookimpl
 def sdapi_routers(services: "Services") -> list["APIRouter"]:
     """`/controlnet/*`."""
-    from sdapi.extensions.controlnet.routes import router
+    from sdapi.extensions.controlnet.api.routes import router
 
     return [router(services)]

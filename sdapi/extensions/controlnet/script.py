@@ -8,7 +8,7 @@ from pydantic import RootModel, model_validator
 from sdapi.engine.job import Job
 from sdapi.errors import SDAPIError
 from sdapi.extensions.controlnet.model_files import ControlModels
-from sdapi.extensions.controlnet.unit_fields import UnitFields
+from sdapi.extensions.controlnet.units.unit_fields import UnitFields
 from sdapi.services.scripts.script import Kind, Preparation, Script
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class ControlNet(Script):
         if not any(isinstance(each, dict) for each in args.root):
             return job
         # Here, so that a server starts without OpenCV.
-        from sdapi.extensions.controlnet.preparing import UnitPreparer, with_texts_first
+        from sdapi.extensions.controlnet.units.infotext import with_texts_first
+        from sdapi.extensions.controlnet.units.preparing import UnitPreparer
 
         options, services = preparation.options, preparation.services
         tolerates = options.flag("control_net_tolerate_failures")

@@ -9,20 +9,21 @@ import numpy as np
 from PIL import Image
 
 from sdapi.engine.control.unit import Pixels
-from sdapi.errors import BadImage, BadRequest, SDAPIError
-from sdapi.extensions.controlnet.pictures import on_white
-from sdapi.extensions.controlnet.preparing import shown_map
+from sdapi.errors import BadImage, BadRequest, QueueFull, SDAPIError
+from sdapi.extensions.controlnet.maps.shown import shown_map
 from sdapi.extensions.controlnet.preprocessors import DetectedMap, Mask, Preprocessor, find
+from sdapi.extensions.controlnet.units.pictures import on_white
+from sdapi.extensions.controlnet.units.pixel_budget import PixelBudget
 from sdapi.images import encode_png, to_base64
 
 if TYPE_CHECKING:
     from sdapi.services.container import Services
 
-#: they work beside the text, or choose another module: nothing to show
-_UNSUPPORTED: Final = {
-    "clip_vision", "revision_clipvision", "revision_ignore_prompt", "ip-adapter-auto",
-}  # fmt: skip
+#: chooses another module by the model, which is not known here
+_AUTO: Final = "ip-adapter-auto"
 _MOST_PICTURES: Final = 100
+#: requests that may wait for a thread
+_MOST_WAITING: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +38,20 @@ class Detection:
     threshold_b: float
 
 
-async def detect_maps(asked: Detection, services: "Services") -> dict[str, Any]:
+async def detect_maps(
+    asked: Detection, services: "Services", threads: anyio.CapacityLimiter
+) -> dict[str, Any]:
     """The answer: maps in base64, and poses where people were looked for.
 
-    Raises `BadRequest` and its kin.
+    It is worked out in one of `threads`, so that those of all other requests stay free. Raises
+    `BadRequest` and its kin, `QueueFull` when too many wait.
     """
     module = _checked(asked)
-    pictures: list[Image.Image] = []
-    for name, texts in (
-        ("controlnet_input_images", asked.images),
-        ("controlnet_masks", asked.masks),
-    ):
-        for i, text in enumerate(texts):
-            pictures.append(await _load(text, f"{name}.{i}", services))
-    images, masks = pictures[: len(asked.images)], pictures[len(asked.images) :]
+    if threads.statistics().tasks_waiting >= _MOST_WAITING:
+        raise QueueFull(f"{_MOST_WAITING} requests wait for preprocessors; try again later")
+    budget = PixelBudget()
+    images = await _load(asked.images, "controlnet_input_images", services, budget)
+    masks = await _load(asked.masks, "controlnet_masks", services, budget)
 
     def work() -> dict[str, Any]:
         found = [
@@ -65,7 +66,22 @@ async def detect_maps(asked: Detection, services: "Services") -> dict[str, Any]:
         ]
         return _answer(module, found)
 
-    return await anyio.to_thread.run_sync(work)
+    return await anyio.to_thread.run_sync(work, limiter=threads)
+
+
+async def _load(
+    texts: Sequence[str], name: str, services: "Services", budget: PixelBudget
+) -> list[Image.Image]:
+    images = list[Image.Image]()
+    for i, text in enumerate(texts):
+        place = f"{name}.{i}"
+        try:
+            image = await services.images.load(text, services.options.current, field=place)
+        except BadImage as error:
+            raise BadImage(f"{place}: {error.detail}") from error
+        budget.take(image.size, place)
+        images.append(image)
+    return images
 
 
 def _checked(asked: Detection) -> Preprocessor:
@@ -73,22 +89,21 @@ def _checked(asked: Detection) -> Preprocessor:
         module = find(asked.module)
     except SDAPIError as error:
         raise BadRequest(f"Module not available: {error.detail}") from error
-    if module.name in _UNSUPPORTED:
-        raise BadRequest(f"Module not supported: {asked.module}")
+    if module.name == _AUTO or not module.shows_something:
+        raise BadRequest(
+            f"Module not supported: {asked.module} makes no map, but what a model reads"
+        )
     if not asked.images:
         raise BadRequest("No image selected")
-    if len(asked.images) > _MOST_PICTURES:
-        raise BadRequest(f"controlnet_input_images: at most {_MOST_PICTURES} pictures at once")
+    for name, pictures in (
+        ("controlnet_input_images", asked.images),
+        ("controlnet_masks", asked.masks),
+    ):
+        if len(pictures) > _MOST_PICTURES:
+            raise BadRequest(f"{name}: at most {_MOST_PICTURES} pictures at once")
     if module.mask is Mask.REQUIRED and len(asked.masks) != len(asked.images):
         raise BadRequest(f"Preprocessor {asked.module} requires `controlnet_masks` param.")
     return module
-
-
-async def _load(text: str, place: str, services: "Services") -> Image.Image:
-    try:
-        return await services.images.load(text, services.options.current, field=place)
-    except BadImage as error:
-        raise BadImage(f"{place}: {error.detail}") from error
 
 
 def _joined(

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sdapi.engine.control.middle import middle
 from sdapi.engine.control.unit import Pixels
-from sdapi.extensions.controlnet.line_maps import is_thin, ridges, thinned
+from sdapi.extensions.controlnet.maps.line_maps import is_thin, ridges, thinned
 
 #: more colours than a binary map, and fewer than a photograph
 _FEW_COLOURS: Final = range(3, 200)
@@ -49,6 +50,7 @@ def _stretched(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 def _covering(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Scaled until it covers the size; what sticks out is cut off evenly."""
     width, height = size
+    pixels = middle(pixels, size)
     scaled = _scaled(pixels, max(height / pixels.shape[0], width / pixels.shape[1]))
     top, left = max(0, scaled.shape[0] - height) // 2, max(0, scaled.shape[1] - width) // 2
     return scaled[top : top + height, left : left + width]

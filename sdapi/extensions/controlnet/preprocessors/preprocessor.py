@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
-from sdapi.engine.control.annotators.files import annotator_files
 from sdapi.errors import BadImage, BadRequest
 
 if TYPE_CHECKING:
@@ -41,6 +39,9 @@ class Slider:
         }
 
 
+#: tags of what works without a map
+_REFERENCE: Final = "Reference"
+_PROMPT_PICTURE: Final = "IP-Adapter"
 #: A slider that is not shown has a value all the same, and infotexts show it.
 HIDDEN: Final = Slider("", 0, 1, 0.5)
 RESOLUTION: Final = Slider("Resolution", 64, 2048, 512, 8)
@@ -103,10 +104,15 @@ class Preprocessor:
         """Those that are shown, the resolution first."""
         return tuple(s for s in (self.resolution, self.slider_1, self.slider_2) if s.name)
 
-    def check(self, annotators_dir: Path) -> None:
-        """Raise `AnnotatorMissing` without its weights, `BadRequest` where it cannot be run."""
-        if self.kind is Kind.NETWORK:
-            annotator_files(self.name, annotators_dir)
+    @property
+    def shows_something(self) -> bool:
+        """Whether its map is more than the picture that a model embeds."""
+        return self.kind is not Kind.EMBEDDING or _REFERENCE in self.tags
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether one unit may have several pictures."""
+        return self.kind is Kind.EMBEDDING and _PROMPT_PICTURE in self.tags
 
     def run(
         self,
@@ -116,19 +122,21 @@ class Preprocessor:
         threshold_a: float = -1,
         threshold_b: float = -1,
         seed: int = 0,
+        exact_resolution: int | None = None,
         annotators: "Annotators | None" = None,
     ) -> DetectedMap:
         """The map of a picture [H, W], [H, W, 3] or [H, W, 4]; blocks, in a thread of the pool.
 
-        Thresholds out of range count as not given. A resolution may be any number from 1 on, as
-        pixel perfect units ask for. `annotators` has the networks that `Kind.NETWORK` needs.
+        Values out of range count as not given. An exact resolution, as pixel perfect units ask for,
+        may be any number from 1 on and stands for the slider where there is one. `annotators` has
+        the networks that `Kind.NETWORK` needs.
         Embeddings are the engine's: their map is the picture. Raises `BadImage`, `BadRequest`,
         `AnnotatorMissing` or `ModelUnusable`.
         """
         pixels = self._pixels(image)
         values = self.values(resolution, threshold_a, threshold_b)
-        if resolution >= 1 and self.resolution.name:
-            values = replace(values, resolution=round(resolution))
+        if exact_resolution is not None and self.resolution.name:
+            values = replace(values, resolution=max(exact_resolution, 1))
         if self.kind is Kind.EMBEDDING:
             return DetectedMap(np.ascontiguousarray(pixels[:, :, :3]))
         from sdapi.extensions.controlnet.preprocessors import works  # imports OpenCV

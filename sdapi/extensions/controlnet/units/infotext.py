@@ -4,7 +4,7 @@ from math import isfinite
 from typing import Any, Final
 
 from sdapi.extensions.controlnet.preprocessors import Values
-from sdapi.extensions.controlnet.unit_fields import UnitFields
+from sdapi.extensions.controlnet.units.unit_fields import UnitFields
 
 #: what a part is called -> the field
 _FIELDS: Final = {
@@ -71,3 +71,10 @@ def _number(text: str) -> float | int | None:
         return int(text) if text.lstrip("-").isdecimal() else number if isfinite(number) else None
     except ValueError:
         return None
+
+
+def with_texts_first(keys: dict[str, Any], texts: dict[str, str]) -> None:
+    """Put the units' texts before all other infotext keys, in place."""
+    others = dict(keys)
+    keys.clear()
+    keys.update(texts | others)

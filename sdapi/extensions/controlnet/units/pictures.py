@@ -9,15 +9,17 @@ from PIL import Image
 
 from sdapi.engine.control.unit import Pixels
 from sdapi.errors import BadImage, BadRequest, BadUrl
-from sdapi.extensions.controlnet.fitting import Fit
+from sdapi.extensions.controlnet.maps.fitting import Fit
 from sdapi.extensions.controlnet.preprocessors import Mask, Preprocessor
-from sdapi.extensions.controlnet.unit_fields import UnitFields
+from sdapi.extensions.controlnet.units.pixel_budget import PixelBudget
+from sdapi.extensions.controlnet.units.unit_fields import UnitFields
 from sdapi.images import CONTAIN, resize_image
 from sdapi.images.masks import Box, blur_mask, invert_mask, mask_from
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.generation.init_images import is_url
 from sdapi.services.scripts.script import Preparation
 
+_MOST_PICTURES: Final = 64
 _MAX_PIXELS: Final = 64_000_000
 #: a mask that says nothing is nearly black, or nearly white, all over
 _BLACK, _ALL_WHITE = 5, 250
@@ -45,6 +47,7 @@ class PictureChoice:
     module: Preprocessor
     preparation: Preparation
     place: str
+    budget: PixelBudget
 
     def find(self) -> UnitPictures:
         """The pictures, decoded and fetched; blocks.
@@ -62,7 +65,7 @@ class PictureChoice:
 
     def _given(self) -> list[tuple[Image.Image, Image.Image | None]]:
         """The unit's own pictures and masks."""
-        own = self._load(self.unit.mask, "mask")
+        own = self._mask(self.unit.mask, "mask")
         if self.unit.image_link is not None:
             link = self.unit.image_link
             if not is_url(link):
@@ -72,18 +75,19 @@ class PictureChoice:
                 )
             return [(self._needed(link, "image_link"), own)]
         pairs = list(_pairs(self.unit.image, f"{self.place}.image"))
+        if len(pairs) > _MOST_PICTURES:
+            raise BadRequest(f"{self.place}.image: at most {_MOST_PICTURES} pictures in one unit")
         return [
-            (self._needed(image, "image"), own or self._load(mask, "image.mask"))
+            (self._needed(image, "image"), own or self._mask(mask, "image.mask"))
             for image, mask in pairs
         ]
 
-    def _load(self, value: object, name: str) -> Image.Image | None:
-        if value is None or value == "":
-            return None
-        return self._needed(value, name)
+    def _mask(self, value: object, name: str) -> Image.Image | None:
+        return None if _is_empty(value) else self._needed(value, name)
 
     def _needed(self, value: object, name: str) -> Image.Image:
         image = self._decoded(value, name)
+        self.budget.take(image.size, f"{self.place}.{name}")
         if image.width * image.height > _MAX_PIXELS:
             raise BadRequest(
                 f"{self.place}.{name}: {image.width}x{image.height} is more than "
@@ -134,7 +138,8 @@ class PictureChoice:
             )
         fit = _REQUEST_FITS[int(request.resize_mode or 0)]
         image, mask = preparation.inputs.images[0], preparation.inputs.mask
-        if self.module.mask is Mask.IGNORED or mask is None:
+        # Others would take it for what of the picture they are to see.
+        if self.module.mask is not Mask.REQUIRED or mask is None:
             return UnitPictures((self._cropped(self._joined(image, None), fit),), fit)
         drawn = _request_mask(mask, request)
         if drawn.size != image.size:
@@ -179,26 +184,36 @@ def on_white(image: Image.Image) -> Pixels:
 
 def _pairs(image: object, place: str) -> Iterator[tuple[object, object]]:
     """The pictures and masks in the forms that `image` may have."""
-    if image is None:
-        return
     if isinstance(image, list):
         elements = cast("list[Any]", image)
         if any(isinstance(element, dict) for element in elements):
             for element in elements:
                 yield from _pairs(element, place)
         elif len(elements) == 2:
-            yield elements[0], elements[1]
+            yield from _pair(elements[0], elements[1], place)
         else:
             raise BadRequest(
                 f"{place}: a list is [image, mask] or holds objects, not {len(elements)} texts"
             )
     elif isinstance(image, dict):
         entry = cast("dict[str, Any]", image)
-        if entry.get("image") in (None, ""):
+        if "image" not in entry:
             raise BadRequest(f'{place}: an object needs "image"; it may have "mask"')
-        yield entry["image"], entry.get("mask")
+        yield from _pair(entry["image"], entry.get("mask"), place)
     else:
-        yield image, None
+        yield from _pair(image, None, place)
+
+
+def _pair(image: object, mask: object, place: str) -> Iterator[tuple[object, object]]:
+    """A picture with its mask; an empty text is none."""
+    if not _is_empty(image):
+        yield image, mask
+    elif not _is_empty(mask):
+        raise BadRequest(f"{place}: there is a mask, but no image it belongs to")
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value == ""
 
 
 def _request_mask(mask: Image.Image, request: Img2ImgRequest) -> Image.Image:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sdapi.errors import BadRequest
+from sdapi.schemas.coercion import Bool, Float, Int, Str
 
 ResizeMode = Literal["Just Resize", "Crop and Resize", "Resize and Fill"]
 ModeName = Literal["Balanced", "My prompt is more important", "ControlNet is more important"]
@@ -37,6 +38,9 @@ _OLD_NAMES: Final = {
     "lowvram": "low_vram",
     "guidance": "guidance_end",
 }
+#: 32 bits, as no number here needs more
+_LARGEST_INT: Final = 2**31 - 1
+_MOST_WEIGHTS: Final = 64
 _NO_PICTURE: Final = ("image", "mask", "image_link", "effective_region_mask")
 
 
@@ -57,36 +61,36 @@ class UnitFields(BaseModel):
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    is_ui: bool = False
+    is_ui: Bool = False
     input_mode: Literal["simple", "batch", "merge"] = "simple"
     batch_images: Any = None
     output_dir: Any = ""
-    loopback: bool = False
-    enabled: bool = False
-    module: str = "none"
-    model: str = "None"
-    weight: Annotated[float, Field(ge=0, le=2)] = 1.0
+    loopback: Bool = False
+    enabled: Bool = False
+    module: Str = "none"
+    model: Str = "None"
+    weight: Annotated[Float, Field(ge=0, le=2)] = 1.0
     image: Any = None
     resize_mode: Annotated[ResizeMode, BeforeValidator(_resize_mode)] = "Crop and Resize"
-    low_vram: bool = False
-    processor_res: int = -1
-    threshold_a: float = -1
-    threshold_b: float = -1
-    guidance_start: Annotated[float, Field(ge=0, le=1)] = 0.0
-    guidance_end: Annotated[float, Field(ge=0, le=1)] = 1.0
-    pixel_perfect: bool = False
+    low_vram: Bool = False
+    processor_res: Annotated[Int, Field(ge=-_LARGEST_INT, le=_LARGEST_INT)] = -1
+    threshold_a: Float = -1
+    threshold_b: Float = -1
+    guidance_start: Annotated[Float, Field(ge=0, le=1)] = 0.0
+    guidance_end: Annotated[Float, Field(ge=0, le=1)] = 1.0
+    pixel_perfect: Bool = False
     control_mode: Annotated[ModeName, BeforeValidator(_control_mode)] = "Balanced"
-    inpaint_crop_input_image: bool = True
+    inpaint_crop_input_image: Bool = True
     hr_option: HiresName = "Both"
-    save_detected_map: bool = True
-    advanced_weighting: list[float] | None = None
+    save_detected_map: Bool = True
+    advanced_weighting: Annotated[list[Float], Field(max_length=_MOST_WEIGHTS)] | None = None
     effective_region_mask: str | None = None
     pulid_mode: Literal["Fidelity", "Extremely style"] = "Fidelity"
     union_control_type: UnionName = "Unknown"
     ipadapter_input: str | list[str] | None = None
     mask: Any = None
     batch_mask_dir: Any = None
-    animatediff_batch: bool = False
+    animatediff_batch: Bool = False
     batch_modifiers: Any = []
     batch_image_files: Any = []
     batch_keyframe_idx: Any = None
@@ -131,6 +135,11 @@ class UnitFields(BaseModel):
     def shown(cls) -> dict[str, Any]:
         """The defaults as `script-info` shows them: the fields of the reference."""
         return cls.model_construct().model_dump(exclude={"image_link"})
+
+
+def fields_given(given: dict[str, Any]) -> set[str]:
+    """The fields that an element of `args` has, under their present names."""
+    return {_OLD_NAMES.get(name, name) for name in given}
 
 
 def read_unit(given: dict[str, Any], place: str) -> UnitFields:

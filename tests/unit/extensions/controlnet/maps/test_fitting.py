@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdapi.engine.control.unit import Pixels
-from sdapi.extensions.controlnet.fitting import Fit, fit, pixel_perfect, resize_map
-from sdapi.extensions.controlnet.line_maps import is_thin, thinned
+from sdapi.extensions.controlnet.maps.fitting import Fit, fit, pixel_perfect, resize_map
+from sdapi.extensions.controlnet.maps.line_maps import is_thin, thinned
 
 
 def photo(width: int, height: int, channels: int = 3) -> Pixels:

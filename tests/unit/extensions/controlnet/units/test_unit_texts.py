@@ -7,10 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sdapi.errors import BadRequest, UnknownName
-from sdapi.extensions.controlnet.infotext import read_unit_text, unit_text
 from sdapi.extensions.controlnet.model_files import ControlModels
 from sdapi.extensions.controlnet.preprocessors import find
-from sdapi.extensions.controlnet.unit_fields import UnitFields, read_unit
+from sdapi.extensions.controlnet.units.infotext import read_unit_text, unit_text
+from sdapi.extensions.controlnet.units.unit_fields import UnitFields, read_unit
 from sdapi.options import Options
 from sdapi.services.catalog.catalog import Catalog
 from sdapi.services.catalog.hashes import HashCache

@@ -1,0 +1,1 @@
+"""`/controlnet/*` (contract: controlnet-api 12)."""

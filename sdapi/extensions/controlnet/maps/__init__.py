@@ -1,0 +1,1 @@
+"""Maps at the size of the picture that is drawn."""

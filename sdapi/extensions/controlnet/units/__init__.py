@@ -1,0 +1,1 @@
+"""The fields of units, their pictures, and what the engine gets of both."""
