@@ -26,6 +26,10 @@ class Control:
     Nothing of a model may be different once `close` has returned.
     """
 
+    def begun(self, sampling: "SamplingPass") -> "SamplingPass":
+        """The run that is about to begin; may replace what it works with."""
+        return sampling
+
     def look(self, call: UNetCall) -> None:
         """Before a call of the UNet, while no control is armed: what needs the UNet for itself."""
 

@@ -62,6 +62,8 @@ class ControlStages(Stages):
         for unit in self.units:
             if unit.acts_in(is_second_pass=sampling.is_second):
                 self._begin(unit, maker)
+        for _, control in self._controls:
+            sampling = control.begun(sampling)
         return sampling
 
     def _begin(self, unit: ControlUnit, maker: ControlMaker) -> None:

@@ -13,7 +13,12 @@ from sdapi.engine.control.models.control_lora import load_control_lora
 from sdapi.engine.control.models.controlnet import load_controlnet
 from sdapi.engine.control.models.t2i_adapter import load_adapter
 from sdapi.engine.control.models.union import load_union
-from sdapi.engine.control.modules.inpainting import INPAINTING, InpaintInputs, InpaintOnly
+from sdapi.engine.control.modules.inpainting import (
+    INPAINTING,
+    InpaintFilled,
+    InpaintInputs,
+    InpaintOnly,
+)
 from sdapi.engine.control.modules.prediction import ColourFix
 from sdapi.engine.control.modules.recolour import Recolour
 from sdapi.engine.control.modules.reference import REFERENCES, ReferenceControl
@@ -36,7 +41,7 @@ _LOADERS: Mapping[Kind, Callable[[ControlFile, BaseModel], LoadedControl]] = {
 #: what modules do besides a model, or without one
 _MODULES: Mapping[str, Callable[[ControlUnit, "SamplingPass"], Control]] = {
     "inpaint_only": InpaintOnly,
-    "inpaint_only+lama": InpaintOnly,
+    "inpaint_only+lama": InpaintFilled,
     "tile_colorfix": ColourFix,
     "tile_colorfix+sharp": ColourFix,
     "recolor_luminance": Recolour,

@@ -15,7 +15,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
             "ControlNetHED.pth", "table5_pidinet.pth", "sk_model.pth", "sk_model2.pth", "netG.pth",
             "mlsd_large_512_fp32.pth", "scannet.pt", "dpt_hybrid-midas-501f0c75.pt",
             "ZoeD_M12_N.pt", "res101.pth", "body_pose_model.pth", "hand_pose_model.pth",
-            "facenet.pth",
+            "facenet.pth", "ControlNetLama.pth",
         )
     },
     "7_model.pth": ("bdsqlsz/qinglong_controlnet-lllite", "Annotators/7_model.pth"),

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from sdapi.engine.control.annotators import dwpose, edges, openpose, segments, surfaces
+from sdapi.engine.control.annotators import dwpose, edges, lama, openpose, segments, surfaces
 from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
 from sdapi.engine.control.annotators.sliders import Sliders
 
@@ -57,6 +57,7 @@ RECIPES: Final = {
     "oneformer_coco": _pixels(segments.load_oneformer, segments.oneformer),
     "segmentation": _pixels(segments.load_semantic, segments.semantic),
     "mobile_sam": _pixels(segments.load_sam, segments.sam),
+    "inpaint_only+lama": _pixels(lama.load, lama.fill),
     "openpose": _openpose(),
     "openpose_hand": _openpose(hands=True),
     "openpose_face": _openpose(face=True),

@@ -4,6 +4,7 @@ Contract: controlnet-api 6 and 7.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import cv2
@@ -20,6 +21,7 @@ from sdapi.engine.control.modules.encoding import encode_sampled, picture_tensor
 from sdapi.engine.control.modules.prediction import PredictionControl
 from sdapi.engine.control.unit import ControlUnit, Pixels
 from sdapi.engine.sampling.guidance import Row
+from sdapi.engine.sampling.noise import ImageNoise
 from sdapi.engine.stages import UNetCall
 
 if TYPE_CHECKING:
@@ -47,6 +49,30 @@ class InpaintOnly(PredictionControl):
 
     def pictures(self, images: Sequence[Image.Image]) -> Sequence[Image.Image]:
         return [paste_back(image, self._pixels, self._unit.edge) for image in images]
+
+
+class InpaintFilled(InpaintOnly):
+    """Begins with the filled picture in the noise, so that its colours are met."""
+
+    def begun(self, sampling: "SamplingPass") -> "SamplingPass":
+        noise = sampling.noise
+        # img2img and a second pass begin with a picture anyway.
+        if sampling.start is not None or noise.shape != tuple(self._origin.shape[1:]):
+            return sampling
+        alpha = float(sampling.components.alphas_cumprod[-1])
+        return replace(sampling, noise=_FilledNoise(noise, self._origin, alpha))
+
+
+class _FilledNoise(ImageNoise):
+    """Draws whose first has a picture in it, as far as at the last of the training's steps."""
+
+    def __init__(self, noise: ImageNoise, origin: Tensor, alpha: float) -> None:
+        super().__init__(noise.source, noise.shape, noise.seeds)
+        self._origin, self._alpha = origin, alpha
+
+    def first(self) -> Tensor:
+        noise = super().first()
+        return self._alpha**0.5 * self._origin.to(noise) + (1 - self._alpha) ** 0.5 * noise
 
 
 class InpaintInputs(Control):

@@ -13,7 +13,7 @@ from sdapi.engine.job import Job
 from sdapi.engine.model_file import ModelFile
 from sdapi.errors import BadRequest, SDAPIError
 from sdapi.extensions.controlnet.image_encoders import chosen_module, find_encoder
-from sdapi.extensions.controlnet.maps.fitting import fit, pixel_perfect
+from sdapi.extensions.controlnet.maps.fitting import Fit, fit, pixel_perfect
 from sdapi.extensions.controlnet.maps.shown import shown_map
 from sdapi.extensions.controlnet.model_files import ControlModels
 from sdapi.extensions.controlnet.preprocessors import Preprocessor, Values, find
@@ -31,6 +31,7 @@ __all__ = ["PLACE", "PreparedUnit", "UnitPreparer"]
 _WIDEST_EDGE: Final = 64
 #: with a mask of the request, which img2img blends by itself
 _PLAIN_INPAINT: Final = "inpaint"
+_FILLS: Final = "inpaint_only+lama"
 _MERGE: Final = "merge"
 
 
@@ -161,6 +162,9 @@ class UnitPreparer:
         for each in (size, second_size):
             if each is not None:
                 self._budget.take(each, asked.place)
+        if asked.module.name == _FILLS and chosen.fit is Fit.CONTAIN:
+            # What is added around the picture is to be filled, too.
+            pixels = fit(pixels, chosen.fit, size)
         values, exact = asked.values, None
         if asked.fields.pixel_perfect:
             exact = pixel_perfect(pixels, chosen.fit, size)

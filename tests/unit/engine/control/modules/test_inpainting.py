@@ -141,3 +141,30 @@ def test_pasting_back_softens_the_edge():
     assert (np.diff(row) >= 0).all()
     assert len(set(row[8:17])) > 5
     assert paste_back(Image.new("RGB", (8, 8)), pixels, 7).size == (8, 8)
+
+
+class Firsts(Stages):
+    """Keeps what the first call of a run was given."""
+
+    x: Tensor | None = None
+
+    def before_denoise(self, call: UNetCall) -> None:
+        self.x = call.x.clone() if self.x is None else self.x
+
+
+def first_x(engine: Engine, job: Job, *units: ControlUnit) -> Tensor:
+    firsts = Firsts()
+    engine.run(replace(job, stages=(ControlStages(units), firsts)), Monitor())
+    assert firsts.x is not None
+    return firsts.x
+
+
+def test_a_filled_picture_is_in_the_noise_that_txt2img_begins_with(
+    engine: Engine, job: Job, masked: Pixels
+):
+    unit = ControlUnit("unit", "inpaint_only+lama", None, masked)
+    plain, filled = first_x(engine, job), first_x(engine, job, unit)
+    others = first_x(engine, job, replace(unit, hint=masked[::-1].copy()))
+    assert 0.01 < (filled - plain).abs().mean() < 0.5
+    assert not torch.equal(filled, others)
+    assert torch.equal(plain, first_x(engine, job, replace(unit, module="inpaint_only")))
