@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 from sdapi.engine.control.control import Control, LoadedControl
 from sdapi.engine.control.ip_adapter.adapter import load_ip_adapter
 from sdapi.engine.control.models.base_model import BaseModel
-from sdapi.engine.control.models.control_file import ControlFile, Kind, read_control_file
+from sdapi.engine.control.models.control_file import (
+    ControlFile,
+    Kind,
+    fitting_together,
+    read_control_file,
+)
 from sdapi.engine.control.models.control_lora import load_control_lora
 from sdapi.engine.control.models.controlnet import load_controlnet
 from sdapi.engine.control.models.t2i_adapter import load_adapter
@@ -113,4 +118,5 @@ def _load(file: ModelFile, base: BaseModel) -> LoadedControl:
             f"{file.path.name}: {content.kind} is not supported; supported are "
             f"{', '.join(_LOADERS)}"
         )
-    return load(content, base)
+    with fitting_together(file.path.name):
+        return load(content, base)

@@ -15,6 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
 from sdapi.engine.control.middle import middle
+from sdapi.engine.control.models.control_file import fitting_together
 from sdapi.engine.control.unit import Pixels
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.sizes import module_bytes
@@ -95,11 +96,12 @@ def load_image_encoder(file: ModelFile, dtype: torch.dtype) -> LoadedImageEncode
     """Build an encoder from a file's weights, all of them; raises `ModelUnusable`."""
     weights = read_state_dict(file.path)
     weights.pop(_COMPUTED, None)
-    shape = _shape(weights, file.path.name)
-    config = CLIPVisionConfig(**shape, num_attention_heads=_HEADS)
-    with init_empty_weights(include_buffers=False):
+    name = file.path.name
+    with fitting_together(name), init_empty_weights(include_buffers=False):
+        shape = _shape(weights, name)
+        config = CLIPVisionConfig(**shape, num_attention_heads=_HEADS)
         module = CLIPVisionModelWithProjection(config)
-    assign(module, weights, file.path.name, dtype)
+    assign(module, weights, name, dtype)
     return LoadedImageEncoder(module, shape["image_size"])
 
 

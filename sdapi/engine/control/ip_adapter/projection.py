@@ -19,6 +19,7 @@ from diffusers.models.embeddings import (
 from torch import nn
 
 from sdapi.engine.checkpoints.weights import StateDict
+from sdapi.engine.control.models.control_file import fitting_together
 from sdapi.engine.text.text_encoder import assign
 from sdapi.errors import ModelUnusable
 
@@ -69,20 +70,11 @@ def load_projection(weights: StateDict, name: str, dtype: torch.dtype) -> Projec
     )
     for key, build in kinds:
         if key in weights:
-            projection, renamed = _built(build, weights, name)
+            with fitting_together(f"{name}: image_proj"), init_empty_weights(include_buffers=False):
+                projection, renamed = build(weights)
             assign(projection.module, renamed, f"{name}: image_proj", dtype)
             return projection
     raise ModelUnusable(f"{name}: its image_proj is of no known kind")
-
-
-def _built(build: _Build, weights: StateDict, name: str) -> tuple[Projection, StateDict]:
-    try:
-        with init_empty_weights(include_buffers=False):
-            return build(weights)
-    except KeyError as error:
-        raise ModelUnusable(f"{name}: its image_proj has no {error}") from error
-    except (ValueError, IndexError, ZeroDivisionError) as error:
-        raise ModelUnusable(f"{name}: the shapes of its image_proj fit nothing: {error}") from error
 
 
 def _plain(weights: StateDict) -> tuple[Projection, StateDict]:

@@ -1,5 +1,7 @@
 """A control model's file: what kind it is, told from its keys (contract: controlnet-api 2.1)."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +37,16 @@ class ControlFile:
     name: str
     kind: Kind
     weights: StateDict
+
+
+@contextmanager
+def fitting_together(name: str) -> Generator[None]:
+    """A torn file shows in whatever is asked of its shapes first: one error for all of it."""
+    try:
+        yield
+    except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise ModelUnusable(f"{name}: its weights do not fit together ({reason})") from error
 
 
 def read_control_file(path: Path) -> ControlFile:

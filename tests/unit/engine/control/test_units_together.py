@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from sdapi.engine.checkpoints.precision import Precision
+from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.compilation import compile_unet
 from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.unit import ControlUnit, Pixels
@@ -193,3 +194,16 @@ def test_units_act_in_a_compiled_unet_too(job: Job, photo: Pixels, module: str):
     assert not np.array_equal(styled, without)
     # What was compiled serves the next job.
     assert np.array_equal(picture(compiled, job), without)
+
+
+@pytest.mark.parametrize(
+    "key", ["input_hint_block.0.weight", "input_blocks.0.0.weight", "middle_block_out.0.weight"]
+)
+def test_a_model_of_torn_shapes_is_told_as_such(
+    engine: Engine, job: Job, golden: Path, photo: Pixels, tmp_path: Path, key: str
+):
+    state = read_state_dict(golden / "models" / "control_tiny_canny.safetensors")
+    (torn,) = (name for name in state if name.endswith(key))
+    path = write_state(state | {torn: torch.zeros(3)}, tmp_path / "torn.safetensors")
+    with pytest.raises(ModelUnusable, match=r"unit: .*torn"):
+        picture(engine, job, ControlUnit("unit", "none", ModelFile.of(path), photo))
