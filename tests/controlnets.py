@@ -137,3 +137,23 @@ def original_names(module: ControlNetModel) -> dict[str, str]:
     state = module.state_dict()
     places = {tensor.data_ptr(): key for key, tensor in state.items()}
     return {places[tensor.data_ptr()]: name for name, tensor in original_state(module).items()}
+
+
+def build_lllite(widths: dict[str, int], *, depths: dict[str, int]) -> State:
+    """A ControlNet-LLLite's file: for layers by their names, as wide as told, the networks beside
+    them; a depth of 1, 2 or 3 shrinks the picture by 8, 16 or 32."""
+    torch.manual_seed(9)
+    seen, inner = 16, 8
+    readers = {1: ((3, 8, 4), (8, seen, 2)), 2: ((3, 8, 4), (8, seen, 4))}
+    readers[3] = ((3, 8, 4), (8, 8, 4), (8, seen, 2))
+    state: State = {}
+    for name, width in widths.items():
+        place = f"lllite_unet_{name}"
+        for i, (into, out, side) in enumerate(readers[depths[name]]):
+            state[f"{place}.conditioning1.{2 * i}.weight"] = torch.randn(out, into, side, side) / 4
+            state[f"{place}.conditioning1.{2 * i}.bias"] = torch.randn(out) / 4
+        shapes = {"down": (inner, width), "mid": (inner, inner + seen), "up": (width, inner)}
+        for part, shape in shapes.items():
+            state[f"{place}.{part}.0.weight"] = torch.randn(shape) / 2
+            state[f"{place}.{part}.0.bias"] = torch.randn(shape[0]) / 2
+    return state

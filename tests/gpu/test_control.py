@@ -18,7 +18,13 @@ from sdapi.engine.model_cache import ModelCache
 from sdapi.engine.model_file import ModelFile
 from sdapi.engine.models import Loading, Models, Movable
 from sdapi.engine.stages import UNetCall
-from tests.controlnets import build_adapter, control_lora_of, original_adapter_state, write_state
+from tests.controlnets import (
+    build_adapter,
+    build_lllite,
+    control_lora_of,
+    original_adapter_state,
+    write_state,
+)
 from tests.engines import cpu_engine, golden_file, tiny_job
 from tests.gpu.drawing import PLENTY, Bench, draw, psnr
 from tests.ip_adapters import ip_adapter, plus_projection, save_image_encoder, save_ip_adapter
@@ -31,6 +37,7 @@ KINDS = (
     "control_lora",
     "t2i_adapter",
     "ip_adapter",
+    "lllite",
     "reference_only",
     "reference_adain+attn",
     "inpaint_only",
@@ -85,6 +92,9 @@ class Units:
             return save_ip_adapter(ip_adapter(unet, plus_projection), path)
         if kind == "t2i_adapter":
             return write_state(original_adapter_state(build_adapter(unet, "full_adapter")), path)
+        if kind == "lllite":
+            names = {"input_blocks_1_1_transformer_blocks_0_attn1_to_q": unet.conv_in.out_channels}
+            return write_state(build_lllite(names, depths=dict.fromkeys(names, 1)), path)
         return write_state(control_lora_of(unet)[0], path)
 
 

@@ -16,6 +16,7 @@ from sdapi.engine.control.models.control_file import (
 )
 from sdapi.engine.control.models.control_lora import load_control_lora
 from sdapi.engine.control.models.controlnet import load_controlnet
+from sdapi.engine.control.models.lllite import load_lllite
 from sdapi.engine.control.models.t2i_adapter import load_adapter
 from sdapi.engine.control.models.union import load_union
 from sdapi.engine.control.modules.inpainting import (
@@ -41,6 +42,7 @@ _LOADERS: Mapping[Kind, Callable[[ControlFile, BaseModel], LoadedControl]] = {
     Kind.CONTROL_LORA: load_control_lora,
     Kind.T2I_ADAPTER: load_adapter,
     Kind.IP_ADAPTER: load_ip_adapter,
+    Kind.LLLITE: load_lllite,
 }
 
 #: what modules do besides a model, or without one

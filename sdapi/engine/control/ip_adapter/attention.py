@@ -34,13 +34,13 @@ class PictureCall:
         if self.region is None:
             return None
         if tokens not in self._shares:
-            grid = _grid(tokens, self.size)
+            grid = token_grid(tokens, self.size)
             resized = F.interpolate(self.region, size=grid, mode="bilinear", antialias=True)
             self._shares[tokens] = resized.reshape(1, tokens, 1)
         return self._shares[tokens]
 
 
-def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
+def token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of a layer's tokens: the latent halved some times, rounded up."""
     height, width = size
     while height * width > tokens:
