@@ -4,7 +4,6 @@ Each reads the picture and what its layer is given, and adds to the latter.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
