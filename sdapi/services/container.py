@@ -115,12 +115,16 @@ class Services:
         """Read what is on disk and wire everything together; no thread runs yet."""
         metrics = Metrics()
         tasks = TaskRegistry(JobMetrics(metrics))
-        storage = Storage(settings, environ, metrics, lambda: model_paths(tasks.open_jobs))
-        hashes, objects = HashCache(settings.data_dir), ObjectModels(storage)
-        catalog = Catalog(settings, hashes, objects)
+
+        def files_in_use() -> frozenset[Path]:
+            return model_paths(tasks.open_jobs) | tasks.open_files
+
+        storage = Storage(settings, environ, metrics, files_in_use)
+        hashes = HashCache(settings.data_dir)
+        catalog = Catalog(settings, hashes)
         options = ServerOptions(_first_options(settings, catalog), settings.options_file)
         tensor_hashes = HashCache(settings.data_dir, "network_hashes", sha256_of_tensors)
-        networks = NetworkCatalog(settings, tensor_hashes, objects)
+        networks = NetworkCatalog(settings, tensor_hashes)
         scheduler = Scheduler(settings.queue_limit)
         images = ImageLoader(Fetcher(settings), storage)
         generation = GenerationService(
@@ -135,6 +139,7 @@ class Services:
             scripts or Scripts(()),
             metrics,
             storage,
+            ObjectModels(storage),
         )
         return cls(
             settings=settings,
@@ -203,6 +208,7 @@ class Services:
         for worker in self.workers:
             worker.stop()
         self.tasks.interrupt_running()
+        self.generation.objects.close()
         for worker in self.workers:
             worker.join(timeout_s=5)
         self.interrogators.close()

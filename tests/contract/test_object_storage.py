@@ -555,6 +555,30 @@ def test_checkpoint_vae_and_lora_are_fetched_once_until_they_change(
     assert draw().checkpoint.path.read_bytes() == b"another"
 
 
+def test_others_are_served_while_many_wait_for_a_model(mounted: TestClient, oss: OssServer):
+    oss.objects.put(BUCKET, "data-oss/m.safetensors", b"weights", "")
+    oss.faults.rate, oss.faults.kinds, oss.faults.slow_s = 1.0, (Fault.SLOW,), 1.0
+    name = f"oss://{BUCKET}/data-oss/m.safetensors"
+    with ThreadPoolExecutor(70) as pool:
+        waiting = [pool.submit(ask, mounted, sd_model_checkpoint=name) for _ in range(70)]
+        wait_ready(lambda: mounted.app.state.services.tasks.open_count == 70, 10)
+        assert ask(mounted).status_code == 200
+        assert not any(each.done() for each in waiting)
+        assert {each.result().status_code for each in waiting} == {200}
+    assert [method for method, _, status in oss.log if method == "GET" and status == 200] == ["GET"]
+
+
+def test_cancelled_request_lets_go_of_the_model_it_waits_for(mounted: TestClient, oss: OssServer):
+    oss.objects.put(BUCKET, "data-oss/m.safetensors", b"weights", "")
+    oss.faults.script, oss.faults.slow_s = [Fault.SLOW], 3.0
+    name = f"oss://{BUCKET}/data-oss/m.safetensors"
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, mounted, sd_model_checkpoint=name, id_task="7")
+        wait_ready(lambda: mounted.post("/sdapi/v1/interrupt?id_task=7").status_code == 200, 10)
+        assert asked.result().status_code == 409
+        assert oss.log == []  # it has not answered yet
+
+
 def test_missing_objects_of_models_are_told(mounted: TestClient, oss: OssServer):
     root = f"oss://{BUCKET}/data-oss"
     answer = ask(mounted, sd_model_checkpoint=f"{root}/none.safetensors")

@@ -12,7 +12,7 @@ from sdapi.errors import NoCheckpoint, UnknownName, near_names
 from sdapi.object_url import is_object_url
 from sdapi.services.catalog.files import find_files, natural_key
 from sdapi.services.catalog.hashes import HashCache
-from sdapi.services.catalog.object_models import ObjectModels
+from sdapi.services.catalog.object_models import FetchedModels
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -78,11 +78,8 @@ class VAEFile:
 class Catalog:
     """What is on disk. `refresh` looks again; hashes appear as they become known."""
 
-    def __init__(
-        self, settings: Settings, hashes: HashCache, objects: ObjectModels | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, hashes: HashCache) -> None:
         self._settings = settings
-        self._objects = objects
         self._hashes = hashes
         self._found: list[tuple[Path, str, Path | None]] = []
         self._vaes: dict[str, VAEFile] = {}
@@ -134,15 +131,16 @@ class Catalog:
         titles = [c.title for c in checkpoints]
         raise UnknownName(f"model '{name}' not found; there are {near_names(name, titles)}")
 
-    def named(self, name: str, *, field: str = "sd_model_checkpoint") -> Checkpoint:
+    def named(
+        self, name: str, objects: FetchedModels, *, field: str = "sd_model_checkpoint"
+    ) -> Checkpoint:
         """The checkpoint that a request names: an exact alias, or an object's URL.
 
-        An object is fetched first, so this may take minutes. Raises `UnknownName`, or what
-        `ObjectModels.file` does.
+        Raises `UnknownName`, or what `FetchedModels.file` does.
         """
-        if self._objects is None or not is_object_url(name):
+        if not is_object_url(name):
             return self.checkpoint(name)
-        path = self._objects.file(name, field=field)
+        path = objects.file(name, field=field)
         return Checkpoint(path, path.name, _sidecar(path), self._hashes.get(path))
 
     def closest_checkpoint(self, text: str) -> Checkpoint:
@@ -176,16 +174,23 @@ class Catalog:
         """Whether a value of option `sd_vae` means something here."""
         return option in (AUTOMATIC, NONE) or option in self._vaes
 
-    def vae_for(self, checkpoint: Checkpoint, option: str, *, overrides: bool) -> VAEFile | None:
+    def vae_for(
+        self,
+        checkpoint: Checkpoint,
+        option: str,
+        objects: FetchedModels | None = None,
+        *,
+        overrides: bool,
+    ) -> VAEFile | None:
         """The VAE a checkpoint is drawn with, None for its own (contract: 13.2).
 
         `option` is `sd_vae`, `overrides` is `sd_vae_overrides_per_model_preferences`. Raises
-        `UnknownName`.
+        `UnknownName`, or what `FetchedModels.file` does.
         """
         if (path := self._settings.vae_path) is not None:
             return VAEFile(path.name, path)
-        if self._objects is not None and is_object_url(option):
-            path = self._objects.file(option, field="sd_vae")
+        if objects is not None and is_object_url(option):
+            path = objects.file(option, field="sd_vae")
             return VAEFile(path.name, path)
         if not self.has_vae(option):
             names = [AUTOMATIC, NONE, *self._vaes]

@@ -14,7 +14,7 @@ from sdapi.engine.model_file import ModelFile
 from sdapi.object_url import is_object_url
 from sdapi.services.catalog.files import find_files
 from sdapi.services.catalog.hashes import HashCache
-from sdapi.services.catalog.object_models import ObjectModels
+from sdapi.services.catalog.object_models import FetchedModels
 from sdapi.services.catalog.safetensors_header import read_metadata
 from sdapi.settings import Settings
 
@@ -42,11 +42,8 @@ class Lora:
 class NetworkCatalog:
     """What is on disk; looks again for a name it does not know. Safe to use from any thread."""
 
-    def __init__(
-        self, settings: Settings, hashes: HashCache, objects: ObjectModels | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, hashes: HashCache) -> None:
         self._settings = settings
-        self._objects = objects
         #: of the tensors alone
         self.hashes = hashes
         #: guards everything below
@@ -71,13 +68,13 @@ class NetworkCatalog:
         with self._lock:
             return list(self._known_loras().values())
 
-    def lora(self, name: str) -> Lora | None:
+    def lora(self, name: str, objects: FetchedModels | None = None) -> Lora | None:
         """The file of a base name, or of an alias that no other file claims; letter case counts.
 
-        An object's URL is fetched first; that raises what `ObjectModels.file` does.
+        Or of an object's URL, which raises what `FetchedModels.file` does.
         """
-        if self._objects is not None and is_object_url(name):
-            path = self._objects.file(name, field="lora")
+        if objects is not None and is_object_url(name):
+            path = objects.file(name, field="lora")
             return Lora(path.stem, path, read_metadata(path))
         with self._lock:
             if (lent := self._lent.get(name)) is not None:

@@ -17,6 +17,7 @@ from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import AUTOMATIC, NONE, Catalog, Checkpoint, VAEFile
 from sdapi.services.catalog.face_restorers import FaceRestorers
 from sdapi.services.catalog.networks import Lora, NetworkCatalog
+from sdapi.services.catalog.object_models import FetchedModels
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation import hires_request
@@ -85,6 +86,12 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
+class _FurtherModels:
+    refiner: NamedModel | None = None
+    hires: NamedModel | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobBuilder:
     """Resolves names, numbers and texts of requests against what this server has."""
 
@@ -94,6 +101,8 @@ class JobBuilder:
     upscalers: Upscalers
     #: enlarges img2img's pictures where option `upscaler_for_img2img` names a model
     runs_model: RunsModel
+    #: models of object stores that were fetched for the request
+    objects: FetchedModels = field(default_factory=FetchedModels)
 
     def build(
         self,
@@ -108,7 +117,8 @@ class JobBuilder:
 
         `first_picture` stands for the first pass of hires fix.
 
-        Raises `BadRequest` and its kin for what cannot work, `NotBuilt` for what is still to come.
+        Raises `BadRequest` and its kin for what cannot work, `NotBuilt` for what is still to come,
+        `NotFetched`, before anything slow, for a model of an object store.
         """
         refuse_what_is_to_come(options)
         _check_numbers(request)
@@ -124,8 +134,13 @@ class JobBuilder:
         second_texts = self._second_texts(request, options)
         prompts = (prompt, *second_texts[:1])
         networks = resolve_networks(
-            prompts, self.networks, options, are_disabled=bool(request.disable_extra_networks)
+            prompts,
+            self.networks,
+            options,
+            self.objects,
+            are_disabled=bool(request.disable_extra_networks),
         )
+        further = self._further_models(request, options, eas)
         count = batch_size * n_iter
         seeds, subseeds = picture_seeds(request, count)
         prepared = self._prepared(inputs, request, options, size, count)
@@ -160,12 +175,10 @@ class JobBuilder:
         )
         job = replace(job, **self._faces(request, options))
         keys: dict[str, Any] = hypertile_keys(job.hypertile) | (prepared.keys if prepared else {})
-        model = None
-        if (name := names_refiner(request)) is not None:
-            model = self._named_model(name, request, options, eas)
+        if (model := further.refiner) is not None:
             job = replace(job, refiner=refiner(request, options, model))
         if isinstance(request, Txt2ImgRequest) and request.enable_hr:
-            second = self._hires(request, options, eas, job)
+            second = self._hires(request, options, further.hires, job)
             hires = second.build(self.upscalers, second_texts, first_picture)
             job, keys = replace(job, hires=hires), keys | second.keys(hires)
         return Draft(
@@ -201,7 +214,7 @@ class JobBuilder:
             "sd_model_checkpoint"
         )
         if asked:
-            return self.catalog.named(str(asked))
+            return self.catalog.named(str(asked), self.objects)
         return self.catalog.default_checkpoint(options.text("sd_model_checkpoint"))
 
     def _vae(
@@ -217,13 +230,26 @@ class JobBuilder:
         if not asked and not self.catalog.has_vae(name):
             name = NONE
         wins = eas.sd_vae is not None or options.flag("sd_vae_overrides_per_model_preferences")
-        return self.catalog.vae_for(checkpoint, name, overrides=wins)
+        return self.catalog.vae_for(checkpoint, name, self.objects, overrides=wins)
+
+    def _further_models(
+        self, request: GenerationRequest, options: Options, eas: EASFields
+    ) -> "_FurtherModels":
+        """The checkpoints that take over from the request's own."""
+        refiner_name, hires_name = names_refiner(request), None
+        if isinstance(request, Txt2ImgRequest) and request.enable_hr:
+            hires_name = hires_request.names_checkpoint(request)
+
+        def model(name: str | None) -> NamedModel | None:
+            return None if name is None else self._named_model(name, request, options, eas)
+
+        return _FurtherModels(model(refiner_name), model(hires_name))
 
     def _named_model(
         self, name: str, request: GenerationRequest, options: Options, eas: EASFields
     ) -> NamedModel:
         """A checkpoint beside the job's own, with its VAE."""
-        checkpoint = find_further_checkpoint(self.catalog, name)
+        checkpoint = find_further_checkpoint(self.catalog, name, self.objects)
         vae = self._vae(checkpoint, request, options, eas)
         return NamedModel(
             checkpoint,
@@ -243,10 +269,8 @@ class JobBuilder:
         }
 
     def _hires(
-        self, request: Txt2ImgRequest, options: Options, eas: EASFields, job: Job
+        self, request: Txt2ImgRequest, options: Options, model: NamedModel | None, job: Job
     ) -> HiresRequest:
-        name = hires_request.names_checkpoint(request)
-        model = None if name is None else self._named_model(name, request, options, eas)
         size = hires_request.second_size(request, options, (job.width, job.height))
         _check_size(size.size, "the second pass")
         _check_size(size.picture, "the second pass")

@@ -6,6 +6,7 @@ from sdapi.engine.model_file import ModelFile
 from sdapi.errors import UnknownName, near_names
 from sdapi.object_url import is_object_url
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
+from sdapi.services.catalog.object_models import FetchedModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +18,13 @@ class NamedModel:
     vae: ModelFile | None
 
 
-def find_further_checkpoint(catalog: Catalog, name: str) -> Checkpoint:
+def find_further_checkpoint(catalog: Catalog, name: str, objects: FetchedModels) -> Checkpoint:
     """The checkpoint of a title, a part of one, or an object's URL.
 
-    Raises `UnknownName` in the webui's words.
+    Raises `UnknownName` in the webui's words, or what `FetchedModels.file` does.
     """
     if is_object_url(name):
-        return catalog.named(name, field="checkpoint")
+        return catalog.named(name, objects, field="checkpoint")
     try:
         return catalog.closest_checkpoint(name)
     except UnknownName:

@@ -20,6 +20,7 @@ from sdapi.errors import (
 )
 from sdapi.options import Options
 from sdapi.services.catalog.networks import SHORT_HASH, Lora, NetworkCatalog
+from sdapi.services.catalog.object_models import FetchedModels
 
 #: names of infotext keys, and of the option that makes a missing network an error
 LORA_HASHES, TI_HASHES = "Lora hashes", "TI hashes"
@@ -52,9 +53,14 @@ def with_default_networks(prompt: str, catalog: NetworkCatalog, options: Options
 
 
 def resolve_networks(
-    prompts: Iterable[str], catalog: NetworkCatalog, options: Options, *, are_disabled: bool
+    prompts: Iterable[str],
+    catalog: NetworkCatalog,
+    options: Options,
+    objects: FetchedModels | None = None,
+    *,
+    are_disabled: bool,
 ) -> ResolvedNetworks:
-    """Look up the networks that prompts name.
+    """Look up the networks that prompts name; raises `NotFetched` for an object's URL.
 
     What is not there, or cannot be read, is a warning; with option `sdapi_strict_networks` it
     raises what is wrong.
@@ -62,7 +68,7 @@ def resolve_networks(
     strict, embeddings = options.flag(STRICT), catalog.embeddings()
     if are_disabled:
         return ResolvedNetworks(NetworkFiles(embeddings=embeddings, is_strict=strict))
-    search = _Search(catalog, strict)
+    search = _Search(catalog, strict, objects)
     for prompt in dict.fromkeys(prompts):
         for tag in network_tags(prompt):
             search.add(tag)
@@ -80,6 +86,7 @@ def resolve_networks(
 class _Search:
     catalog: NetworkCatalog
     is_strict: bool
+    objects: FetchedModels | None = None
     loras: dict[str, Lora] = field(default_factory=dict[str, Lora])
     lora_files: dict[str, ModelFile] = field(default_factory=dict[str, ModelFile])
     hypernets: dict[str, ModelFile] = field(default_factory=dict[str, ModelFile])
@@ -112,7 +119,7 @@ class _Search:
 
     def _add_lora(self, name: str) -> bool:
         """Whether there is one; raises `BadUrl` or `ModelUnusable` where it cannot be had."""
-        lora = self.catalog.lora(name)
+        lora = self.catalog.lora(name, self.objects)
         if lora is not None:
             self.lora_files[name] = ModelFile.usable(lora.path)
             self.loras[name] = lora

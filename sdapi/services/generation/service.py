@@ -23,6 +23,7 @@ from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
+from sdapi.services.catalog.object_models import FetchedModels, NotFetched, ObjectModels
 from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation import delivery, url_mode
 from sdapi.services.generation.device_upscaling import DeviceUpscaling
@@ -83,6 +84,7 @@ class GenerationService:
     scripts: Scripts
     metrics: Metrics
     storage: Storage
+    objects: ObjectModels
     files: ImageFiles = field(init=False)
     #: threads that may wait for a device, and so are not those that everything else needs
     _preparing: anyio.CapacityLimiter = field(
@@ -186,16 +188,26 @@ class GenerationService:
         first_picture = None
         if isinstance(request, Txt2ImgRequest) and request.enable_hr and request.firstpass_image:
             first_picture = await self.images.first_picture(request, options)
-        builder = self.builder(order)
+        objects = FetchedModels()
+        builder = replace(self.builder(order), objects=objects)
 
-        def build() -> Draft:
-            made = builder.build(order.task.id, request, options, eas, inputs, first_picture)
+        def build() -> Draft | NotFetched:
+            try:
+                made = builder.build(order.task.id, request, options, eas, inputs, first_picture)
+            except NotFetched as needed:
+                return needed
             made = self._with_scripts(order, made, inputs)
             if not self.settings.no_hashing:
                 self._begin_hashing(made)
             return made
 
-        return await anyio.to_thread.run_sync(build, limiter=self._preparing)
+        # A model of an object store takes minutes, which no thread of those waits for.
+        while True:
+            made = await anyio.to_thread.run_sync(build, limiter=self._preparing)
+            if isinstance(made, Draft):
+                return made
+            await self.objects.fetch(objects, made, lambda: order.task.is_wanted)
+            order.task.files |= objects.paths
 
     def _begin_hashing(self, draft: Draft) -> None:
         """Have the hashes that its answer tells known by the time it is drawn. Blocks."""

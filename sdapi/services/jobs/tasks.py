@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from sdapi.engine.job import Result
@@ -47,6 +48,8 @@ class Task:
     #: the result to come; gone once there, so that old tasks keep no pictures
     future: "Future[Result] | None" = field(default_factory=Future)
     job: Work | None = None
+    #: model files that were fetched for it and are needed until it ends
+    files: frozenset[Path] = frozenset()
     #: called once by the worker when the job has succeeded
     on_done: Callable[[], None] | None = None
     created: float = field(default_factory=time.time)
@@ -64,6 +67,11 @@ class Task:
     @property
     def is_open(self) -> bool:
         return self.state in (State.QUEUED, State.RUNNING)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is open, and nobody has stopped it."""
+        return self.is_open and not self.monitor.interrupted.is_set()
 
 
 class TaskObserver(Protocol):
@@ -172,6 +180,12 @@ class TaskRegistry:
         with self._lock:
             tasks = [t for task in self._tasks.values() for t in (task, task.inner) if t]
             return [task.job for task in tasks if task.is_open and task.job is not None]
+
+    @property
+    def open_files(self) -> frozenset[Path]:
+        """The model files that were fetched for what waits or runs."""
+        with self._lock:
+            return frozenset[Path]().union(*(t.files for t in self._tasks.values() if t.is_open))
 
     def begin(self, task: Task) -> bool:
         """Mark a task as running; False when it was cancelled meanwhile."""

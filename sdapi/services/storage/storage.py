@@ -116,6 +116,7 @@ class Storage:
     def _sweep_once(self) -> None:
         if self._outbox.exists:
             self._spool.sweep(self._outbox.paths())
+        self.files.sweep()
 
     async def drain(self) -> None:
         """Wait for uploads that are under way."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,13 @@ from typing import Any
 
 from sdapi.object_url import ObjectUrl
 from sdapi.services.storage.stores.oss_config import ConfigError
-from sdapi.services.storage.stores.store import ObjectInfo, Reason, StoreError
+from sdapi.services.storage.stores.store import (
+    ObjectInfo,
+    Reason,
+    StoreError,
+    TransferStopped,
+    never,
+)
 
 _CHUNK = 1 << 20
 #: limits for packages whose own are longer than a request waits, and whose retries add to ours
@@ -89,9 +95,18 @@ class FsspecStore:
     def read(self, url: ObjectUrl, *, max_bytes: int) -> bytes:
         return b"".join(self._chunks(url, max_bytes))
 
-    def download(self, url: ObjectUrl, path: Path, *, max_bytes: int) -> None:
+    def download(
+        self,
+        url: ObjectUrl,
+        path: Path,
+        *,
+        max_bytes: int,
+        is_stopped: Callable[[], bool] = never,
+    ) -> None:
         with path.open("wb") as file:
             for chunk in self._chunks(url, max_bytes):
+                if is_stopped():
+                    raise TransferStopped
                 file.write(chunk)
 
     def names(self, prefix: ObjectUrl) -> Iterator[str]:

@@ -1,13 +1,20 @@
 """A mounted folder seen as the store that it shows."""
 
-import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sdapi.object_url import ObjectUrl
 from sdapi.services.storage.local_disk import replace_file
-from sdapi.services.storage.stores.store import ObjectInfo, Reason, StoreError
+from sdapi.services.storage.stores.store import (
+    ObjectInfo,
+    Reason,
+    StoreError,
+    TransferStopped,
+    never,
+)
+
+_CHUNK = 1 << 20
 
 
 class LocalStore:
@@ -37,11 +44,21 @@ class LocalStore:
             raise StoreError(Reason.TOO_LARGE, f"{url}: it is larger than {max_bytes} bytes")
         return data
 
-    def download(self, url: ObjectUrl, path: Path, *, max_bytes: int) -> None:
+    def download(
+        self,
+        url: ObjectUrl,
+        path: Path,
+        *,
+        max_bytes: int,
+        is_stopped: Callable[[], bool] = never,
+    ) -> None:
         if self.head(url).size_bytes > max_bytes:
             raise StoreError(Reason.TOO_LARGE, f"{url}: it is larger than {max_bytes} bytes")
-        with _errors(url):
-            shutil.copyfile(self._place(url), path)
+        with _errors(url), self._place(url).open("rb") as source, path.open("wb") as file:
+            while chunk := source.read(_CHUNK):  # a mount may be as slow as its store
+                if is_stopped():
+                    raise TransferStopped
+                file.write(chunk)
 
     def names(self, prefix: ObjectUrl) -> Iterator[str]:
         with _errors(prefix):

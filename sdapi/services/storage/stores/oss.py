@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,13 @@ from typing import Any
 from sdapi.object_url import ObjectUrl
 from sdapi.services.storage.stores.oss_config import OssConfig
 from sdapi.services.storage.stores.oss_errors import store_error
-from sdapi.services.storage.stores.store import ObjectInfo, Reason, StoreError
+from sdapi.services.storage.stores.store import (
+    ObjectInfo,
+    Reason,
+    StoreError,
+    TransferStopped,
+    never,
+)
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
 POOL_SIZE = 32
@@ -63,9 +69,20 @@ class OssStore:
         with self._errors(url):
             return b"".join(_bounded(self._bucket(url).get_object(url.key), url, max_bytes))
 
-    def download(self, url: ObjectUrl, path: Path, *, max_bytes: int) -> None:
+    def download(
+        self,
+        url: ObjectUrl,
+        path: Path,
+        *,
+        max_bytes: int,
+        is_stopped: Callable[[], bool] = never,
+    ) -> None:
         with self._errors(url), path.open("wb") as file:
-            for chunk in _bounded(self._bucket(url).get_object(url.key), url, max_bytes):
+            found = self._bucket(url).get_object(url.key)
+            for chunk in _bounded(found, url, max_bytes):
+                if is_stopped():
+                    found.resp.response.close()
+                    raise TransferStopped
                 file.write(chunk)
 
     def names(self, prefix: ObjectUrl) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What an object store can do, and why it may refuse."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -51,6 +51,15 @@ class StoreError(Exception):
         return self.reason in _OF_BUCKET
 
 
+class TransferStopped(Exception):
+    """Nobody wants the object any more."""
+
+
+def never() -> bool:
+    """Of a transfer that nobody stops."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """What a store tells of an object. `etag` changes with the content."""
@@ -75,8 +84,18 @@ class ObjectStore(Protocol):
         """An object's bytes, at most so many."""
         ...
 
-    def download(self, url: ObjectUrl, path: Path, *, max_bytes: int) -> None:
-        """Write an object's bytes to a file, which may be left in part."""
+    def download(
+        self,
+        url: ObjectUrl,
+        path: Path,
+        *,
+        max_bytes: int,
+        is_stopped: Callable[[], bool] = never,
+    ) -> None:
+        """Write an object's bytes to a file, which may be left in part.
+
+        Raises `TransferStopped` soon after `is_stopped` says so.
+        """
         ...
 
     def names(self, prefix: ObjectUrl) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,12 @@ from sdapi.errors import StorageFailed
 from sdapi.object_url import ObjectUrl
 from sdapi.services.storage.object_files import ObjectFiles
 from sdapi.services.storage.stores.local import LocalStore
-from sdapi.services.storage.stores.store import Reason, StoreError
+from sdapi.services.storage.stores.store import (
+    Reason,
+    StoreError,
+    TransferStopped,
+    never,
+)
 
 PREFIX = ObjectUrl.parse("oss://bucket/models")
 
@@ -23,10 +28,19 @@ class CountingStore(LocalStore):
     def __init__(self, folder: Path) -> None:
         super().__init__(PREFIX, folder)
         self.downloads: list[str] = []
+        self.meanwhile: Callable[[ObjectUrl], None] = lambda url: None
         self._guard = threading.Lock()
 
-    def download(self, url: ObjectUrl, path: Path, *, max_bytes: int) -> None:
-        super().download(url, path, max_bytes=max_bytes)
+    def download(
+        self,
+        url: ObjectUrl,
+        path: Path,
+        *,
+        max_bytes: int,
+        is_stopped: Callable[[], bool] = never,
+    ) -> None:
+        self.meanwhile(url)
+        super().download(url, path, max_bytes=max_bytes, is_stopped=is_stopped)
         with self._guard:
             self.downloads.append(url.name)
 
@@ -62,14 +76,6 @@ def test_an_object_is_fetched_once_until_it_changes(tmp_path: Path):
     cache.put("m.safetensors", b"another")
     assert cache.files.fetch(url).read_bytes() == b"another"
     assert first.read_bytes() == b"one"
-
-
-def test_many_who_ask_at_once_share_one_fetch(tmp_path: Path):
-    cache = Cache(tmp_path)
-    url = cache.put("m.safetensors", b"one")
-    with ThreadPoolExecutor(8) as pool:
-        paths = set(pool.map(lambda _: cache.files.fetch(url), range(8)))
-    assert len(paths) == len(cache.store.downloads) == 1
 
 
 def test_what_was_used_longest_ago_goes_first_and_what_is_used_stays(tmp_path: Path):
@@ -120,3 +126,45 @@ def test_links_that_lead_out_of_a_mounted_folder_are_refused(tmp_path: Path):
     with pytest.raises(StoreError) as error:
         cache.files.fetch(PREFIX.below("link.pt"))
     assert error.value.reason is Reason.FORBIDDEN
+
+
+def test_what_killed_fetches_left_is_counted_and_then_swept(tmp_path: Path):
+    cache = Cache(tmp_path)
+    path = cache.files.fetch(cache.put("m.pt", b"x" * 20))
+    part = path.with_name(".dead.part")
+    part.write_bytes(b"x" * 50)
+    other = cache.put("n.pt", b"x" * 40)
+    with pytest.raises(StorageFailed, match="object-cache-gb"):
+        cache.files.fetch(other)
+    os.utime(part, (time.time() - 1000,) * 2)
+    assert cache.files.fetch(other).is_file()
+    assert not part.exists()
+    part.touch()
+    os.utime(part, (0, 0))
+    cache.files.sweep()
+    assert (part.exists(), path.exists()) == (False, True)
+
+
+def test_fetch_that_takes_long_is_not_cleared_away_for_another(tmp_path: Path):
+    cache = Cache(tmp_path)
+    second = cache.put("n.pt", b"x" * 40)
+
+    def another(url: ObjectUrl) -> None:
+        if url.name == "m.pt":
+            cache.age()
+            with pytest.raises(StorageFailed):
+                cache.files.fetch(second)
+
+    cache.store.meanwhile = another
+    assert cache.files.fetch(cache.put("m.pt", b"x" * 80)).read_bytes() == b"x" * 80
+
+
+def test_stopped_fetch_ends_and_leaves_nothing(tmp_path: Path):
+    cache = Cache(tmp_path)
+    url = cache.put("m.pt", b"x" * 80)
+    with pytest.raises(TransferStopped):
+        cache.files.fetch(url, is_stopped=lambda: True)
+    assert [path for path in cache.folder.rglob("*") if path.is_file()] == []
+    assert cache.files.find(url) is None
+    path = cache.files.fetch(url)
+    assert cache.files.find(url) == path
