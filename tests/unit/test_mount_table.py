@@ -12,6 +12,9 @@ TABLE = r"""22 1 0:21 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
 42 22 0:43 / /mnt/my\040bucket rw - fuse.s3fs s3fs rw
 43 22 0:44 / /twice rw - tmpfs tmpfs rw
 44 43 0:45 / /twice rw - fuse.ossfs ossfs rw
+45 22 0:46 / /disk rw - fuseblk /dev/sdb1 rw
+46 22 0:47 / /plain rw - fuse jindo rw
+47 22 0:48 / /merged rw - fuse.mergerfs a:b rw
 """
 
 
@@ -25,6 +28,9 @@ TABLE = r"""22 1 0:21 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
         ("/mnt/my bucket/x", True),
         ("/twice", True),
         ("/proc/1", False),
+        ("/disk/x", False),
+        ("/plain/x", True),
+        ("/merged/x", False),
         ("/", False),
     ],
 )
@@ -32,6 +38,22 @@ def test_deepest_mount_tells(tmp_path: Path, path: str, expected: bool):
     table = tmp_path / "mountinfo"
     table.write_text(TABLE)
     assert is_on_fuse(Path(path), table) is expected
+
+
+def test_link_into_a_mount_lies_on_it(tmp_path: Path):
+    table = tmp_path / "mountinfo"
+    table.write_text(f"40 22 0:41 / {tmp_path}/bucket rw - fuse.ossfs ossfs rw\n")
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "link").symlink_to("bucket")
+    assert is_on_fuse(tmp_path / "link" / "not there yet", table)
+    (tmp_path / "bucket" / "out").symlink_to(tmp_path)
+    assert not is_on_fuse(tmp_path / "bucket" / "out", table)
+
+
+def test_container_whose_root_is_on_fuse_has_no_mount_for_that(tmp_path: Path):
+    table = tmp_path / "mountinfo"
+    table.write_text("22 1 0:21 / / rw - fuse.rootless overlay rw\n")
+    assert not is_on_fuse(tmp_path, table)
 
 
 def test_plain_folders_of_this_machine_are_none(tmp_path: Path):
