@@ -3,7 +3,9 @@
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import requests
 from sdapi.app import build_app
 from sdapi.cli import main
 from sdapi.object_url import ObjectUrl
+from sdapi.services.storage.stores import fsspec_store
 from sdapi.services.storage.stores.by_url import Stores
 from sdapi.services.storage.stores.store import Reason, StoreError
 from sdapi.settings import Mount, Settings
@@ -122,6 +125,53 @@ def test_store_that_does_not_listen_may_be_tried_again(
     with pytest.raises(StoreError) as raised:
         Stores({}).store(url).put(url, file, replaces=True)
     assert raised.value.is_passing
+
+
+def test_tries_of_a_failing_store_are_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    class Failing(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            asked.append(self.path)
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    (tmp_path / "a.png").write_bytes(b"ours")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url = ObjectUrl.parse(f"s3://{BUCKET}/x/a.png")
+        with pytest.raises(StoreError) as raised:
+            Stores({}).store(url).put(url, tmp_path / "a.png", replaces=True)
+        server.shutdown()
+    assert raised.value.is_passing
+    assert asked == [f"/{BUCKET}/x/a.png"]
+
+
+def test_store_that_takes_a_connection_and_says_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fsspec_store, "_CALL_S", 0.5)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    (tmp_path / "a.png").write_bytes(b"ours")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        url = ObjectUrl.parse(f"s3://{BUCKET}/x/a.png")
+        with pytest.raises(StoreError) as raised:
+            Stores({}).store(url).put(url, tmp_path / "a.png", replaces=True)
+    assert raised.value.is_passing
+
+
+def test_prefix_without_objects_is_fine_at_the_start(s3: Any):
+    url = ObjectUrl.parse(f"s3://{BUCKET}/nothing/yet")
+    Stores({}).store(url).check(url)
 
 
 def test_missing_bucket_is_told_at_the_start(

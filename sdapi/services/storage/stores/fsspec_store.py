@@ -19,6 +19,9 @@ from sdapi.services.storage.stores.store import (
 )
 
 _CHUNK = 1 << 20
+#: for a whole call, and for each MiB that it sends: a client that waits for a store to say
+#: "continue" knows no limit of its own
+_CALL_S, _MIB_S = 30.0, 4.0
 #: limits for packages whose own are longer than a request waits, and whose retries add to ours
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
@@ -66,6 +69,7 @@ class FsspecStore:
                 skip_instance_cache=True,
                 **_OPTIONS.get(scheme, {}),
             )
+            self._files.retries = 1  # tries are ours: s3fs makes five of each, with pauses
         except ImportError as error:
             extra = _EXTRAS.get(scheme, scheme)
             raise ConfigError(
@@ -80,14 +84,16 @@ class FsspecStore:
                 raise StoreError(Reason.EXISTS, f"{url}: there is another object of this name")
             return
         with _errors(url):
-            self._files.put_file(str(path), _place(url))
+            size = path.stat().st_size
+            limit = self._limit(_CALL_S + _MIB_S * size / (1 << 20))
+            self._files.put_file(str(path), _place(url), **limit)
         if not self._is_there(url, path):
             sentence = f"{url}: what is stored is not what was sent"
             raise StoreError(Reason.DAMAGED, sentence)
 
     def head(self, url: ObjectUrl) -> ObjectInfo:
         with _errors(url):
-            found = self._files.info(_place(url))
+            found = self._files.info(_place(url), **self._limit(_CALL_S))
         if found.get("type") == "directory":
             raise StoreError(Reason.MISSING, f"{url}: there is no such object")
         return ObjectInfo(int(found["size"]), _etag(found) or str(found.get("LastModified", "")))
@@ -126,9 +132,16 @@ class FsspecStore:
             return str(self._files.sign(_place(url), expiration=seconds))
 
     def check(self, url: ObjectUrl) -> None:
-        """Look at the bucket: fsspec has nothing that asks for the permission to write."""
-        with _errors(url):
-            self._files.ls(url.bucket, detail=False)
+        """List the prefix: fsspec has nothing that asks for the permission to write.
+
+        A key may have rights below it and none for the rest of the bucket.
+        """
+        try:
+            with _errors(url):
+                self._files.ls(_place(url), detail=False)
+        except StoreError as error:
+            if error.reason is not Reason.MISSING:  # nothing is there yet
+                raise
 
     def _chunks(self, url: ObjectUrl, max_bytes: int) -> Iterator[bytes]:
         size = self.head(url).size_bytes
@@ -141,6 +154,10 @@ class FsspecStore:
                 yield chunk
         if got != size:
             raise StoreError(Reason.DAMAGED, f"{url}: {got} of {size} bytes arrived")
+
+    def _limit(self, seconds: float) -> dict[str, float]:
+        """The argument that bounds a call; only file systems of asyncio have it."""
+        return {"timeout": seconds} if self._files.async_impl else {}
 
     def _exists(self, url: ObjectUrl) -> bool:
         try:
