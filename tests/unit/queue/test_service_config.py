@@ -13,6 +13,7 @@ from sdapi.queue.config.service_files import Deployment
 from sdapi.queue.config.spec import Program
 from sdapi.queue.stores.sqlite.store import SqliteStore
 from sdapi.queue.stores.store import NewItem, QueueName, Store
+from sdapi.services.storage.places import named_folder
 from sdapi.settings import Settings
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -188,13 +189,28 @@ def test_command_lines_of_the_manifests_are_understood(tmp_path: Path):
     lines += [
         each["spec"]["template"]["spec"]["containers"][0]["args"]
         for each in kubernetes
-        if each["kind"] == "Deployment"
+        if each["kind"] in ("Deployment", "StatefulSet")
     ]
     roles = [
         Settings.from_flags(parse(line[2:], {"SDAPI_QUEUE_URL": "redis://r:1/0"}), tmp_path).role
         for line in lines
     ]
     assert roles == ["api", "worker", "api", "worker"]
+
+
+def test_what_waits_for_a_bucket_outlives_workers_of_the_manifests(tmp_path: Path):
+    settings = Settings(data_dir=Path("/sdapi"))
+    needed = {str(settings.outbox_dir), str(named_folder(Path("/x"), settings.data_dir).parent)}
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    volumes = dict(volume.split(":")[:2] for volume in compose["services"]["worker"]["volumes"])
+    kept = {place for name, place in volumes.items() if name in compose["volumes"]}
+    kubernetes = list(yaml.safe_load_all((DEPLOY / "kubernetes/sdapi.yaml").read_text()))
+    (workers,) = (each["spec"] for each in kubernetes if each["kind"] == "StatefulSet")
+    claims = {claim["metadata"]["name"] for claim in workers["volumeClaimTemplates"]}
+    mounts = workers["template"]["spec"]["containers"][0]["volumeMounts"]
+    claimed = {mount["mountPath"] for mount in mounts if mount["name"] in claims}
+    assert needed <= kept
+    assert needed <= claimed
 
 
 # --- operators' commands ---------------------------------------------------------------------
