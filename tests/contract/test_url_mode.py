@@ -1,5 +1,6 @@
 import errno
 import http.server
+import json
 import os
 import re
 import threading
@@ -16,6 +17,7 @@ from sdapi.engine.job import Job
 from sdapi.errors import OutOfMemory
 from tests.contract.conftest import Serve
 from tests.fakes import FakeEngine, colour_of
+from tests.servers import ROOT
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 1, "seed": 100}
 
@@ -204,3 +206,11 @@ def test_image_link_that_is_no_url_is_no_picture_either(client: TestClient):
     response = ask(client, "img2img", image_link="file:///etc/passwd")
     assert response.status_code == 422
     assert "root:" not in response.text
+
+
+def test_example_of_the_readme_works_on_a_fresh_server(client: TestClient):
+    readme = (ROOT / "README.md").read_text()
+    (body,) = re.findall(r"-d '(\{[^']*\"save_dir\"[^']*\})'", readme)
+    answer = client.post("/sdapi/v1/txt2img", json=json.loads(body))
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["parameters"]["image_url"].split(",")) == 3
