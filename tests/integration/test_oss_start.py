@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from sdapi.cli import main
+from sdapi.services.storage.places import Places
+from sdapi.services.storage.stores.by_url import Stores, start_problem
+from sdapi.settings import Mount, Settings
 from tests.oss.server import KEY, REGION, OssServer, oss_server
 from tests.oss.signatures import Key
 
@@ -92,6 +95,17 @@ def test_clock_that_is_wrong_is_told_with_the_difference(
     assert code == 1
     assert "RequestTimeTooSkewed" in sentence
     assert "behind; set it" in sentence
+
+
+def test_mount_that_uploads_itself_gets_no_links_and_says_so(tmp_path: Path):
+    mount = Mount(tmp_path, PREFIX)
+    settings = Settings(data_dir=tmp_path / "data", mounts=(mount,), sign_urls_s=60)
+    said: list[str] = []
+    places = Places(settings, is_on_fuse=lambda path: True)
+    assert start_problem(settings, Stores({}), said.append, places) is None
+    assert said == [
+        f"--sign-urls: no links for {tmp_path}: it is a FUSE mount, which uploads itself"
+    ]
 
 
 def test_damaged_outbox_is_one_sentence(start: Start, oss: OssServer, tmp_path: Path):

@@ -3,7 +3,7 @@
 import datetime
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -87,8 +87,8 @@ async def write_all(
     stored = await storage.write(place, files)
     count = len(images)
     return UrlFiles(
-        Stored(stored.urls[:count], stored.signed[:count], stored.pending),
-        Stored(stored.urls[count:], stored.signed[count:], stored.pending),
+        replace(stored, urls=stored.urls[:count], signed=stored.signed[:count]),
+        replace(stored, urls=stored.urls[count:], signed=stored.signed[count:]),
     )
 
 
@@ -103,7 +103,8 @@ def answer(
 ) -> dict[str, Any]:
     """The body of URL mode, for success (status 0) and failure (the HTTP status) alike.
 
-    `image_mask_url` is there with masks, `signed_url` and `signed_mask_url` with links.
+    `image_mask_url` is there with masks, `signed_url` and `signed_mask_url` with links, `warnings`
+    where there are some.
     """
     files = files or UrlFiles()
     lists = {
@@ -123,6 +124,7 @@ def answer(
             **{key: ",".join(urls) for key, urls in lists.items() if urls},
         },
         "info": "",
+        **({"warnings": list(files.images.warnings)} if files.images.warnings else {}),
     }
 
 

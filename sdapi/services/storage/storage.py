@@ -68,6 +68,8 @@ class Stored:
     signed: tuple[str, ...] = ()
     #: why some are not in the store yet; empty when all are
     pending: str = ""
+    #: what else the caller should know
+    warnings: tuple[str, ...] = ()
 
 
 class Storage:
@@ -166,7 +168,8 @@ class Storage:
         ]
         running = await unbroken(self._begun(uploads))
         pending = await self._uploads.wait(running)
-        return Stored(urls, await self._signed([u.url for u in uploads]), pending)
+        signed, warnings = await self._signed([u.url for u in uploads])
+        return Stored(urls, signed, pending, warnings)
 
     async def _begun(self, uploads: Sequence[Upload]) -> list[Running]:
         """Begin to upload files that nobody knows of yet; those that cannot be recorded go."""
@@ -275,19 +278,20 @@ class Storage:
             return place.folder / name
         return self._spool.new(Path(name).suffix)
 
-    async def _signed(self, urls: Sequence[ObjectUrl]) -> tuple[str, ...]:
+    async def _signed(self, urls: Sequence[ObjectUrl]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Links if the server makes such, and why there are none."""
         seconds = self.settings.sign_urls_s
         if not seconds:
-            return ()
+            return (), ()
 
         def sign() -> tuple[str, ...]:
             return tuple(self._stores.store(url).signed(url, seconds) for url in urls)
 
         try:
-            return await anyio.to_thread.run_sync(sign)
+            return await anyio.to_thread.run_sync(sign), ()
         except StoreError as error:
             log.warning("no links were made: %s", error)
-            return ()
+            return (), (f"no links were made: {error}",)
 
     def _check_room(self) -> None:
         figures = self._figures()

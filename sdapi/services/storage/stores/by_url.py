@@ -51,6 +51,11 @@ def start_problem(
     A store that does not answer is no reason not to start: its files wait. Blocks.
     """
     places = places or Places(settings)
+    for mount in settings.mounts:
+        if settings.sign_urls_s and mount.oss and not places.uploads(mount):
+            warn(
+                f"--sign-urls: no links for {mount.path}: it is a FUSE mount, which uploads itself"
+            )
     named = [(f"--mount {m.path}", m.oss) for m in settings.mounts if m.oss and places.uploads(m)]
     named += [("--allow-oss", prefix) for prefix in settings.allow_oss]
     for flag, prefix in dict.fromkeys(named):

@@ -95,7 +95,8 @@ class OssStore:
 
     def signed(self, url: ObjectUrl, seconds: int) -> str:
         bucket = self._bucket(url, self._config.public_endpoint)
-        return bucket.sign_url("GET", url.key, seconds, slash_safe=True)
+        with self._errors(url):
+            return bucket.sign_url("GET", url.key, seconds, slash_safe=True)
 
     def check(self, url: ObjectUrl) -> None:
         """Begin an upload in parts, which takes the permission to write, and drop it again."""

@@ -137,6 +137,13 @@ def test_answer_has_the_documented_shape():
     }
 
 
+def test_why_there_are_no_links_is_told_beside_the_pictures():
+    written = UrlFiles(Stored(("a",), warnings=("no links were made: away",)))
+    answer = url_mode.answer(id_task=None, files=written, seeds=[1])
+    assert answer["warnings"] == ["no links were made: away"]
+    assert "signed_url" not in answer["parameters"]
+
+
 def test_masks_and_links_are_there_only_when_there_are_any():
     written = UrlFiles(
         Stored(("a",), ("https://a",)), Stored(("m", "n"), ("https://m", "https://n"))
