@@ -579,6 +579,19 @@ def test_cancelled_request_lets_go_of_the_model_it_waits_for(mounted: TestClient
         assert oss.log == []  # it has not answered yet
 
 
+@pytest.mark.parametrize("key", ["sd_model_checkpoint", "sd_vae"])
+def test_model_of_a_bucket_does_not_become_the_servers_own(
+    mounted: TestClient, oss: OssServer, engine: FakeEngine, key: str
+):
+    oss.objects.put(BUCKET, "data-oss/m.safetensors", b"weights", "")
+    overrides = {key: f"oss://{BUCKET}/data-oss/m.safetensors"}
+    body = {"override_settings": overrides, "override_settings_restore_afterwards": False}
+    answer = ask(mounted, body)
+    assert (answer.status_code, engine.jobs) == (422, [])
+    assert f"{key} oss://" in answer.json()["detail"]
+    assert ask(mounted, {"override_settings": overrides}).status_code == 200
+
+
 def test_missing_objects_of_models_are_told(mounted: TestClient, oss: OssServer):
     root = f"oss://{BUCKET}/data-oss"
     answer = ask(mounted, sd_model_checkpoint=f"{root}/none.safetensors")

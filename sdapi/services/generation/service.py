@@ -19,6 +19,7 @@ from sdapi.engine.job import Result
 from sdapi.errors import BadRequest, TaskCancelled
 from sdapi.logs import log_fields
 from sdapi.metrics import Metrics
+from sdapi.object_url import is_object_url
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
 from sdapi.services.catalog.hashes import HashCache
@@ -315,6 +316,12 @@ class GenerationService:
         """Write a request's options into the server's once its job has succeeded."""
         if self.settings.freeze_settings:
             raise BadRequest("override_settings_restore_afterwards: changing settings is disabled")
+        for key in ("sd_model_checkpoint", "sd_vae"):
+            if is_object_url(str(overrides.get(key, ""))):
+                raise BadRequest(
+                    f"override_settings_restore_afterwards: {key} {overrides[key]} is an object of "
+                    "one request; the server's own is a file below its models folder"
+                )
         check_formats(self.options.current.overlay(overrides))
         return lambda: self.options.change(overrides)
 
@@ -506,9 +513,3 @@ def _parameters(order: Order) -> dict[str, Any]:
     """The echo, with the task id of an EAS client."""
     id_task = order.eas.id_task
     return echo(order.request) | ({} if id_task is None else {"id_task": id_task})
-
-
-def _forget(work: "asyncio.Future[Any]") -> None:
-    """Nobody waits for it any more; asyncio would complain of an error that nobody saw."""
-    if not work.cancelled():
-        work.exception()
