@@ -36,13 +36,14 @@ from sdapi.routes import (
     networks,
     options,
     progress,
-    queue,
     server,
     system,
     tasks,
     upscaling,
 )
 from sdapi.routes import scripts as scripts_route
+from sdapi.routes.queue import discovery
+from sdapi.routes.queue.entrance import QueueEntrance
 from sdapi.services.container import Services
 from sdapi.services.jobs.worker import EngineMaker, TorchEngines
 from sdapi.services.scripts.registry import Scripts
@@ -127,7 +128,7 @@ def build_app(
     _add_docs(app)
     install_handlers(app)
     if settings.role != "worker":
-        app.add_middleware(queue.QueueEntrance)
+        app.add_middleware(QueueEntrance)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(Gate, credentials=services.credentials, state=app.state)
     app.add_middleware(
@@ -178,7 +179,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
         system.router,
     ]
     if settings.role != "worker":
-        routers.append(queue.router)
+        routers.append(discovery.router)
     if settings.api_server_stop:
         routers.append(server.stop_router)
     if settings.webui:

@@ -1,0 +1,1 @@
+"""The EAS queue over HTTP and WebSocket, and synchronous services under the same prefix."""

@@ -1,0 +1,113 @@
+"""GET: items that are there, or come in time."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from sdapi.queue.protocol import wire
+from sdapi.queue.protocol.parameters import Parameters
+from sdapi.queue.service import QueueService
+from sdapi.queue.stores.store import Item, Query, QueueName
+from sdapi.routes.queue.calls import (
+    INDEX_HEADER,
+    REQUEST_ID_HEADER,
+    frame_of,
+    header_text,
+    json_answer,
+    takes_protobuf,
+)
+
+
+async def read_items(
+    request: Request, service: QueueService, queue: QueueName, parameters: Parameters
+) -> Response:
+    """Items that match, as the caller wants them told; 204 when there are none in time."""
+    query = Query(parameters.index, parameters.length, tags=parameters.tags)
+    timeout_s = parameters.timeout_s
+    is_raw = parameters.flag("_raw_", True)
+    claim = service.new_claim() if parameters.flag("_auto_delete_", True) else ""
+    async with _gone(request) as gone:
+        try:
+            items = await service.get(queue, query, timeout_s, claim, gone)
+        except asyncio.CancelledError:
+            if claim:
+                await service.settle(queue, claim, delete=False)
+            raise
+        if not items:
+            if timeout_s > 0:
+                await _hold(gone, request.app.state.services.settings.queue_hold_s)
+            return Response(status_code=204)
+    response = _encoded(request, items, is_raw=is_raw and query.length == 1, as_json=is_raw)
+    return _Claimed(response, service, queue, claim) if claim else response
+
+
+async def _hold(gone: asyncio.Event, seconds: float) -> None:
+    """Let a client whose own limit is the same as `_timeout_` reach it first (contract 6.2)."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await gone.wait()
+
+
+def _encoded(request: Request, items: list[Item], *, is_raw: bool, as_json: bool) -> Response:
+    if is_raw:
+        item = items[0]
+        headers = {
+            REQUEST_ID_HEADER: header_text(item.request_id),
+            INDEX_HEADER: str(item.index),
+            "content-type": header_text(item.content_type) or "application/octet-stream",
+        }
+        return Response(item.data, headers=headers)
+    frames = [frame_of(item) for item in items]
+    if takes_protobuf(request) and not as_json:
+        return Response(wire.encode_frames(frames), media_type=wire.PROTOBUF)
+    return json_answer([wire.frame_json(frame) for frame in frames])
+
+
+class _Claimed(Response):
+    """Deletes the items between the last byte of the answer and its end.
+
+    A client that has gone by then, or a process that dies before, leaves them in the queue. The
+    next request on this connection finds them deleted.
+    """
+
+    def __init__(
+        self, response: Response, service: QueueService, queue: QueueName, claim: str
+    ) -> None:
+        super().__init__()
+        self._response = response
+        self._service = service
+        self._queue = queue
+        self._claim = claim
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        was_sent = False
+        try:
+            start = {"type": "http.response.start", "status": 200}
+            await send(start | {"headers": self._response.raw_headers})
+            body = {"type": "http.response.body", "body": self._response.body}
+            await send(body | {"more_body": True})
+            was_sent = not await Request(scope, receive).is_disconnected()
+        finally:
+            await self._service.settle(self._queue, self._claim, delete=was_sent)
+        await send({"type": "http.response.body", "body": b""})
+
+
+@asynccontextmanager
+async def _gone(request: Request) -> AsyncGenerator[asyncio.Event]:
+    """An event that is set when the client closes its connection."""
+    gone = asyncio.Event()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    task = asyncio.create_task(watch())
+    try:
+        yield gone
+    finally:
+        task.cancel()
