@@ -14,6 +14,7 @@ from sdapi.images import encode_file, resize_to
 from sdapi.images.encode import SIDE_LIMITS
 from sdapi.options import Options
 from sdapi.services.generation.filenames import fit, next_number, numbering
+from sdapi.services.storage.leftovers import Leftovers
 from sdapi.services.storage.local_disk import (
     publish,
     replace_file,
@@ -53,6 +54,7 @@ class ImageFiles:
 
     def __init__(self, names_beside: Callable[[Path], Iterable[str]] = _no_names) -> None:
         self._names_beside = names_beside
+        self._leftovers = Leftovers()
         #: guards the locks below
         self._lock = threading.Lock()
         #: of folders that are written to now: finding the next number and taking it is one step
@@ -73,6 +75,7 @@ class ImageFiles:
         Returns where it is. With option `save_txt` the infotext goes into a text file beside it,
         with `export_for_4chan` a smaller JPEG of a large one. `tell` hears of every file.
         """
+        self._leftovers.clear([directory])
         has_number = options.flag("save_images_add_number") or not name.decoration
         stem = fit(name.decoration) + name.suffix
         number: Numbering | None = None

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sdapi.errors import StorageFailed
+from sdapi.services.storage.leftovers import PREFIX, SUFFIX
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -58,7 +59,7 @@ def replace_file(path: Path, data: bytes) -> None:
 @contextmanager
 def temporary_file(directory: Path, data: bytes) -> Generator[Path]:
     """A hidden file with the data, gone afterwards unless it was renamed."""
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=directory)
+    handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=directory)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

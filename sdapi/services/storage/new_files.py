@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import aiofiles
 import aiofiles.os
 import anyio.to_thread
 
+from sdapi.services.storage.leftovers import PREFIX, SUFFIX
 from sdapi.services.storage.local_disk import storage_errors
 
 
@@ -37,7 +39,7 @@ async def write_all_or_none(
             for path, file in places:
                 data = await anyio.to_thread.run_sync(file.make)
                 await aiofiles.os.makedirs(path.parent, exist_ok=True)
-                temporaries.append(path.with_name(f".{path.name}.{os.getpid()}.tmp"))
+                temporaries.append(path.with_name(f"{PREFIX}{uuid.uuid4().hex}{SUFFIX}"))
                 async with aiofiles.open(temporaries[-1], "wb") as handle:
                     await handle.write(data)
                 sizes.append(len(data))

@@ -22,6 +22,7 @@ from sdapi.services.storage.delivery.renumbering import Renumbering
 from sdapi.services.storage.delivery.spool import Spool
 from sdapi.services.storage.delivery.upload import Upload
 from sdapi.services.storage.delivery.uploads import Running, Uploads
+from sdapi.services.storage.leftovers import Leftovers
 from sdapi.services.storage.local_disk import storage_errors
 from sdapi.services.storage.new_files import (
     NewFile,
@@ -84,6 +85,7 @@ class Storage:
     ) -> None:
         self.settings = settings
         self.places = Places(settings)
+        self._leftovers = Leftovers()
         self._stores = Stores(environ)
         self._outbox = Outbox(settings.outbox_dir / "uploads.db")
         self._spool = Spool(settings.outbox_dir / "files")
@@ -154,6 +156,7 @@ class Storage:
         if not files:  # a script that had nothing to draw
             return Stored()
         paths = [self._path(place, file.name) for file in files]
+        await anyio.to_thread.run_sync(self._leftovers.clear, {path.parent for path in paths})
         remote = place.remote
         sizes = await write_all_or_none(
             list(zip(paths, files, strict=True)), place.spelled, durably=remote is not None
