@@ -1,0 +1,52 @@
+"""Photos that were looked at before are not looked at again."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sdapi.portrait.creation.sight import Sight
+from sdapi.portrait.faces.processes import FaceTaskFailed
+from tests.people import photo
+from tests.portrait_fakes import FacesHere
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def here(faces: FacesHere) -> FacesHere:
+    return replace(faces, failing=set(), calls=[], answers={})
+
+
+async def test_a_known_photo_is_decoded_and_not_looked_at(here: FacesHere):
+    sight = Sight(here)  # pyright: ignore[reportArgumentType]
+    first = await sight.see(photo("two"))
+    again = await sight.see(photo("two"))
+    assert here.calls == ["see", "see_again"]
+    assert first is not None
+    assert again is not None
+    assert (first.rgb == again.rgb).all()
+    assert len(again.faces) == 2
+    for one, other in zip(first.faces, again.faces, strict=True):
+        assert np.array_equal(one.points68, other.points68)
+
+
+async def test_what_fails_or_is_no_picture_is_tried_again(here: FacesHere):
+    sight = Sight(here)  # pyright: ignore[reportArgumentType]
+    assert await sight.see(b"no picture") is None
+    here.failing = {"see 2"}
+    with pytest.raises(FaceTaskFailed):
+        await sight.see(photo("person_0"))
+    seen = await sight.see(photo("person_0"))
+    assert seen is not None
+    assert here.calls == ["see", "see", "see"]
+
+
+async def test_only_the_latest_photos_are_remembered(
+    here: FacesHere, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sdapi.portrait.creation.sight._REMEMBERED", 1)
+    sight = Sight(here)  # pyright: ignore[reportArgumentType]
+    for name in ("person_0", "stranger", "stranger", "person_0"):
+        await sight.see(photo(name))
+    assert here.calls == ["see", "see", "see_again", "see"]
