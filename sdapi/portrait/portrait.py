@@ -21,7 +21,7 @@ from sdapi.portrait.meshes import PortraitFaces
 from sdapi.portrait.models.folders import ModelFolders
 from sdapi.portrait.models.removal import remove_files, remove_model
 from sdapi.portrait.photos import MAX_BYTES, MAX_PHOTOS, MAX_PIXELS, PhotoFetcher
-from sdapi.portrait.state.records import QUEUE_OWNER
+from sdapi.portrait.state.records import BASES, QUEUE_OWNER
 from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.state.store import PortraitStore
 from sdapi.portrait.surfaces.queue_services import SINK_BYTES, QueueServices
@@ -136,15 +136,17 @@ class Portrait:
         if not is_id or not await remove_model(self._store, self.folders, QUEUE_OWNER, user_id):
             raise Missing(f"there is no user {user_id[:128]!r}")
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """What `GET /portrait/status` answers."""
+        models = {kind: await self._abilities(is_xl=kind == "xl") for kind in BASES}
         return {
             "providers": self._choices.status(),
             "services": {
                 "check": True,
-                "train": self._handlers.trainer is not None,
-                "create": self._handlers.creator is not None,
+                "train": any(each["train"] for each in models.values()),
+                "create": any(each["create"] for each in models.values()),
             },
+            "models": models,
             "drawn_at": None if self._drawn_at is None else self._drawn_at.url,
             "trainings": [_progress(each) for each in self._trainings()],
             "limits": {
@@ -153,6 +155,14 @@ class Portrait:
                 "photo_pixels": MAX_PIXELS,
                 "keep_uploads_days": self._settings.portrait_keep_uploads_days,
             },
+        }
+
+    async def _abilities(self, *, is_xl: bool) -> dict[str, bool]:
+        """What can be done with checkpoints of a kind: what there is a checkpoint for."""
+        trainer, creator = self._handlers.trainer, self._handlers.creator
+        return {
+            "train": trainer is not None and await trainer.can_train(is_xl=is_xl),
+            "create": creator is not None and await creator.can_create(is_xl=is_xl),
         }
 
     def _trainings(self) -> list[Training]:

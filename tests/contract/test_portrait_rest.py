@@ -259,6 +259,9 @@ def test_the_servers_token_is_for_the_status_page_alone(client: TestClient):
     }
     assert all(row["licence"] for row in status["providers"])
     assert status["services"] == {"check": True, "train": True, "create": True}
+    # There is the demo checkpoint, and none of SDXL.
+    both, none = {"train": True, "create": True}, {"train": False, "create": False}
+    assert status["models"] == {"sd15": both, "xl": none}
     assert status["trainings"] == []
 
 

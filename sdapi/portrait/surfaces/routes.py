@@ -24,7 +24,7 @@ def portrait_router(portrait: Portrait) -> APIRouter:
     @router.get("/portrait/status")
     async def status() -> dict[str, Any]:
         """Which face providers are in use, with their licences, and what can be asked for."""
-        return portrait.status()
+        return await portrait.status()
 
     @router.delete("/portrait/users/{user_id}")
     async def delete_user(user_id: str) -> dict[str, str]:
