@@ -44,9 +44,10 @@ async def test_what_passes_is_no_failed_pass(
     drawer = InProcessDrawer(services)
     with pytest.raises(type(error)):
         await drawer.draw(PASS)
-    engine.failure = lambda job: NanProduced("not a number")
-    with pytest.raises(DrawingFailed):
-        await drawer.draw(PASS)
+    for failure in (NanProduced("not a number"), ZeroDivisionError()):
+        engine.failure = lambda job, failure=failure: failure
+        with pytest.raises(DrawingFailed):
+            await drawer.draw(PASS)
 
 
 async def test_a_pass_has_a_deadline(
