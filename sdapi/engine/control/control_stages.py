@@ -79,7 +79,8 @@ class ControlStages(Stages):
             self._lent.push(lent.pop_all())
 
     def _leave_out(self, unit: ControlUnit, error: SDAPIError) -> None:
-        told = f"drawn without {unit.label}: {error.detail}"
+        reason = error.detail.removeprefix(f"{unit.label}: ")
+        told = f"drawn without {unit.label}: {reason}"
         if told not in self.warnings:
             log.warning(told)
             self.warnings.append(told)

@@ -149,7 +149,7 @@ def test_what_is_left_out_is_told_in_the_answer_once(
         stages=(stages,),
     )
     (told,) = engine.run(twice, Monitor()).warnings
-    assert told.startswith("drawn without unit 1: unit 1: wrong.safetensors: ")
+    assert told.startswith("drawn without unit 1: wrong.safetensors: ")
 
 
 def test_a_half_made_unit_is_taken_away_when_it_is_left_out(
