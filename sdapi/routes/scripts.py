@@ -12,14 +12,14 @@ router = APIRouter(prefix="/sdapi/v1", tags=["scripts"])
 @router.get("/scripts")
 async def scripts(services: ServicesDep) -> ScriptsList:
     """The names of the scripts that requests may use, in lower case."""
-    known = services.generation.scripts
+    known = services.scripts
     return ScriptsList(txt2img=known.names("txt2img"), img2img=known.names("img2img"))
 
 
 @router.get("/script-info")
 async def script_info(services: ServicesDep) -> list[ScriptInfo]:
     """The arguments of each script, in the order of their positions."""
-    known = services.generation.scripts
+    known = services.scripts
     found = await anyio.to_thread.run_sync(known.info, services)
     return [ScriptInfo(**each) for each in found]
 

@@ -61,14 +61,16 @@ class Services:
     hashes: HashCache
     tasks: TaskRegistry
     scheduler: Scheduler
-    generation: GenerationService
     images: ImageLoader
     previews: Previews
     metrics: Metrics
     storage: Storage
+    objects: ObjectModels
     credentials: Credentials
     #: makes the engines; tests give a fake
     engines: EngineMaker
+    scripts: Scripts
+    generation: GenerationService = field(init=False)
     workers: list[Worker] = field(default_factory=list[Worker])
     option_changes: OptionChanges = field(init=False)
     #: found at the start, whether they could be loaded or not
@@ -86,7 +88,7 @@ class Services:
     _training_line: TrainingLine = field(init=False)
 
     def __post_init__(self) -> None:
-        self.generation.services = self
+        self.generation = GenerationService(self)
         self.interrogators = Interrogators(LocalModels(self.settings).by_name())
         self.extras = ExtrasService(
             self.settings, self.options, self.tasks, self.scheduler, self.images
@@ -125,22 +127,6 @@ class Services:
         options = ServerOptions(_first_options(settings, catalog), settings.options_file)
         tensor_hashes = HashCache(settings.data_dir, "network_hashes", sha256_of_tensors)
         networks = NetworkCatalog(settings, tensor_hashes)
-        scheduler = Scheduler(settings.queue_limit)
-        images = ImageLoader(Fetcher(settings), storage)
-        generation = GenerationService(
-            settings,
-            options,
-            catalog,
-            networks,
-            hashes,
-            tasks,
-            scheduler,
-            images,
-            scripts or Scripts(()),
-            metrics,
-            storage,
-            ObjectModels(storage),
-        )
         return cls(
             settings=settings,
             options=options,
@@ -148,14 +134,15 @@ class Services:
             networks=networks,
             hashes=hashes,
             tasks=tasks,
-            scheduler=scheduler,
-            generation=generation,
-            images=images,
+            scheduler=Scheduler(settings.queue_limit),
+            images=ImageLoader(Fetcher(settings), storage),
             previews=Previews(),
             metrics=metrics,
             storage=storage,
+            objects=ObjectModels(storage),
             credentials=Credentials(settings),
             engines=engines,
+            scripts=scripts or Scripts(()),
         )
 
     def start(self) -> None:
@@ -208,7 +195,7 @@ class Services:
         for worker in self.workers:
             worker.stop()
         self.tasks.interrupt_running()
-        self.generation.objects.close()
+        self.objects.close()
         for worker in self.workers:
             worker.join(timeout_s=5)
         self.interrogators.close()

@@ -127,7 +127,7 @@ class InProcessDrawer:
     def _control_models(self) -> Iterator[str]:
         """The files that ControlNet's extension knows, where it is there to use them."""
         services, settings = self._services, self._services.settings
-        scripts = services.generation.scripts.names("img2img")
+        scripts = services.scripts.names("img2img")
         if _CONTROLNET not in (name.lower() for name in scripts):
             return
         for folder in settings.controlnet_dirs:

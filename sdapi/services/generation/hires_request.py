@@ -15,7 +15,7 @@ from sdapi.errors import BadRequest, UnknownName, UnknownSampler, near_names
 from sdapi.options import Options
 from sdapi.schemas.generation import Txt2ImgRequest
 from sdapi.services.catalog.upscalers import Upscalers
-from sdapi.services.generation.named_model import NamedModel
+from sdapi.services.generation.model_choice import NamedModel
 
 _SAME_CHECKPOINT = "Use same checkpoint"
 _SAME_SAMPLER = "Use same sampler"

@@ -94,42 +94,54 @@ def prepare_init(
     plan, latent_mask = MaskPlan(), inputs.latent_mask
     if inputs.mask is not None:
         plan = plan_mask(inputs.mask, request, size, rounds=rounds)
-    keys: dict[str, Any] = {} if soft is None else soft.keys
-    keys |= {"Denoising strength": request.denoising_strength, **plan.keys}
-    if (method := options.text("sd_vae_encode_method")) != "Full":
-        keys["VAE Encoder"] = method
     upscale = _upscale(options, upscalers, runs_model)
     geometry = _Geometry(size, int(request.resize_mode or 0), plan.mask, upscale)
     geometry.check(inputs, count)
     background = options.text("img2img_background_color")
-    flat = [geometry.surrounding(flatten(image, background)) for image in inputs.images]
+    flat = tuple(geometry.surrounding(flatten(image, background)) for image in inputs.images)
     images = tuple(geometry.drawn(picture, latent_mask) for picture in flat)
-    surroundings = mask = None
-    if plan.mask is not None:
-        hidden = geometry.hidden(plan.mask, flat[0].size)
-        shows = options.flag("overlay_inpaint")
-        surroundings = Surroundings(tuple(flat), hidden, plan.mask.box, shows)
-        content = _CONTENTS.get(plan.mask.fill, MaskedContent.PICTURE)
-        mask = InpaintMask(
-            plan.mask.drawn, rounds, latent_mask, content, soft.settings if soft else None
-        )
     init = InitImages(
         images,
         request.denoising_strength,
         latent_resize=geometry.keeps_size,
         noise_multiplier=_noise_multiplier(request, options),
-        mask=mask,
+        mask=_inpaint_mask(plan.mask, latent_mask, soft, rounds=rounds),
         image_cfg_scale=request.image_cfg_scale,
     )
     finish = Finish(
         size,
         colours=images if options.flag("img2img_color_correction") else (),
-        surroundings=surroundings,
+        surroundings=geometry.surroundings(flat, shows=options.flag("overlay_inpaint")),
         upscale=geometry.upscale,
     )
     originals = inputs.images if options.flag("save_init_img") else ()
     image_hash = pixel_hash(originals[-1]) if originals else None
-    return PreparedInit(init, finish, keys, originals, image_hash)
+    return PreparedInit(init, finish, _keys(request, options, soft, plan), originals, image_hash)
+
+
+def _keys(
+    request: Img2ImgRequest, options: Options, soft: SoftInpaintingArgs | None, plan: MaskPlan
+) -> dict[str, Any]:
+    """The infotext keys of a request's pictures and mask, in order."""
+    keys: dict[str, Any] = {} if soft is None else soft.keys
+    keys |= {"Denoising strength": request.denoising_strength, **plan.keys}
+    if (method := options.text("sd_vae_encode_method")) != "Full":
+        keys["VAE Encoder"] = method
+    return keys
+
+
+def _inpaint_mask(
+    mask: Mask | None,
+    latent_mask: Image.Image | None,
+    soft: SoftInpaintingArgs | None,
+    *,
+    rounds: bool,
+) -> InpaintMask | None:
+    """What the engine is told of a mask."""
+    if mask is None:
+        return None
+    content = _CONTENTS.get(mask.fill, MaskedContent.PICTURE)
+    return InpaintMask(mask.drawn, rounds, latent_mask, content, soft.settings if soft else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +215,11 @@ class _Geometry:
             return picture
         return fill_masked(picture, _fitting(latent_mask or self.mask.drawn, picture.size))
 
-    @staticmethod
-    def hidden(mask: Mask, size: tuple[int, int]) -> Image.Image:
-        return _fitting(mask.hides, size)
+    def surroundings(self, flat: tuple[Image.Image, ...], *, shows: bool) -> Surroundings | None:
+        """What results show around the part that is drawn anew."""
+        if self.mask is None:
+            return None
+        return Surroundings(flat, _fitting(self.mask.hides, flat[0].size), self.mask.box, shows)
 
 
 def _fitting(mask: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -4,7 +4,7 @@ from sdapi.engine.job import Refiner
 from sdapi.errors import BadRequest, near_names
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
-from sdapi.services.generation.named_model import NamedModel
+from sdapi.services.generation.model_choice import NamedModel
 
 _OFF = ("", "None", "none")
 _FIRST, _SECOND, _BOTH = "first pass", "second pass", "both passes"

@@ -13,9 +13,10 @@ from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.catalog.upscalers import Upscalers
+from sdapi.services.generation.draft import Draft
 from sdapi.services.generation.eas import EASFields
 from sdapi.services.generation.img2img import InitInputs
-from sdapi.services.generation.job_builder import Draft, JobBuilder
+from sdapi.services.generation.job_builder import JobBuilder
 from sdapi.settings import Settings
 from tests.fakes import no_models
 
