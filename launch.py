@@ -299,10 +299,10 @@ def fetch_face_files(flags: ParsedFlags) -> None:
     if flags["no_portrait"] or flags["skip_install"] or flags["skip_prepare_environment"]:
         return
     from sdapi.portrait.faces import files
-    from sdapi.settings import Settings, SettingsError
+    from sdapi.settings import SettingsError, settings_from
 
     try:
-        folder = Settings.from_flags(flags, ROOT).models_dir / files.FOLDER
+        folder = settings_from(flags, ROOT).models_dir / files.FOLDER
     except SettingsError:
         return  # told by what comes next
     has_failed = read_record().get(FACE_FILES) == str(folder)

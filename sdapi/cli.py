@@ -26,7 +26,7 @@ from sdapi.options import Options
 from sdapi.queue.config.service_config import ServiceFileError, load_services
 from sdapi.queue.config.service_files import Deployment
 from sdapi.security import Credentials
-from sdapi.settings import Settings, SettingsError
+from sdapi.settings import Settings, SettingsError, settings_from
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -64,12 +64,12 @@ def _with_service_files(
     arguments: Sequence[str], flags: ParsedFlags
 ) -> tuple[ParsedFlags, Settings, list[str]]:
     """The flags and settings with what service files add, and what has no meaning in them."""
-    settings = Settings.from_flags(flags, base_dir())
+    settings = settings_from(flags, base_dir())
     load_services(settings)
     deployment = Deployment.read(settings.service_files)
     script, warnings = deployment.arguments(settings.data_dir)
     flags = parse(arguments, os.environ, script)
-    settings = Settings.from_flags(flags, base_dir())
+    settings = settings_from(flags, base_dir())
     if os.environ.get("OSS_ACCESS_KEY_ID"):
         return flags, deployment.add_storage(settings), warnings
     settings, keyless = deployment.add_local_storage(settings)

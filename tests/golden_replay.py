@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from sdapi.app import build_app
 from sdapi.flags import parse
 from sdapi.images import read_infotext
-from sdapi.settings import Settings
+from sdapi.settings import Settings, settings_from
 from tests.golden_volatile import is_volatile
 from tests.servers import GOLDEN, golden_data_dir, in_process
 
@@ -358,7 +358,7 @@ def recorded_settings(data_dir: Path, section: str) -> Settings:
         line.append("--nowebui")
     if section == "auth":
         line.append("--api-auth=" + ",".join(f"{user}:{password}" for user, password in USERS))
-    return Settings.from_flags(parse(line, {}), data_dir)
+    return settings_from(parse(line, {}), data_dir)
 
 
 def main(arguments: list[str]) -> int:

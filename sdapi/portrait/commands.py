@@ -21,7 +21,7 @@ from sdapi.portrait.portrait import make_store
 from sdapi.portrait.state.records import BASES, Account, Base, owner_of
 from sdapi.portrait.state.store import PortraitStore
 from sdapi.portrait.surfaces.accounts import Accounts
-from sdapi.settings import Settings, SettingsError
+from sdapi.settings import Settings, SettingsError, settings_from
 
 COMMAND: Final = "portrait-account"
 OK, FAILED, USAGE = 0, 1, 2
@@ -40,7 +40,7 @@ def main(argv: Sequence[str], base_dir: Path) -> int:
     """Run what the words after `portrait-account` say; returns the exit code."""
     try:
         wanted, flags = _parser().parse_known_args(argv)
-        settings = Settings.from_flags(parse(flags, os.environ), base_dir)
+        settings = settings_from(parse(flags, os.environ), base_dir)
     except (_UsageError, FlagError, SettingsError) as error:
         return _complain(f"{error}; {COMMAND} --help shows how", USAGE)
     try:

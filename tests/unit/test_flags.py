@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdapi.flags import BY_DEST, FLAGS, REPEATABLE, Flag, FlagError, Kind, parse
-from sdapi.settings import Settings
+from sdapi.settings import Settings, settings_from
 
 #: webui 1.10.1, its ControlNet extension, and PAI's build of it
 VOCABULARY = """
@@ -222,9 +222,7 @@ def test_what_an_acting_flag_sets_is_read_somewhere(flag: Flag, attributes_read:
     if flag.help.startswith("accepted: "):  # what it asks for is so without it
         return
     arguments = [flag.name, *VALID.get(flag.name, SAMPLES[flag.kind])]
-    plain, changed = (
-        Settings.from_flags(parse(line, {}), Path("/srv")) for line in ([], arguments)
-    )
+    plain, changed = (settings_from(parse(line, {}), Path("/srv")) for line in ([], arguments))
     names = set(Settings.__slots__) - {"flag_values"}
     differing = {name for name in names if getattr(plain, name) != getattr(changed, name)}
     if differing:

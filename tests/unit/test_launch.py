@@ -28,8 +28,9 @@ raise SystemExit(3)
 
 #: what the launcher imports before there is an environment
 COPIED = (
-    *("launch.py", "sdapi/__init__.py", "sdapi/flags.py", "sdapi/errors.py", "sdapi/settings.py"),
-    "sdapi/object_url.py",
+    *("launch.py", "sdapi/__init__.py", "sdapi/flags.py", "sdapi/errors.py"),
+    *("sdapi/object_url.py", "sdapi/settings/__init__.py", "sdapi/settings/settings.py"),
+    *("sdapi/settings/flag_values.py", "sdapi/settings/from_flags.py"),
     *("sdapi/portrait/__init__.py", "sdapi/portrait/faces/__init__.py"),
     "sdapi/portrait/faces/files.py",
 )
@@ -55,9 +56,9 @@ class Project:
         self.folder = folder
         self.wheels = folder.parent / "wheels"  # pip takes no spaces there
         self.record = folder / "venv" / "sdapi-installed.json"
-        (folder / "sdapi/portrait/faces").mkdir(parents=True)
         self.wheels.mkdir()
         for name in COPIED:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
         (folder / "sdapi/cli.py").write_text(CLI)
         for version in ("1.0", "2.0"):

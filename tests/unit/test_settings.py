@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 
 from sdapi.flags import parse
-from sdapi.settings import Mount, Settings, SettingsError
+from sdapi.settings import Mount, Settings, SettingsError, settings_from
 
 BASE = Path("/srv/sdapi")
 
 
 def settings(*arguments: str, **environ: str) -> Settings:
-    return Settings.from_flags(parse(arguments, environ), BASE)
+    return settings_from(parse(arguments, environ), BASE)
 
 
 def test_without_flags_everything_is_below_the_launch_folder():

@@ -14,7 +14,7 @@ from sdapi.queue.config.spec import Program
 from sdapi.queue.stores.sqlite.store import SqliteStore
 from sdapi.queue.stores.store import NewItem, QueueName, Store
 from sdapi.services.storage.places import named_folder
-from sdapi.settings import Settings
+from sdapi.settings import Settings, settings_from
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 
@@ -192,7 +192,7 @@ def test_command_lines_of_the_manifests_are_understood(tmp_path: Path):
         if each["kind"] in ("Deployment", "StatefulSet")
     ]
     roles = [
-        Settings.from_flags(parse(line[2:], {"SDAPI_QUEUE_URL": "redis://r:1/0"}), tmp_path).role
+        settings_from(parse(line[2:], {"SDAPI_QUEUE_URL": "redis://r:1/0"}), tmp_path).role
         for line in lines
     ]
     assert roles == ["api", "worker", "api", "worker"]

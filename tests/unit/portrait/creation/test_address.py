@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from sdapi.app import build_app
 from sdapi.flags import parse
 from sdapi.portrait.creation.address import elsewhere
-from sdapi.settings import Settings, SettingsError
+from sdapi.settings import Settings, SettingsError, settings_from
 from tests.fakes import FakeEngines
 
 OWN = {7860, 8000}
@@ -47,7 +47,7 @@ def test_what_is_no_address_is_named(url: str):
 
 def test_the_products_variables_are_read_together(tmp_path: Path):
     def url_of(environ: dict[str, str], *flags: str) -> str | None:
-        return Settings.from_flags(parse(flags, environ), tmp_path).portrait_url
+        return settings_from(parse(flags, environ), tmp_path).portrait_url
 
     both = {"URL": "http://sd:8000", "AUTHORIZATION": "="}
     assert url_of(both) == "http://sd:8000"
