@@ -1,9 +1,7 @@
 """The application: services, routes, and what every request passes through."""
 
-import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from sdapi import __version__
 from sdapi.api_description import DESCRIPTION, TAGS
 from sdapi.extensions.loader import Extensions
+from sdapi.lifecycle import Lifecycle, lifespan
 from sdapi.middleware import BodyLimit, Gate, RequestLog
 from sdapi.portrait.creation.address import elsewhere
 from sdapi.portrait.portrait import Portrait
@@ -73,20 +72,6 @@ def build_app(
     portrait = _portrait(settings, services, specs) if settings.portrait else None
     services.annotators.faces = None if portrait is None else portrait.faces
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        services.start()
-        services.storage.start()
-        if portrait is not None:
-            await portrait.start()
-        await queues.open()
-        yield
-        await queues.close()
-        if portrait is not None:
-            await portrait.close()
-        await services.storage.close()
-        services.close()
-
     app = FastAPI(
         title="sdapi",
         version=__version__,
@@ -100,26 +85,7 @@ def build_app(
     if portrait is not None:
         programs |= _portrait_programs(portrait)
     queues = QueueServer(settings, specs, programs)
-    app.state.services = services
-    app.state.queues = queues
-    app.state.is_stopping = False
-
-    def begin_shutdown() -> None:
-        app.state.is_stopping = True
-
-    app.state.begin_shutdown = begin_shutdown
-
-    async def drain() -> None:
-        await asyncio.gather(queues.drain(), services.drain())
-
-    def interrupt() -> None:
-        queues.abandon()  # first: what is cut short is no result
-        services.tasks.interrupt_running()
-
-    app.state.drain = drain
-    app.state.is_busy = lambda: services.tasks.running is not None
-    app.state.interrupt = interrupt
-
+    Lifecycle(services, portrait, queues).attach(app)
     for router in (*_routers(settings), *extensions.routers(services)):
         app.include_router(router)
     if portrait is not None:
@@ -127,6 +93,12 @@ def build_app(
     services.extensions = tuple(extensions.loaded)
     _add_docs(app)
     install_handlers(app)
+    _add_middleware(app, settings, services)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, services: Services) -> None:
+    """What every request passes through; the last one added is the first."""
     if settings.role != "worker":
         app.add_middleware(QueueEntrance)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
@@ -140,7 +112,6 @@ def build_app(
         allow_credentials=True,
     )
     app.add_middleware(RequestLog, prints=settings.api_log, metrics=services.metrics)
-    return app
 
 
 def _portrait(settings: Settings, services: Services, specs: Sequence[ServiceSpec]) -> Portrait:

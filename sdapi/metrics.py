@@ -29,56 +29,46 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "sdapi_requests",
-            "Requests by route and status",
-            ("method", "route", "status"),
-            registry=self._registry,
+        self._count_requests()
+        self._count_jobs()
+        self._count_uploads()
+
+    def _count_requests(self) -> None:
+        self.requests = self._counter(
+            "sdapi_requests", "Requests by route and status", "method", "route", "status"
         )
-        self.request_seconds = Histogram(
-            "sdapi_request_seconds",
-            "From a request's first byte to its answer's last",
-            ("route",),
-            buckets=_BUCKETS,
-            registry=self._registry,
+        self.request_seconds = self._seconds(
+            "sdapi_request_seconds", "From a request's first byte to its answer's last", "route"
         )
-        self.jobs = Counter(
-            "sdapi_jobs", "Jobs by how they ended", ("state",), registry=self._registry
+
+    def _count_jobs(self) -> None:
+        self.jobs = self._counter("sdapi_jobs", "Jobs by how they ended", "state")
+        self.failures = self._counter("sdapi_failures", "Failed jobs by the kind of error", "kind")
+        self.queue_wait_seconds = self._seconds(
+            "sdapi_queue_wait_seconds", "From a job's acceptance to its start"
         )
-        self.failures = Counter(
-            "sdapi_failures", "Failed jobs by the kind of error", ("kind",), registry=self._registry
+        self.phase_seconds = self._seconds(
+            "sdapi_phase_seconds", "Phases of a job: load, sample, decode, deliver", "phase"
         )
-        self.queue_wait_seconds = Histogram(
-            "sdapi_queue_wait_seconds",
-            "From a job's acceptance to its start",
-            buckets=_BUCKETS,
-            registry=self._registry,
-        )
-        self.phase_seconds = Histogram(
-            "sdapi_phase_seconds",
-            "Phases of a job: load, sample, decode, deliver",
-            ("phase",),
-            buckets=_BUCKETS,
-            registry=self._registry,
-        )
-        self.uploads = Counter(
+
+    def _count_uploads(self) -> None:
+        self.uploads = self._counter(
             "sdapi_uploads",
             "Uploads by how they ended: stored, pending (tried again later), refused",
-            ("outcome",),
-            registry=self._registry,
+            "outcome",
         )
-        self.upload_errors = Counter(
-            "sdapi_upload_errors",
-            "Failed tries of uploads by their reason",
-            ("reason",),
-            registry=self._registry,
+        self.upload_errors = self._counter(
+            "sdapi_upload_errors", "Failed tries of uploads by their reason", "reason"
         )
-        self.upload_seconds = Histogram(
-            "sdapi_upload_seconds",
-            "How long a file's upload took, with its tries",
-            buckets=_BUCKETS,
-            registry=self._registry,
+        self.upload_seconds = self._seconds(
+            "sdapi_upload_seconds", "How long a file's upload took, with its tries"
         )
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, labels, registry=self._registry)
+
+    def _seconds(self, name: str, meaning: str, *labels: str) -> Histogram:
+        return Histogram(name, meaning, labels, buckets=_BUCKETS, registry=self._registry)
 
     def add_gauges(self, gauges: Iterable[Gauge]) -> None:
         """Figures that others know."""

@@ -295,18 +295,7 @@ class JobRun:
         self, plan: PassPlan, model: Model, cond: BatchCond, lent: ExitStack
     ) -> Drawn | None:
         """What a pass drew; of one that was stopped what it predicted last, if anything."""
-
-        def refiner() -> Model:
-            assert self.job.refiner is not None
-            job = replace(
-                plan.job, checkpoint=self.job.refiner.checkpoint, vae=self.job.refiner.vae
-            )
-            lent_model = lent.enter_context(self._model(job))
-            self._activate(lent_model, job.prompts[plan.batch.rows.start])
-            lent.enter_context(adapted_unet(lent_model.components, job, self._tile_choice))
-            return lent_model
-
-        relief = Relief(plan, model, refiner)
+        relief = Relief(plan, model, lambda: self._refiner(plan, lent))
         sampling = plan.sampling_pass(
             model,
             cond,
@@ -335,6 +324,16 @@ class JobRun:
         for stages in self.job.stages:
             latent = stages.end_pass(sampling, latent)
         return Drawn(plan, relief.model or model, latent)
+
+    def _refiner(self, plan: PassPlan, lent: ExitStack) -> Model:
+        """The model that takes over, with the networks of the batch."""
+        assert self.job.refiner is not None
+        refiner = self.job.refiner
+        job = replace(plan.job, checkpoint=refiner.checkpoint, vae=refiner.vae)
+        model = lent.enter_context(self._model(job))
+        self._activate(model, job.prompts[plan.batch.rows.start])
+        lent.enter_context(adapted_unet(model.components, job, self._tile_choice))
+        return model
 
     def _inverted(
         self, inversion: Inversion, plan: PassPlan, model: Model, sampling: SamplingPass

@@ -50,8 +50,20 @@ class GenerationInfo:
         )
 
     def _fields(self, index: int) -> list[tuple[str, object]]:
+        """The keys of a picture's infotext in order."""
+        named, options = self._named_fields(index), self.options
+        extra: dict[str, object] = {**self.extra, **hires_texts(self.job, index)}
+        # An extra of the same name replaces the value where it stands.
+        fields = [(key, extra.get(key, value)) for key, value in named]
+        taken = {key for key, _ in named}
+        fields += [(key, value) for key, value in extra.items() if key not in taken]
+        fields.append(("Version", VERSION if options.flag("add_version_to_infotext") else None))
+        fields.append(("User", self.user if options.flag("add_user_name_to_info") else None))
+        return fields
+
+    def _named_fields(self, index: int) -> list[tuple[str, object]]:
+        """Those that every infotext may have."""
         job, options = self.job, self.options
-        extra: dict[str, object] = {**self.extra, **hires_texts(job, index)}
         varies = job.subseed_strength != 0
         resize = job.seed_resize_from
         clip_skip, edits = job.options.clip_skip, self.is_editing_model
@@ -60,7 +72,7 @@ class GenerationInfo:
             and "uses_ensd" in job.sampler.options
             and (job.options.eta_ancestral if job.eta is None else job.eta) != 0
         )
-        named: list[tuple[str, object]] = [
+        return [
             ("Steps", job.steps),
             ("Sampler", job.sampler.name),
             ("Schedule type", job.scheduler),
@@ -90,13 +102,6 @@ class GenerationInfo:
             ("Prompt attention", _unless(job.options.prompt_attention, "webui")),
             ("Tiling", True if job.tiling else None),
         ]
-        # An extra of the same name replaces the value where it stands.
-        fields = [(key, extra.get(key, value)) for key, value in named]
-        taken = {key for key, _ in named}
-        fields += [(key, value) for key, value in extra.items() if key not in taken]
-        fields.append(("Version", VERSION if options.flag("add_version_to_infotext") else None))
-        fields.append(("User", self.user if options.flag("add_user_name_to_info") else None))
-        return fields
 
     @property
     def _denoising_strength(self) -> float | None:
