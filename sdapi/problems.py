@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from sdapi.errors import FINAL_HEADER, TRIED_HEADER, SDAPIError
 from sdapi.schemas.validation import validation_body
-from sdapi.services.generation import url_mode
+from sdapi.services.generation.answering import url_mode
 from sdapi.services.generation.eas import save_dir_of
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from sdapi.routes import ServicesDep, caller_of
 from sdapi.schemas.generation import GenerationResponse, Img2ImgRequest, Txt2ImgRequest
 from sdapi.schemas.problems import problems
 from sdapi.services.container import Services
-from sdapi.services.generation.url_mode import UrlPending
+from sdapi.services.generation.answering.url_mode import UrlPending
 from sdapi.services.scripts.script import Kind
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from sdapi.services.catalog.object_models import ObjectModels
 from sdapi.services.catalog.safetensors_header import sha256_of_tensors
 from sdapi.services.extras import ExtrasService
 from sdapi.services.fetch import Fetcher
-from sdapi.services.generation.init_images import ImageLoader
+from sdapi.services.generation.pictures.init_images import ImageLoader
 from sdapi.services.generation.service import GenerationService
 from sdapi.services.interrogation.interrogators import Interrogators
 from sdapi.services.interrogation.local_models import LocalModels

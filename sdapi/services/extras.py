@@ -20,9 +20,9 @@ from sdapi.options import Options
 from sdapi.schemas.extras import ExtrasFields
 from sdapi.services.catalog.face_restorers import CODEFORMER, GFPGAN, FaceRestorers
 from sdapi.services.catalog.upscalers import Upscalers
-from sdapi.services.generation.hires_request import upscaler_name
-from sdapi.services.generation.init_images import ImageLoader
+from sdapi.services.generation.drafting.hires_request import upscaler_name
 from sdapi.services.generation.order import Caller
+from sdapi.services.generation.pictures.init_images import ImageLoader
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
 from sdapi.services.server_options import ServerOptions

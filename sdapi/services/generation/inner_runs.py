@@ -15,16 +15,16 @@ from sdapi.engine.upscaling.upscaler import Upscaler
 from sdapi.errors import TaskCancelled
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest
-from sdapi.services.generation import url_mode
-from sdapi.services.generation.delivery import maps_for_urls
-from sdapi.services.generation.device_upscaling import DeviceUpscaling
-from sdapi.services.generation.draft import Draft
-from sdapi.services.generation.drafting import Drafting
+from sdapi.services.generation.answering import url_mode
+from sdapi.services.generation.answering.url_names import maps_for_urls
+from sdapi.services.generation.drafting.draft import Draft
+from sdapi.services.generation.drafting.drafting import Drafting
+from sdapi.services.generation.drafting.request_limits import counts
 from sdapi.services.generation.drawing import Drawing
 from sdapi.services.generation.order import Order
-from sdapi.services.generation.request_limits import counts
-from sdapi.services.generation.saving import Saving
-from sdapi.services.generation.telling import Telling
+from sdapi.services.generation.pictures.device_upscaling import DeviceUpscaling
+from sdapi.services.generation.saving.saving import Saving
+from sdapi.services.generation.telling.telling import Telling
 from sdapi.services.jobs.tasks import State
 from sdapi.services.scripts.registry import CalledScripts
 from sdapi.services.scripts.script import (
@@ -36,7 +36,7 @@ from sdapi.services.scripts.script import (
 
 if TYPE_CHECKING:
     from sdapi.services.container import Services
-    from sdapi.services.generation.generation_info import GenerationInfo
+    from sdapi.services.generation.telling.generation_info import GenerationInfo
 
 
 @dataclass(frozen=True, slots=True)

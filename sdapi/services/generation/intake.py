@@ -11,12 +11,12 @@ from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.catalog.upscalers import Upscalers
-from sdapi.services.generation.delivery import OutputFolders
+from sdapi.services.generation.drafting.network_files import with_local_names
+from sdapi.services.generation.drafting.request_limits import check_formats
 from sdapi.services.generation.eas import take_eas_fields
-from sdapi.services.generation.img2img import find_upscaler
-from sdapi.services.generation.network_files import with_local_names
 from sdapi.services.generation.order import Asked
-from sdapi.services.generation.request_limits import check_formats
+from sdapi.services.generation.pictures.img2img import find_upscaler
+from sdapi.services.generation.saving.output_folders import OutputFolders
 from sdapi.services.scripts.always_on import script_options
 from sdapi.services.scripts.registry import Scripts
 from sdapi.services.scripts.script import GenerationRequest, Kind

@@ -12,17 +12,17 @@ from sdapi.engine.job import Result
 from sdapi.errors import BadRequest
 from sdapi.logs import log_fields
 from sdapi.object_url import is_object_url
-from sdapi.services.generation.answering import Answering
-from sdapi.services.generation.draft import Draft
-from sdapi.services.generation.drafting import Drafting
+from sdapi.services.generation.answering.answering import Answering
+from sdapi.services.generation.drafting.draft import Draft
+from sdapi.services.generation.drafting.drafting import Drafting
+from sdapi.services.generation.drafting.request_limits import check_formats
 from sdapi.services.generation.drawing import Drawing
-from sdapi.services.generation.image_files import ImageFiles
 from sdapi.services.generation.inner_runs import InnerRuns, Tools, run_script
 from sdapi.services.generation.intake import Intake
 from sdapi.services.generation.order import Caller, Order
-from sdapi.services.generation.request_limits import check_formats
-from sdapi.services.generation.saving import Saving
-from sdapi.services.generation.telling import Telling
+from sdapi.services.generation.saving.image_files import ImageFiles
+from sdapi.services.generation.saving.saving import Saving
+from sdapi.services.generation.telling.telling import Telling
 from sdapi.services.scripts.script import GenerationRequest, Kind
 
 if TYPE_CHECKING:

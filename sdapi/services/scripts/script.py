@@ -16,13 +16,13 @@ from sdapi.engine.stages import Stages
 from sdapi.engine.upscaling.upscaler import Upscaler
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
-from sdapi.services.generation.variants import answered
+from sdapi.services.generation.pictures.variants import answered
 from sdapi.services.scripts.arguments import NoArgs, describe_arguments
 
 if TYPE_CHECKING:
     from sdapi.services.container import Services
-    from sdapi.services.generation.generation_info import GenerationInfo
-    from sdapi.services.generation.img2img import InitInputs, PreparedInit
+    from sdapi.services.generation.pictures.img2img import InitInputs, PreparedInit
+    from sdapi.services.generation.telling.generation_info import GenerationInfo
 
 Kind = Literal["txt2img", "img2img"]
 GenerationRequest = Txt2ImgRequest | Img2ImgRequest

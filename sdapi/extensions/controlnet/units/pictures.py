@@ -16,7 +16,7 @@ from sdapi.extensions.controlnet.units.unit_fields import UnitFields
 from sdapi.images import CONTAIN, resize_image
 from sdapi.images.masks import Box, blur_mask, invert_mask, mask_from
 from sdapi.schemas.generation import Img2ImgRequest
-from sdapi.services.generation.init_images import is_url
+from sdapi.services.generation.pictures.init_images import is_url
 from sdapi.services.scripts.script import Preparation
 
 _MOST_PICTURES: Final = 64

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from sdapi.engine.init_images import Inversion
 from sdapi.engine.job import Job
+from sdapi.extensions.scripts.selectable.heading import HEADING, Heading
 from sdapi.schemas.coercion import Bool, Int, Str
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
@@ -16,7 +17,6 @@ from sdapi.services.scripts.script import (
     SelectableScript,
 )
 
-_HEADING: Final = "See the webui's contract for what suits this script."
 _MAX_STEPS: Final = 10_000
 _MAX_CFG: Final = 100_000
 
@@ -24,7 +24,7 @@ _MAX_CFG: Final = 100_000
 class AlternativeTestArgs(BaseModel):
     """As the webui's; the first is a heading."""
 
-    info: Annotated[Any, Arg("")] = _HEADING
+    info: Heading = HEADING
     override_sampler: Annotated[
         Bool, Arg("Override `Sampling method` to Euler?(this method is built for it)")
     ] = True

@@ -8,7 +8,7 @@ from PIL import Image
 from sdapi.errors import BadRequest
 from sdapi.images import grid_rows, make_grid
 from sdapi.options import Options
-from sdapi.services.generation.generation_info import GenerationInfo
+from sdapi.services.generation.telling.generation_info import GenerationInfo
 from sdapi.services.scripts.script import Generated, ScriptFile, ScriptPicture, ScriptResult
 
 #: of all pictures that a script answers with

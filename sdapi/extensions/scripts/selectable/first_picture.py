@@ -4,7 +4,7 @@ import anyio.to_thread
 from PIL import Image
 
 from sdapi.schemas.generation import Img2ImgRequest
-from sdapi.services.generation.img2img import flatten
+from sdapi.services.generation.pictures.img2img import flatten
 from sdapi.services.scripts.script import ScriptRun
 
 

@@ -17,7 +17,7 @@ from sdapi.extensions.scripts.selectable.composite import (
 from sdapi.extensions.scripts.selectable.first_picture import first_picture, opaque_first_picture
 from sdapi.schemas.coercion import Int
 from sdapi.schemas.generation import Img2ImgRequest
-from sdapi.services.generation.seeds import with_fixed_seeds
+from sdapi.services.generation.drafting.seeds import with_fixed_seeds
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
     GRID_PREFIX,

@@ -16,6 +16,7 @@ from sdapi.extensions.scripts.selectable.composite import (
     wants_grid,
 )
 from sdapi.extensions.scripts.selectable.first_picture import opaque_first_picture
+from sdapi.extensions.scripts.selectable.heading import HEADING, Heading
 from sdapi.extensions.scripts.selectable.sides import SIDES, Extension, Side
 from sdapi.images.colour_noise import fill_with_noise
 from sdapi.images.masks import Box, white_around
@@ -33,7 +34,6 @@ from sdapi.services.scripts.script import (
     SelectableScript,
 )
 
-_HEADING: Final = "See the webui's contract for what suits this script."
 _CANVAS_STEP: Final = 64
 _ORIGINAL: Final = 1
 Size = tuple[int, int]
@@ -42,7 +42,7 @@ Size = tuple[int, int]
 class OutpaintingArgs(BaseModel):
     """As the webui's; the first is a heading."""
 
-    info: Annotated[Any, Arg("")] = _HEADING
+    info: Heading = HEADING
     pixels: Annotated[Int, Arg("Pixels to expand", 8, 256, 8)] = 128
     mask_blur: Annotated[Int, Arg("Mask blur", 0, 64, 1), Field(ge=0)] = 8
     direction: Annotated[list[Side], Arg("Outpainting direction", choices=SIDES)] = list(SIDES)

@@ -15,7 +15,7 @@ from sdapi.extensions.scripts.selectable.composite import grid_of
 from sdapi.images.legend import Label, Labels, LegendStyle, add_legend
 from sdapi.schemas.coercion import Bool, Int
 from sdapi.schemas.generation import Txt2ImgRequest
-from sdapi.services.generation.seeds import with_fixed_seeds
+from sdapi.services.generation.drafting.seeds import with_fixed_seeds
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
     Generated,

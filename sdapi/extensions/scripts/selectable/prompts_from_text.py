@@ -12,8 +12,8 @@ from sdapi.errors import SDAPIError, UnknownName
 from sdapi.extensions.scripts.selectable.composite import check_pictures
 from sdapi.schemas.coercion import Bool, Str
 from sdapi.services.catalog.catalog import Catalog
-from sdapi.services.generation.generation_info import GenerationInfo
-from sdapi.services.generation.seeds import random_seed
+from sdapi.services.generation.drafting.seeds import random_seed
+from sdapi.services.generation.telling.generation_info import GenerationInfo
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
     GenerationRequest,

@@ -11,11 +11,12 @@ from sdapi.engine.upscaling.upscaler import Filter
 from sdapi.errors import BadRequest, UnknownName, near_names
 from sdapi.extensions.scripts.selectable.composite import check_pictures, told_by_first
 from sdapi.extensions.scripts.selectable.first_picture import opaque_first_picture
+from sdapi.extensions.scripts.selectable.heading import HEADING, Heading
 from sdapi.images.tiles import TileGrid
 from sdapi.schemas.coercion import Float, Int
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.catalog.upscalers import Upscalers
-from sdapi.services.generation.seeds import with_fixed_seeds
+from sdapi.services.generation.drafting.seeds import with_fixed_seeds
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
     IMG2IMG_ONLY,
@@ -30,7 +31,6 @@ from sdapi.services.scripts.script import (
 if TYPE_CHECKING:
     from sdapi.services.container import Services
 
-_HEADING: Final = "See the webui's contract for what suits this script."
 _MAX_PIXELS: Final = 64_000_000
 _MAX_TILES: Final = 1000
 _INNER: Final = {"n_iter": 1, "do_not_save_samples": True, "do_not_save_grid": True}
@@ -44,7 +44,7 @@ def _upscaler_names(services: "Services") -> list[str]:
 class SDUpscaleArgs(BaseModel):
     """As the webui's; the first is a heading, the upscaler an index or a name, shown by name."""
 
-    info: Annotated[Any, Arg("")] = _HEADING
+    info: Heading = HEADING
     overlap: Annotated[Int, Arg("Tile overlap", 0, 256, 16), Field(ge=0)] = 64
     upscaler: Annotated[int | str, Arg("Upscaler", choices=_upscaler_names, shown="None")] = 0
     scale: Annotated[Float, Arg("Scale Factor", 1.0, 4.0, 0.05), Field(gt=0, le=100)] = 2.0

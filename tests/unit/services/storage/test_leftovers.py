@@ -9,7 +9,7 @@ from PIL import Image
 
 from sdapi.metrics import Metrics
 from sdapi.options import Options
-from sdapi.services.generation.image_files import FileName, ImageFiles
+from sdapi.services.generation.saving.image_files import FileName, ImageFiles
 from sdapi.services.storage.leftovers import Leftovers
 from sdapi.services.storage.new_files import NewFile
 from sdapi.services.storage.storage import Storage

@@ -14,7 +14,7 @@ from sdapi.extensions.scripts.selectable.xyz_plot.values import (
     split_csv,
     whole_numbers,
 )
-from sdapi.services.generation.seeds import random_seed
+from sdapi.services.generation.drafting.seeds import random_seed
 from sdapi.services.scripts.script import GenerationRequest
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from sdapi.extensions.scripts.selectable.xyz_plot.plan import AskedAxis, Cell, P
 from sdapi.images.legend import Label, LegendStyle, add_legend
 from sdapi.schemas.coercion import Bool, Int, Str
 from sdapi.schemas.generation import Txt2ImgRequest
-from sdapi.services.generation.generation_info import GenerationInfo
-from sdapi.services.generation.seeds import with_fixed_seeds
+from sdapi.services.generation.drafting.seeds import with_fixed_seeds
+from sdapi.services.generation.telling.generation_info import GenerationInfo
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
     Generated,

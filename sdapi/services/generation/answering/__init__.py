@@ -1,0 +1,1 @@
+"""Results -> answers: the webui's and URL mode's."""

@@ -1,0 +1,1 @@
+"""Requests -> jobs: names, numbers and texts resolved against what this server has."""

@@ -1,0 +1,1 @@
+"""The pictures that requests bring, and what becomes of those that are drawn."""
