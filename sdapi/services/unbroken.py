@@ -17,6 +17,17 @@ async def unbroken(work: Coroutine[Any, Any, _Made]) -> _Made:
         raise
 
 
+async def to_its_end(work: Coroutine[Any, Any, _Made]) -> _Made:
+    """What a coroutine returns; a caller that is cancelled goes on when it has ended."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        forget(task)
+        raise
+
+
 def forget(work: "asyncio.Future[Any]") -> None:
     """Nobody waits for it any more; asyncio would complain of an error that nobody saw."""
     if not work.cancelled():

@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from sdapi.services.storage.leftovers import PREFIX, SUFFIX
 from sdapi.services.storage.local_disk import storage_errors
+from sdapi.services.unbroken import to_its_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,12 @@ async def write_all_or_none(
                 data = await anyio.to_thread.run_sync(file.make)
                 await aiofiles.os.makedirs(path.parent, exist_ok=True)
                 temporaries.append(path.with_name(f"{PREFIX}{uuid.uuid4().hex}{SUFFIX}"))
-                async with aiofiles.open(temporaries[-1], "wb") as handle:
-                    await handle.write(data)
+                await to_its_end(_write(temporaries[-1], data))
                 sizes.append(len(data))
             if durably:
                 await _sync_all(temporaries)
-            for temporary, (path, _) in zip(temporaries, places, strict=True):
-                await anyio.to_thread.run_sync(temporary.rename, path)
-                done.append(path)
+            names = [path for path, _ in places]
+            await to_its_end(_give_names(temporaries, names, done))
             if durably:
                 await anyio.to_thread.run_sync(sync_folders, done)
     except BaseException:  # also when the caller has gone: nobody will ever name these files
@@ -70,6 +69,18 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+async def _write(path: Path, data: bytes) -> None:
+    async with aiofiles.open(path, "wb") as file:
+        await file.write(data)
+
+
+async def _give_names(temporaries: Sequence[Path], names: Sequence[Path], done: list[Path]) -> None:
+    """Rename files; `done` are the names that are given by now, whatever happens."""
+    for temporary, name in zip(temporaries, names, strict=True):
+        await anyio.to_thread.run_sync(temporary.rename, name)
+        done.append(name)
 
 
 async def _sync_all(paths: Sequence[Path]) -> None:
