@@ -180,7 +180,9 @@ class Guide:
         for group in groups:
             for first in range(0, len(group), at_once):
                 part = group[first : first + at_once]
-                outputs += inner(x[[row.image for row in part]], part).unbind()
+                # not by a list of indexes, for which a GPU waits
+                latents = torch.stack([x[row.image] for row in part])
+                outputs += inner(latents, part).unbind()
         return outputs
 
 
