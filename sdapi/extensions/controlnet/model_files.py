@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sdapi.engine.model_file import ModelFile
-from sdapi.errors import BadRequest, ModelUnusable, UnknownName, near_names
+from sdapi.errors import BadRequest, UnknownName, near_names
 from sdapi.options import Options
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog
 from sdapi.services.catalog.files import find_files
@@ -40,11 +40,8 @@ class ControlModel:
 
     @property
     def file(self) -> ModelFile:
-        """For the engine; raises `ModelUnusable` when the file is gone."""
-        try:
-            return ModelFile.of(self.path)
-        except OSError:
-            raise ModelUnusable(f"{self.path.name}: the file is gone") from None
+        """For the engine; raises `ModelUnusable` that says why it cannot be described."""
+        return ModelFile.usable(self.path)
 
 
 @dataclass(frozen=True, slots=True)
