@@ -155,6 +155,7 @@ class TaskCancelled(SDAPIError):
 class TimedOut(SDAPIError):
     status, code = 503, "timed_out"
     retry_after_s = 10
+    was_tried = True
 
 
 class NoDevice(SDAPIError):

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 #: Open to everyone: a load balancer asks them, and they tell nothing.
 _HEALTH = ("/healthz", "/readyz")
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+#: of the outermost passage, where one request passes twice or another server answered
+_OWN_HEADERS = (b"x-process-time", b"x-request-id")
 #: where credentials come from
 _LOGIN = "/login"
 #: They check credentials themselves: a service's own token, or a signature of the body. Finding out
@@ -63,8 +65,9 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 taken = f"{time.perf_counter() - started:.4f}".rstrip("0").encode()
-                own = ((b"x-process-time", taken), (b"x-request-id", request_id.encode()))
-                message = {**message, "headers": [*message.get("headers", ()), *own]}
+                own = zip(_OWN_HEADERS, (taken, request_id.encode()), strict=True)
+                others = [h for h in message.get("headers", ()) if h[0].lower() not in _OWN_HEADERS]
+                message = {**message, "headers": [*others, *own]}
             await send(message)
 
         try:
@@ -161,8 +164,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
-        if not declared.isdigit():
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
+        if not declared.isdigit() or "transfer-encoding" in headers:  # which counts before a length
             await self._limited(scope, receive, send)
         elif int(declared) > self.limit_bytes:
             await self._refuse(scope, receive, send)

@@ -182,3 +182,40 @@ def test_extra_options_are_set_by_position(serve: Serve, data_dir: Path):
         override_settings=overridden,
     )
     assert json.loads(answer["info"])["clip_skip"] == 3
+
+
+BUSY = """
+from pydantic import BaseModel
+from sdapi.errors import QueueFull
+from sdapi.extensions import Script, hookimpl
+
+class NoArgs(BaseModel):
+    pass
+
+class Busy(Script):
+    name = "Busy"
+    args = NoArgs
+    calls = 0
+
+    def prepare(self, job, args, preparation):
+        Busy.calls += 1
+        if Busy.calls == REFUSED:
+            raise QueueFull("others keep it busy; try again later")
+        return job
+
+@hookimpl
+def sdapi_scripts():
+    return [Busy()]
+"""
+
+
+def test_what_is_busy_in_the_middle_of_a_script_is_waited_for(data_dir: Path, serve: Serve):
+    add_file(data_dir, "busy", BUSY.replace("REFUSED", "3"))
+    lines = [False, False, "start", "a\nb\nc"]
+    script = {"script_name": "Prompts from file or textbox", "script_args": lines}
+    assert len(draw(serve(), **script)["images"]) == 3  # one for each line
+
+
+def test_what_is_busy_refuses_a_plain_request(data_dir: Path, serve: Serve):
+    add_file(data_dir, "busy", BUSY.replace("REFUSED", "1"))
+    assert serve().post("/sdapi/v1/txt2img", json=SMALL).status_code == 429

@@ -200,8 +200,9 @@ def test_the_rear_queue_takes_every_verb(queue: TestClient):
     assert queue.get(U, headers=rear).content == b"dead"
 
 
-def test_other_verbs_are_405(queue: TestClient):
-    assert queue.patch(U).status_code == 405
+@pytest.mark.parametrize("verb", ["PATCH", "HEAD", "OPTIONS", "TRACE"])
+def test_other_verbs_are_405(queue: TestClient, verb: str):
+    assert queue.request(verb, U).status_code == 405
 
 
 # --- attributes ------------------------------------------------------------------------------

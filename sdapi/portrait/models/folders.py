@@ -27,8 +27,8 @@ from typing import Final
 from sdapi.errors import SDAPIError
 from sdapi.portrait.models.artefacts import BACKUP, LORA, PROCESSED
 from sdapi.portrait.state.records import QUEUE_OWNER
-from sdapi.portrait.wire.requests import is_model_id, is_user_id
 from sdapi.portrait.state.store import PortraitStore
+from sdapi.portrait.wire.requests import is_model_id, is_user_id
 from sdapi.services.catalog.safetensors_header import read_metadata
 
 #: folders of a model that hold what people sent

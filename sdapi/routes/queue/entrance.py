@@ -23,7 +23,6 @@ from sdapi.routes.queue.verbs import VERBS
 from sdapi.routes.queue.watching import watch
 
 PREFIX = "/api/predict"
-_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +52,6 @@ class QueueEntrance:
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await watch(WebSocket(scope, receive, send), name, rest)
-        elif scope["method"] not in _METHODS:
-            await self.app(scope, receive, send)
         else:
             scope["route"] = _ROUTE
             response = await predict(Request(scope, receive, send), name, rest)

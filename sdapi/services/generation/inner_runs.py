@@ -4,6 +4,7 @@ Contract: webui-api 6.3, webui-scripts 1.3.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from PIL.Image import Image
 
 from sdapi.engine.job import Job, Result
 from sdapi.engine.upscaling.upscaler import Upscaler
-from sdapi.errors import TaskCancelled
+from sdapi.errors import QueueFull, TaskCancelled
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.generation.answering import url_mode
@@ -37,6 +38,10 @@ from sdapi.services.scripts.script import (
 if TYPE_CHECKING:
     from sdapi.services.container import Services
     from sdapi.services.generation.telling.generation_info import GenerationInfo
+
+#: how long a script waits for preprocessors that others keep busy
+_PATIENCE_S = 600.0
+_RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ class InnerRuns:
         colours: Image | None = None,
     ) -> Generated:
         tools, order = self.tools, self._inner_order(request)
-        draft = await tools.drafting.draft(order)
+        draft = await self._draft(order)
         self.warnings.update(dict.fromkeys(draft.warnings))
         if change is not None:
             draft = replace(draft, job=change(draft.job))
@@ -158,6 +163,17 @@ class InnerRuns:
         )
         self.warnings.update(dict.fromkeys(pending))
         return Generated(result, info, kept.grid)
+
+    async def _draft(self, order: Order) -> Draft:
+        """As for any request, but wait for what is busy: what was drawn so far would be lost."""
+        given_up = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return await self.tools.drafting.draft(order)
+            except QueueFull:
+                if self.is_interrupted or time.monotonic() > given_up:
+                    raise
+                await asyncio.sleep(_RETRY_S)
 
     async def upscale(self, image: Image, upscaler: Upscaler, factor: float) -> Image:
         drawing = self.tools.drawing

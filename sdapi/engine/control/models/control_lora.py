@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from sdapi.engine.checkpoints.unet_keys import UNetShape, encoder_config, key_table
 from sdapi.engine.checkpoints.weights import StateDict
-from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.control import Control, LoadedControl
+from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.models.control_file import ControlFile
 from sdapi.engine.control.models.controlnet import ControlNetControl, RememberedHint
 from sdapi.engine.control.models.controlnet_keys import hint_widths, own_names

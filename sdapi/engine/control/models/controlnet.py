@@ -13,14 +13,18 @@ from diffusers.models.controlnets.controlnet import (
 from torch import Tensor
 
 from sdapi.engine.checkpoints.unet_keys import encoder_config
-from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.control import Control, LoadedControl, LoadedModule
-from sdapi.engine.control.models.control_file import ControlFile
-from sdapi.engine.control.models.controlnet_keys import ControlNetShape, read_diffusers, read_original
 from sdapi.engine.control.hints import hint_tensor
+from sdapi.engine.control.models.base_model import BaseModel
+from sdapi.engine.control.models.control_file import ControlFile
+from sdapi.engine.control.models.controlnet_keys import (
+    ControlNetShape,
+    read_diffusers,
+    read_original,
+)
 from sdapi.engine.control.models.residuals import EncoderInputs, ResidualControl
-from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.control.models.weighting import control_scales
+from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.stages import UNetCall
 from sdapi.engine.text.text_encoder import assign
 

@@ -54,7 +54,9 @@ class LLLiteLayer(nn.Module):
 def _reader(weights: StateDict) -> nn.Sequential:
     """Convolutions that halve a picture some times, side by side without overlap."""
     numbers = sorted(
-        int(key.split(".")[1]) for key in weights if key.startswith(f"{_READER}.") and "weight" in key
+        int(key.split(".")[1])
+        for key in weights
+        if key.startswith(f"{_READER}.") and "weight" in key
     )
     layers: list[nn.Module] = []
     for number in numbers:
@@ -89,9 +91,7 @@ class LoadedLLLite(LoadedModule[nn.ModuleDict]):
 class LLLiteControl(Control):
     """A unit with such a model during one sampler run."""
 
-    def __init__(
-        self, model: LoadedLLLite, unit: ControlUnit, sampling: "SamplingPass"
-    ) -> None:
+    def __init__(self, model: LoadedLLLite, unit: ControlUnit, sampling: "SamplingPass") -> None:
         self._unit = unit
         self._unet: Any = sampling.components.unet
         self._call = PictureCall(region=region_tensor(unit, sampling.models.device))
@@ -111,7 +111,7 @@ class LLLiteControl(Control):
             self._hooks.before(layer, each.changed)
 
     def _layer(self, place: str, network: nn.Module) -> nn.Module:
-        """The UNet's layer beside a network; raises `ModelUnusable` where it is none of its width."""
+        """The UNet's layer beside a network; raises `ModelUnusable` for one of another width."""
         layer = self._unet.get_submodule(place)
         ours, theirs = network.get_submodule("up.0"), layer.get_parameter("weight")
         if ours.get_parameter("weight").shape[0] != theirs.shape[1]:

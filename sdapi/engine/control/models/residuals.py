@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sdapi.engine.control.control import Control
 from sdapi.engine.control.hints import region_tensor
+from sdapi.engine.control.models.weighting import over_region, rows_of
 from sdapi.engine.control.rows import RowTensors
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.control.models.weighting import over_region, rows_of
 from sdapi.engine.sampling.unet_predictor import sdxl_inputs
 from sdapi.engine.stages import UNetCall
 

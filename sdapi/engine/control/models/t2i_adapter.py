@@ -14,14 +14,14 @@ from diffusers.models.adapter import T2IAdapter
 from torch import Tensor
 
 from sdapi.engine.checkpoints.weights import StateDict
-from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.control import Control, LoadedControl, LoadedModule
+from sdapi.engine.control.hints import hint_tensor
+from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.models.control_file import ControlFile
 from sdapi.engine.control.models.controlnet_keys import count_numbered
-from sdapi.engine.control.hints import hint_tensor
 from sdapi.engine.control.models.residuals import ResidualControl
-from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.control.models.weighting import adapter_scales
+from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.stages import UNetCall
 from sdapi.engine.text.text_encoder import assign
 from sdapi.errors import ModelUnusable

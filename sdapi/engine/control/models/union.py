@@ -10,15 +10,15 @@ from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from torch import Tensor
 
 from sdapi.engine.checkpoints.unet_keys import encoder_config
-from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.control import Control, LoadedControl, LoadedModule
+from sdapi.engine.control.hints import hint_tensor
+from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.models.control_file import ControlFile
 from sdapi.engine.control.models.controlnet import RememberedHint, hint_reader
 from sdapi.engine.control.models.controlnet_keys import read_diffusers
-from sdapi.engine.control.hints import hint_tensor
 from sdapi.engine.control.models.residuals import EncoderInputs, ResidualControl
-from sdapi.engine.control.unit import UNION_TYPES, ControlUnit
 from sdapi.engine.control.models.weighting import control_scales
+from sdapi.engine.control.unit import UNION_TYPES, ControlUnit
 from sdapi.engine.stages import UNetCall
 from sdapi.engine.text.text_encoder import assign
 from sdapi.errors import BadRequest, ModelUnusable

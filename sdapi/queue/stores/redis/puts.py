@@ -61,11 +61,12 @@ class GatheredPuts:
     async def _send_one(self, batch: list[_Put]) -> None:
         try:
             answers = await self._send([put.fields for put in batch], [put.data for put in batch])
+            answered = list(zip(batch, answers, strict=True))
         except Exception as error:
             for put in batch:
                 if not put.answer.done():
                     put.answer.set_exception(error)
             return
-        for put, answer in zip(batch, answers, strict=True):
+        for put, answer in answered:
             if not put.answer.done():  # else its caller has gone
                 put.answer.set_result(answer)

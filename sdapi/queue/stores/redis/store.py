@@ -125,6 +125,9 @@ class RedisStore:
             except (RedisError, OSError, StoreUnavailable) as error:
                 log.warning("no news from Redis: %s", error)
                 await asyncio.sleep(_RETRY_S)
+            except (ValueError, KeyError, TypeError):
+                log.exception("news from Redis that nobody here understands")
+                await asyncio.sleep(_RETRY_S)
 
     async def _call(self, operation: str, *data: bytes, **arguments: Any) -> list[bytes]:
         """Run an operation of the script; redis-py sends it again on another connection if need be.

@@ -57,9 +57,7 @@ def unet_of(engine: Engine, job: Job) -> Any:
 @pytest.fixture
 def state(engine: Engine, job: Job) -> State:
     unet = unet_of(engine, job)
-    widths = {
-        name: unet.get_submodule(place).in_features for name, (place, _) in PLACES.items()
-    }
+    widths = {name: unet.get_submodule(place).in_features for name, (place, _) in PLACES.items()}
     return build_lllite(widths, depths={name: depth for name, (_, depth) in PLACES.items()})
 
 
@@ -138,9 +136,7 @@ def test_output_is_that_of_the_published_formula(
     assert (ours - calls_of(engine, job)[0][1]).abs().max() > 1e-2
 
 
-def test_control_mode_leaves_negative_prompts_alone(
-    engine: Engine, job: Job, unit: ControlUnit
-):
+def test_control_mode_leaves_negative_prompts_alone(engine: Engine, job: Job, unit: ControlUnit):
     (_, plain), (_, ours) = (
         calls_of(engine, job, *units)[0]
         for units in ((), (replace(unit, mode=ControlMode.CONTROL),))
@@ -172,9 +168,9 @@ def test_nothing_is_left_in_the_unet(engine: Engine, job: Job, unit: ControlUnit
 def test_what_it_cannot_do_is_told(
     engine: Engine, job: Job, state: State, unit: ControlUnit, tmp_path: Path
 ):
-    with pytest.raises(BadRequest, match="unit: .*token merging"):
+    with pytest.raises(BadRequest, match=r"unit: .*token merging"):
         calls_of(engine, replace(job, token_merging_ratio=0.5), unit)
-    with pytest.raises(BadRequest, match="unit: .*advanced_weighting"):
+    with pytest.raises(BadRequest, match=r"unit: .*advanced_weighting"):
         calls_of(engine, job, replace(unit, advanced=(1.0,) * 13))
     elsewhere = {key.replace("blocks_0", "blocks_9"): value for key, value in state.items()}
     other = ModelFile.of(write_state(elsewhere, tmp_path / "other.safetensors"))
