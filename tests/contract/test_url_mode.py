@@ -214,3 +214,13 @@ def test_example_of_the_readme_works_on_a_fresh_server(client: TestClient):
     answer = client.post("/sdapi/v1/txt2img", json=json.loads(body))
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["parameters"]["image_url"].split(",")) == 3
+
+
+def test_warnings_are_told_beside_the_urls(client: TestClient):
+    answer = ask(client, body={"prompt": "a cat <lora:nothere:1>"}, save_dir="nas").json()
+    assert answer["parameters"]["status"] == 0
+    assert ["nothere" in text for text in answer["warnings"]] == [True]
+    lines = [False, False, "start", "a <lora:nothere:1>\nb <lora:nothere:1>"]
+    script = {"script_name": "Prompts from file or textbox", "script_args": lines}
+    answer = ask(client, body=script, save_dir="nas").json()
+    assert ["nothere" in text for text in answer["warnings"]] == [True]

@@ -62,7 +62,8 @@ class Answering:
             return named, maps, list(seeds_of(pictures, info))
 
         named, maps, seeds = await anyio.to_thread.run_sync(name)
-        return await self._urls(order, order.place, named, maps, seeds, started)
+        told = [*warnings, *result.warnings]
+        return await self._urls(order, order.place, named, maps, seeds, told, started)
 
     async def of_script(
         self, order: Order, runs: InnerRuns, result: ScriptResult, started: float
@@ -70,7 +71,8 @@ class Answering:
         """The answer to a request with one."""
         if order.place is not None:
             named, seeds = script_named_for_urls(order, result)
-            return await self._urls(order, order.place, named, runs.map_files, seeds, started)
+            maps, told = runs.map_files, list(runs.warnings)
+            return await self._urls(order, order.place, named, maps, seeds, told, started)
         options = self.options.current
         body, pending = await self.saving.saved(
             lambda folders: script_answer(order, result, folders, options)
@@ -105,6 +107,7 @@ class Answering:
         images: Sequence[NamedImage],
         masks: Sequence[NamedImage],
         seeds: Sequence[int],
+        warnings: Sequence[str],
         started: float,
     ) -> dict[str, Any]:
         files = await url_mode.write_all(self.saving.storage, place, images, masks)
@@ -112,6 +115,7 @@ class Answering:
             id_task=order.eas.id_task,
             files=files,
             seeds=seeds,
+            warnings=warnings,
             total_time_s=time.perf_counter() - started,
         )
 

@@ -99,6 +99,7 @@ def answer(
     files: UrlFiles | None = None,
     seeds: Sequence[int] = (),
     error: str = "",
+    warnings: Sequence[str] = (),
     total_time_s: float = 0.0,
 ) -> dict[str, Any]:
     """The body of URL mode, for success (status 0) and failure (the HTTP status) alike.
@@ -107,6 +108,7 @@ def answer(
     where there are some.
     """
     files = files or UrlFiles()
+    told = [*warnings, *files.images.warnings]
     lists = {
         "image_mask_url": files.masks.urls,
         "signed_url": files.images.signed,
@@ -124,19 +126,30 @@ def answer(
             **{key: ",".join(urls) for key, urls in lists.items() if urls},
         },
         "info": "",
-        **({"warnings": list(files.images.warnings)} if files.images.warnings else {}),
+        **({"warnings": told} if told else {}),
     }
 
 
 def finished(
-    *, id_task: str | None, files: UrlFiles, seeds: Sequence[int], total_time_s: float
+    *,
+    id_task: str | None,
+    files: UrlFiles,
+    seeds: Sequence[int],
+    warnings: Sequence[str],
+    total_time_s: float,
 ) -> dict[str, Any]:
     """The answer to a request whose files are written.
 
     Raises `UrlPending` when they are not all uploaded.
     """
     if not files.images.pending:
-        return answer(id_task=id_task, files=files, seeds=seeds, total_time_s=total_time_s)
+        return answer(
+            id_task=id_task,
+            files=files,
+            seeds=seeds,
+            warnings=warnings,
+            total_time_s=total_time_s,
+        )
     sentence = (
         "the pictures are stored, upload pending: the server delivers them to the object store "
         f"later. {files.images.pending}"
@@ -147,6 +160,7 @@ def finished(
         files=files,
         seeds=seeds,
         error=sentence,
+        warnings=warnings,
         total_time_s=total_time_s,
     )
     raise UrlPending(sentence, body)
