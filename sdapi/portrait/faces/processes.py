@@ -5,6 +5,7 @@ the server would stand still meanwhile. A process also keeps what hostile files 
 away from the server, and can be ended when a picture takes too long. About 200 MB each.
 """
 
+import asyncio
 import logging
 import os
 import socket
@@ -23,6 +24,7 @@ import anyio.to_thread
 import sdapi
 from sdapi.errors import ShuttingDown
 from sdapi.portrait.faces.providers import Choices, Providers
+from sdapi.services.unbroken import unbroken
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,7 +45,9 @@ class FaceProcesses:
     def __init__(self, choices: Choices, count: int, timeout_s: float = TIMEOUT_S) -> None:
         self._choices = choices
         self._timeout_s = timeout_s
-        self._limiter = anyio.CapacityLimiter(count)
+        #: as many tasks as processes: a place is free when its thread is, whoever waits for it
+        self._places = asyncio.Semaphore(count)
+        self._threads = anyio.CapacityLimiter(count)
         #: guards the two below; processes in use are in `_all` only
         self._lock = threading.Lock()
         self._free: deque[_Process] = deque()
@@ -55,11 +59,13 @@ class FaceProcesses:
     ) -> R:
         """The result of `task(providers, *args)`, which must be a function at a module's top.
 
+        A caller that is cancelled goes at once; what it asked for keeps its process until it ends.
         Raises FaceTaskFailed; a process that died or hung is replaced for the next task. Raises
         ShuttingDown once these are closed.
         """
         assert not kwargs, "tasks take positional arguments"
-        return await anyio.to_thread.run_sync(self._run, task, args, limiter=self._limiter)
+        await self._places.acquire()
+        return await unbroken(self._run_in_place(task, args))
 
     def run_blocking(
         self, task: Callable[Concatenate[Providers, P], R], *args: P.args, **kwargs: P.kwargs
@@ -75,6 +81,12 @@ class FaceProcesses:
             processes = list(self._all)
         for process in processes:
             process.end()
+
+    async def _run_in_place(self, task: Any, arguments: tuple[Any, ...]) -> Any:
+        try:
+            return await anyio.to_thread.run_sync(self._run, task, arguments, limiter=self._threads)
+        finally:
+            self._places.release()
 
     def _run(self, task: Any, arguments: tuple[Any, ...]) -> Any:
         process = self._take()

@@ -1,5 +1,6 @@
 """Tasks in face processes; each is a function at this module's top."""
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -48,6 +49,38 @@ async def test_nothing_runs_after_the_end(processes: FaceProcesses):
     processes.close()
     with pytest.raises(ShuttingDown, match="shutting down"):
         await processes.run(pid_of)
+
+
+async def test_callers_that_leave_start_no_further_processes(tmp_path: Path):
+    """Each process leaves its number when it begins with a task."""
+    processes = FaceProcesses(Choices.make(Path("/nowhere"), {}), 2, timeout_s=20.0)
+    try:
+        for _ in range(8):
+            caller = asyncio.create_task(processes.run(note, str(tmp_path), 0.5))
+            await asyncio.sleep(0.02)
+            caller.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await caller
+        await asyncio.gather(*(processes.run(note, str(tmp_path), 0.0) for _ in range(4)))
+        assert 1 <= len(list(tmp_path.iterdir())) <= 2
+    finally:
+        processes.close()
+
+
+async def test_a_place_whose_caller_left_serves_the_next(processes: FaceProcesses, tmp_path: Path):
+    caller = asyncio.create_task(processes.run(note, str(tmp_path), 0.2))
+    async with asyncio.timeout(20):
+        while not list(tmp_path.iterdir()):
+            await asyncio.sleep(0.01)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert [str(await processes.run(pid_of))] == [path.name for path in tmp_path.iterdir()]
+
+
+def note(_: Providers, folder: str, for_s: float) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(for_s)
 
 
 def pid_of(_: Providers) -> int:
