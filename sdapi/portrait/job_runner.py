@@ -58,6 +58,7 @@ class JobRunner:
         self.holder = uuid.uuid4().hex
         self._new = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
         #: jobs that a store which was away has not been told of
         self._to_release: set[int] = set()
 
@@ -70,13 +71,15 @@ class JobRunner:
 
     async def close(self) -> None:
         """Stop; a job that runs is given back for the next server."""
+        self._is_closed = True
+        self.wake()
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_closed:
             self._new.clear()
             try:
                 await self._release()
@@ -88,6 +91,8 @@ class JobRunner:
                 return
             except SDAPIError as error:
                 log.warning("portrait jobs wait: %s", error)
+            except Exception:  # one defect, in a store or a job, must not end all later jobs
+                log.exception("portrait jobs wait after an unforeseen error")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._new.wait(), _POLL_S)
 

@@ -1,15 +1,18 @@
 """What is remembered of portraits: accounts, jobs and trained models."""
 
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 Base = Literal["sd15", "xl"]
 BASES: Final[tuple[Base, ...]] = ("sd15", "xl")
 
 #: the name space of the queue surface's user ids; an AppId's is `owner_of`
 QUEUE_OWNER: Final = "queue"
+log = logging.getLogger(__name__)
 
 
 def owner_of(app_id: str) -> str:
@@ -53,7 +56,10 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Job(NewJob):
-    """A training and how far it has got."""
+    """A training and how far it has got.
+
+    `request` is empty when it has ended, and where what is stored cannot be read.
+    """
 
     id: int = 0
     state: JobState = JobState.INITIALISED
@@ -63,6 +69,21 @@ class Job(NewJob):
     created_s: float = 0.0
     #: how often a server has begun with it
     attempts: int = 0
+
+
+def kept_request(job_id: int, text: str | bytes) -> Mapping[str, Any]:
+    """A job's request as a store kept it; empty if it is no JSON object.
+
+    A job must be read all the same: it could not be ended otherwise.
+    """
+    try:
+        kept = json.loads(text)
+    except (ValueError, RecursionError):
+        kept = None
+    if isinstance(kept, dict):
+        return cast("dict[str, Any]", kept)
+    log.error("the request of portrait job %d cannot be read", job_id)
+    return {}
 
 
 @dataclass(frozen=True, slots=True)

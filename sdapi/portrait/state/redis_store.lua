@@ -133,7 +133,10 @@ end
 function operations.claim_job()
   for _, number in ipairs(redis.call('ZRANGE', key('open'), 0, -1)) do
     local name = key('job', number)
-    if tonumber(redis.call('HGET', name, 'held_until_s')) < now() then
+    local held_until_s = redis.call('HGET', name, 'held_until_s')
+    if not held_until_s then -- deleted by hand: it must not end all claims
+      redis.call('ZREM', key('open'), number)
+    elseif (tonumber(held_until_s) or 0) < now() then
       redis.call('HSET', name, 'state', '1', 'holder', args.holder,
         'held_until_s', string.format('%.6f', now() + args.lease_s))
       redis.call('HINCRBY', name, 'attempts', 1)

@@ -12,7 +12,17 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from sdapi.errors import StorageFailed
-from sdapi.portrait.state.records import BASES, Account, Base, Job, JobState, Model, NewJob, Outcome
+from sdapi.portrait.state.records import (
+    BASES,
+    Account,
+    Base,
+    Job,
+    JobState,
+    Model,
+    NewJob,
+    Outcome,
+    kept_request,
+)
 from sdapi.portrait.state.store import REQUESTING, StateUnavailable
 
 _SCRIPT: Final = Path(__file__).with_suffix(".lua")
@@ -176,7 +186,7 @@ def _to_job(found: Mapping[str, Any] | None) -> Job | None:
     return Job(
         found["owner"],
         found["model_id"],
-        orjson.loads(found["request"]),
+        kept_request(int(found["id"]), found["request"]),
         found.get("app_id"),
         int(found["id"]),
         JobState(int(found["state"])),

@@ -13,7 +13,17 @@ import anyio
 import anyio.to_thread
 
 from sdapi.errors import StorageFailed
-from sdapi.portrait.state.records import BASES, Account, Base, Job, JobState, Model, NewJob, Outcome
+from sdapi.portrait.state.records import (
+    BASES,
+    Account,
+    Base,
+    Job,
+    JobState,
+    Model,
+    NewJob,
+    Outcome,
+    kept_request,
+)
 from sdapi.portrait.state.store import REQUESTING
 
 T = TypeVar("T")
@@ -38,7 +48,11 @@ CREATE TABLE IF NOT EXISTS portrait_models (
 CREATE TABLE IF NOT EXISTS portrait_marker (
     only INTEGER PRIMARY KEY CHECK (only = 1), text TEXT NOT NULL) STRICT;
 """
-_JOB: Final = "owner, model_id, request, app_id, id, state, message, result, created_s, attempts"
+#: the request as bytes: SQLite does not look at a text, and text that is not UTF-8 is an error
+_JOB: Final = (
+    "owner, model_id, CAST(request AS BLOB), app_id, id, state, message, "
+    "result, created_s, attempts"
+)
 _ACCOUNT: Final = "app_id, token, models, quota, used, created_s"
 
 
@@ -276,7 +290,8 @@ def _one_job(db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> Job
     if row is None:
         return None
     owner, model_id, request, app_id, number, state, *rest = row
-    return Job(owner, model_id, json.loads(request), app_id, number, JobState(state), *rest)
+    asked = kept_request(number, request)
+    return Job(owner, model_id, asked, app_id, number, JobState(state), *rest)
 
 
 def _put_model(db: sqlite3.Connection, owner: str, model_id: str, about: Mapping[str, Any]) -> None:

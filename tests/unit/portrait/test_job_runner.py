@@ -1,6 +1,8 @@
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -297,3 +299,73 @@ async def test_a_job_that_another_server_has_taken_over_keeps_its_files(
     held = await store.job("app:1", job.id)
     assert held is not None
     assert held.attempts == 2
+
+
+class Broken(SqlitePortraitStore):
+    """A store with a defect that the first claims meet."""
+
+    left = 3
+
+    async def claim_job(self, holder: str, lease_s: float) -> Job | None:
+        if self.left:
+            self.left -= 1
+            raise ValueError("a defect")
+        return await super().claim_job(holder, lease_s)
+
+
+async def test_an_unforeseen_error_is_logged_and_ends_no_later_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("sdapi.portrait.job_runner._POLL_S", 0.01)
+    store = Broken(tmp_path / "sdapi.db")
+    await store.open()
+
+    async def train() -> Trained:
+        return Trained({"base": "sd15"})
+
+    job, _ = await run(store, train)
+    await store.close()
+    assert job.state is JobState.SUCCEEDED
+    assert caplog.text.count("ValueError: a defect") == 3
+
+
+async def test_a_job_that_cannot_be_read_fails_by_itself(
+    store: SqlitePortraitStore, tmp_path: Path
+):
+    broken = await store.add_job(JOB)
+    db = sqlite3.connect(tmp_path / "sdapi.db")
+    with closing(db), db:
+        db.execute("UPDATE portrait_jobs SET request = '{\"urls\"' WHERE id = ?", (broken.id,))
+
+    async def train() -> Trained:
+        return Trained({"base": "sd15"})
+
+    job, trainer = await run(store, train)
+    assert job.state is JobState.SUCCEEDED
+    assert len(trainer.asked) == 1
+    failed = await store.job("app:1", broken.id)
+    assert failed is not None
+    assert (failed.state, failed.attempts) == (JobState.FAILED, 1)
+    assert failed.message == "Training - Not get lora weight"
+
+
+async def test_closing_ends_a_runner_whose_store_has_a_defect(tmp_path: Path):
+    """While it gives its job back, too: the error must not be taken for another try."""
+
+    class Defect(SqlitePortraitStore):
+        async def release_job(self, job_id: int, holder: str) -> bool:
+            raise ValueError("a defect")
+
+    async def train() -> Trained:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    defect = Defect(tmp_path / "sdapi.db")
+    await defect.open()
+    await defect.add_job(JOB)
+    trainer = FakeTrainer(train)
+    runner = made(defect, trainer)
+    runner.start()
+    await eventually(lambda: _is_asked(trainer))
+    await asyncio.wait_for(runner.close(), 10)
+    await defect.close()

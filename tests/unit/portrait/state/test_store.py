@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -252,3 +253,45 @@ async def test_closing_waits_for_the_thread_of_a_call_that_was_cancelled(tmp_pat
     await again.open()
     assert await again.account("1") is not None
     await again.close()
+
+
+BROKEN = [b"", b"{", b"[]", b'"text"', b"[" * 100_000, b"\xff{}"]
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=range(len(BROKEN)))
+async def test_a_job_whose_request_is_broken_can_be_claimed_and_ended(tmp_path: Path, text: bytes):
+    path = tmp_path / "sdapi.db"
+    store = SqlitePortraitStore(path)
+    await store.open()
+    job = await store.add_job(JOB)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE portrait_jobs SET request = CAST(? AS TEXT)", (text,))
+    await _ends(store, job.id)
+    await store.close()
+
+
+@pytest.mark.skipif(not redis_servers(), reason="no Redis server is installed")
+async def test_a_broken_job_in_redis_holds_up_no_other(redis_url: str):
+    store = RedisPortraitStore(redis_url)
+    await store.open()
+    async with Redis.from_url(redis_url) as redis:
+        await redis.flushall()
+        gone, job, other = [await store.add_job(JOB) for _ in range(3)]
+        await redis.delete(f"sdapi:portrait:job:{gone.id}")
+        await redis.hset(f"sdapi:portrait:job:{job.id}", "request", "{")
+    await _ends(store, job.id)
+    claimed = await store.claim_job("a", 60)
+    assert claimed is not None
+    assert (claimed.id, claimed.request) == (other.id, JOB.request)
+    await store.close()
+
+
+async def _ends(store: PortraitStore, number: int) -> None:
+    """The oldest job can be claimed, without its request, and ended."""
+    claimed = await store.claim_job("a", 60)
+    assert claimed is not None
+    assert (claimed.id, claimed.request) == (number, {})
+    assert await store.finish_job(number, "a", FAILED)
+    ended = await store.job(OWNER, number)
+    assert ended is not None
+    assert ended.state is JobState.FAILED
