@@ -8,6 +8,7 @@ finish.py        what is done to the whole picture at the end
 face_tasks.py    the stages' work on pixels, as tasks for the face processes
 prompts.py, units.py, passes.py    what a pass of drawing is asked: words, control units, figures
 webui.py         a pass as a request of the webui API; in_process.py and remote.py send it
+line.py          how many go on at once, and how many wait
 sight.py         faces of photos, remembered for the next creation
 studio.py        what all stages share
 """

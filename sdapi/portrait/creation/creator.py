@@ -1,17 +1,15 @@
 """Creation from a request to a picture."""
 
-import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import anyio.to_thread
 
-from sdapi.errors import BadUrl, QueueFull
+from sdapi.errors import BadUrl
 from sdapi.portrait import faults
 from sdapi.portrait.base.words import Words
 from sdapi.portrait.creation import face_tasks, template
@@ -19,6 +17,7 @@ from sdapi.portrait.creation.bases import Targets
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.finish import finish
 from sdapi.portrait.creation.group import draw_all
+from sdapi.portrait.creation.line import Line
 from sdapi.portrait.creation.one_person import OnePerson
 from sdapi.portrait.creation.person import Person, load_meta, load_person, see_person
 from sdapi.portrait.creation.prompts import FILM_WEIGHT, SCENE_WEIGHT, Speaker, without_tags
@@ -44,6 +43,8 @@ _AT_ONCE: Final = 4
 _MOST_WAITING, _PATIENCE_S = 64, 1800.0
 #: pixels of a template of which one is worked on at a time: it is in memory a dozen times
 _LARGE: Final = 16_000_000
+#: creations that may wait with a large template, at up to 200 MB each
+_MOST_LARGE_WAITING: Final = 8
 _SEEDS: Final = 65536
 log = logging.getLogger(__name__)
 
@@ -63,45 +64,29 @@ class PortraitCreator:
         self._targets = targets
         self._sight = Sight(tools.processes)
         self._seed = seed or (lambda: secrets.randbelow(_SEEDS))
-        self._few = asyncio.Semaphore(_AT_ONCE)
-        self._one_large = asyncio.Semaphore(1)
-        self._waiting = 0
+        self._few = Line("portraits", _AT_ONCE, _MOST_WAITING, _PATIENCE_S)
+        self._one_large = Line(
+            "portraits with templates over 16 megapixels", 1, _MOST_LARGE_WAITING, _PATIENCE_S
+        )
 
     async def can_create(self, *, is_xl: bool) -> bool:
         kind = "xl" if is_xl else "sd15"
         return await anyio.to_thread.run_sync(self._targets.find, kind) is not None
 
     async def create(self, models: Sequence[Model], request: CreateRequest) -> Created:
-        async with self._place():
-            studio = await self._studio(request)
-            people = await self._people(models, request, studio)
-            seen = await self._template(models, request, studio, people)
-            painters = [OnePerson(studio, one, _prompt(studio, one)) for one in people]
-            is_large = seen.rgb.shape[0] * seen.rgb.shape[1] > _LARGE
-            async with self._one_large if is_large else nullcontext():
-                rgb = await draw_all(studio, seen, painters)
-                image = await finish(studio, rgb, seen.faces)
-            for sentence in studio.units.missing:
-                studio.warn(sentence)
-            return Created(image, tuple(studio.warnings))
+        async with self._few.turn():
+            sitting = await self._sitting(models, request)
+            if not sitting.is_large:
+                return await sitting.portrait()
+        # Not in one of the few places: small ones go on while large ones wait for each other.
+        async with self._one_large.turn(), self._few.turn():
+            return await sitting.portrait()
 
-    @asynccontextmanager
-    async def _place(self) -> AsyncGenerator[None]:
-        """Among the creations that go on; raises QueueFull when too many wait, or too long."""
-        if self._waiting >= _MOST_WAITING:
-            raise QueueFull(f"{self._waiting} portraits are waiting already, which is the limit")
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await self._few.acquire()
-        except TimeoutError as error:
-            raise QueueFull(f"no portrait could begin within {_PATIENCE_S:g} s") from error
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._few.release()
+    async def _sitting(self, models: Sequence[Model], request: CreateRequest) -> "_Sitting":
+        studio = await self._studio(request)
+        people = await self._people(models, request, studio)
+        seen = await self._template(models, request, studio, people)
+        return _Sitting(studio, people, seen)
 
     async def _studio(self, request: CreateRequest) -> Studio:
         """Raises PortraitError where there is no checkpoint for the style."""
@@ -226,6 +211,28 @@ class PortraitCreator:
         meta = await load_meta(artefacts, studio.target.kind, "scene")
         await _check_lora(meta, studio.drawer)
         return meta
+
+
+@dataclass(frozen=True, slots=True)
+class _Sitting:
+    """All that a portrait is made of."""
+
+    studio: Studio
+    people: Sequence[Person]
+    seen: Seen
+
+    @property
+    def is_large(self) -> bool:
+        return self.seen.rgb.shape[0] * self.seen.rgb.shape[1] > _LARGE
+
+    async def portrait(self) -> Created:
+        studio = self.studio
+        painters = [OnePerson(studio, one, _prompt(studio, one)) for one in self.people]
+        rgb = await draw_all(studio, self.seen, painters)
+        image = await finish(studio, rgb, self.seen.faces)
+        for sentence in studio.units.missing:
+            studio.warn(sentence)
+        return Created(image, tuple(studio.warnings))
 
 
 def _prompt(studio: Studio, person: Person) -> str:
