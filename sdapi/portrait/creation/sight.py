@@ -4,6 +4,8 @@ import hashlib
 from collections import OrderedDict
 from typing import Final
 
+import anyio.to_thread
+
 from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.faces.face import Face
@@ -23,7 +25,7 @@ class Sight:
 
     async def see(self, data: bytes) -> Seen | None:
         """A photo with its faces; None where it cannot be decoded. Raises FaceTaskFailed."""
-        digest = hashlib.sha256(data).digest()
+        digest = await anyio.to_thread.run_sync(_digest, data)
         if (faces := self._known.get(digest)) is not None:
             self._known.move_to_end(digest)
             return await self._processes.run(face_tasks.see_again, data, faces)
@@ -33,3 +35,7 @@ class Sight:
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return seen
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()

@@ -1,5 +1,7 @@
 """Photos that were looked at before are not looked at again."""
 
+import hashlib
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -50,3 +52,19 @@ async def test_only_the_latest_photos_are_remembered(
     for name in ("person_0", "stranger", "stranger", "person_0"):
         await sight.see(photo(name))
     assert here.calls == ["see", "see", "see_again", "see"]
+
+
+async def test_a_large_photo_is_hashed_off_the_event_loop(
+    here: FacesHere, monkeypatch: pytest.MonkeyPatch
+):
+    threads: list[int] = []
+
+    def sha256(data: bytes) -> object:
+        threads.append(threading.get_ident())
+        return real(data)
+
+    real = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", sha256)
+    await Sight(here).see(b"no picture")  # pyright: ignore[reportArgumentType]
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
