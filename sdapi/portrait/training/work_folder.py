@@ -77,8 +77,10 @@ class WorkFolder:
 
     def open(self, request: Mapping[str, Any]) -> None:
         """Make it ready; what an unequal request left goes. Raises OSError."""
-        if self._read(_REQUEST) != json.loads(json.dumps(request)):
-            shutil.rmtree(self.path, ignore_errors=True)
+        if self._read(_REQUEST) != json.loads(json.dumps(request)) and self.path.exists():
+            # First of all what another request's photos would be gone on from.
+            (self.path / _PREPARED).unlink(missing_ok=True)
+            shutil.rmtree(self.path)
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.model, self.weights, self.trials):
             folder.mkdir(mode=0o700, exist_ok=True)
