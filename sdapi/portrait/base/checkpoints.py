@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -50,9 +50,12 @@ class BaseModels:
         self._settings = settings
         self._catalog = catalog
         self._options = options
-        #: guards the one below, which holds what a look into a file told
+        #: guards the two below
         self._lock = threading.Lock()
-        self._kinds: dict[ModelFile, Base | None] = {}
+        #: what a look into each file told, and the file as it was
+        self._kinds: dict[Path, tuple[ModelFile, Base | None]] = {}
+        #: by the settings' name and the kind: why it does not serve, as the log has it
+        self._told: dict[tuple[str, Base], str] = {}
 
     def find(self, kind: Base) -> BaseModel | None:
         """The one for a kind: the setting's, else the server's own, else the first that fits."""
@@ -62,7 +65,9 @@ class BaseModels:
         }[kind]
         if named:
             return self._named(named, kind)
-        for checkpoint in self._candidates():
+        candidates = self._candidates()
+        self._forget_unlisted(candidates)
+        for checkpoint in candidates:
             if self.kind_of(checkpoint) == kind:
                 return self._made(checkpoint, kind)
         return None
@@ -82,9 +87,16 @@ class BaseModels:
         except OSError:
             return None
         with self._lock:
-            if file not in self._kinds:
-                self._kinds[file] = _kind(checkpoint.path)
-            return self._kinds[file]
+            seen, kind = self._kinds.get(file.path, (None, None))
+            if seen != file:
+                kind = _kind(file.path)
+                self._kinds[file.path] = file, kind
+            return kind
+
+    def _forget_unlisted(self, listed: Iterable[Checkpoint]) -> None:
+        paths = {checkpoint.path for checkpoint in listed}
+        with self._lock:
+            self._kinds = {path: told for path, told in self._kinds.items() if path in paths}
 
     def _candidates(self) -> list[Checkpoint]:
         try:
@@ -98,12 +110,22 @@ class BaseModels:
         try:
             checkpoint = self._catalog.closest_checkpoint(name)
         except SDAPIError as error:
-            log.warning("no portraits of %s: %s", kind, error)
+            self._tell(name, kind, str(error))
             return None
         if self.kind_of(checkpoint) != kind:
-            log.warning("no portraits of %s: %s is a checkpoint of another kind", kind, name)
+            self._tell(name, kind, f"{name} is a checkpoint of another kind")
             return None
+        with self._lock:
+            self._told.pop((name, kind), None)
         return self._made(checkpoint, kind)
+
+    def _tell(self, name: str, kind: Base, why: str) -> None:
+        """Log why a name does not serve, once: it is looked for at every request."""
+        with self._lock:
+            if self._told.get((name, kind)) == why:
+                return
+            self._told[name, kind] = why
+        log.warning("no portraits of %s: %s", kind, why)
 
     def _made(self, checkpoint: Checkpoint, kind: Base) -> BaseModel:
         own = _own(checkpoint.path)

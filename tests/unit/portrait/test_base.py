@@ -1,6 +1,7 @@
 """Which checkpoint serves portraits, how large it draws, and what is said to it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,40 @@ def test_a_sidecar_that_says_no_size_leaves_the_usual_one(tmp_path: Path, text: 
     sidecar = tmp_path / "x.yaml"
     sidecar.write_text(text)
     assert native_side({}, sidecar, "sd15") == 512
+
+
+def test_a_name_that_does_not_serve_is_told_once_until_it_does(
+    folder: Path, caplog: pytest.LogCaptureFixture
+):
+    found = models(folder, portrait_checkpoint="gone", portrait_checkpoint_xl="b_small")
+    for _ in range(3):
+        assert found.find("sd15") is None
+        assert found.find("xl") is None
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert told[0].startswith("no portraits of sd15: ")
+    assert told[1] == "no portraits of xl: b_small is a checkpoint of another kind"
+    place = folder / "models" / "Stable-diffusion"
+    (place / "b_small.safetensors").unlink()
+    save_file(XL, place / "b_small.safetensors")
+    assert found.find("xl") is not None
+    save_file(SD1, place / "b_small.safetensors")
+    os.utime(place / "b_small.safetensors", ns=(1, 1))
+    assert found.find("xl") is None
+    assert len(caplog.records) == 3
+
+
+def test_a_file_that_changes_is_looked_into_again_and_one_that_goes_is_forgotten(folder: Path):
+    made = Settings(data_dir=folder)
+    catalog = Catalog(made, HashCache(folder))
+    found = BaseModels(made, catalog, ServerOptions(Options(), made.options_file))
+    changing = folder / "models" / "Stable-diffusion" / "b_small.safetensors"
+    for number in range(5):
+        save_file(XL if number % 2 else SD1, changing)
+        os.utime(changing, ns=(number, number))
+        assert (found.find("sd15") is None) == bool(number % 2)
+    assert len(found._kinds) == 2  # pyright: ignore[reportPrivateUsage]
+    changing.unlink()
+    catalog.refresh()
+    found.find("sd15")
+    assert changing not in found._kinds  # pyright: ignore[reportPrivateUsage]
