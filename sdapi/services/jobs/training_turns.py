@@ -136,9 +136,8 @@ class TrainingTurns:
     def _suspend(self, training: Training, run: RunningTraining, reason: SDAPIError) -> None:
         try:
             run.suspend()
-        except (
-            Exception
-        ) as error:  # no folder, a full disk, a device that is gone: never the worker
+        # No folder, a full disk, a device that is gone: never the worker.
+        except Exception as error:
             log.warning("training %s leaves nothing to resume: %s", training.id, error)
         self._end(training, reason)
 
