@@ -1,6 +1,7 @@
 """A request's files written to local disk: all of them, or none."""
 
 import asyncio
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +15,8 @@ import anyio.to_thread
 from sdapi.services.storage.leftovers import PREFIX, SUFFIX
 from sdapi.services.storage.local_disk import storage_errors
 from sdapi.services.unbroken import to_its_end
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,18 @@ async def write_all_or_none(
             if durably:
                 await anyio.to_thread.run_sync(sync_folders, done)
     except BaseException:  # also when the caller has gone: nobody will ever name these files
-        for path in (*done, *temporaries):
-            path.unlink(missing_ok=True)
+        await to_its_end(anyio.to_thread.run_sync(remove_files, (*done, *temporaries)))
         raise
     return sizes
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Delete files as far as they are there and can be deleted; raises nothing. Blocks."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be deleted: %s", path, error.strerror or error)
 
 
 def sync_folders(paths: Iterable[Path]) -> None:

@@ -26,6 +26,7 @@ from sdapi.services.storage.leftovers import Leftovers
 from sdapi.services.storage.local_disk import storage_errors
 from sdapi.services.storage.new_files import (
     NewFile,
+    remove_files,
     sync,
     sync_folders,
     write_all_or_none,
@@ -179,8 +180,7 @@ class Storage:
         try:
             return await self._uploads.begin([[upload] for upload in uploads])
         except StorageFailed:
-            for upload in uploads:
-                upload.path.unlink(missing_ok=True)
+            await anyio.to_thread.run_sync(remove_files, [upload.path for upload in uploads])
             raise
 
     async def deliver(self, saved: Sequence[SavedFile]) -> str:
