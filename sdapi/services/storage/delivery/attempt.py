@@ -80,7 +80,7 @@ class Attempt:
                     return upload, error, mark
                 upload = self._renumbering.renamed(upload, upload.numbering)
         except FileNotFoundError:
-            error = StoreError(Reason.BAD_NAME, f"{upload.url}: the file {upload.path} is gone")
+            error = self._missing(upload)
         except OSError as problem:
             reason = problem.strerror or problem
             error = StoreError(Reason.REFUSED, f"{upload.url}: cannot read {upload.path}: {reason}")
@@ -114,6 +114,14 @@ class Attempt:
             log.exception("an upload failed")
             return StoreError(Reason.REFUSED, f"{upload.url}: {type(error).__name__}")
         return None
+
+    def _missing(self, upload: Upload) -> StoreError:
+        """Why a file was not found: it is gone, or something else that it needed was."""
+        current = self._outbox.get(upload.id) or upload
+        if current.path.exists():
+            sentence = f"{upload.url}: a file or folder went while {upload.path} was offered"
+            return StoreError(Reason.REFUSED, sentence)
+        return StoreError(Reason.BAD_NAME, f"{upload.url}: the file {current.path} is gone")
 
     def _settled(self, upload: Upload, error: StoreError | None, mark: str) -> Outcome:
         """Write down what became of a file."""

@@ -122,8 +122,8 @@ class Outbox:
 
     def followers(self, id: int) -> list[Upload]:
         """The files that lie beside a picture and wait for it."""
-        rows = self._rows(f"SELECT {COLUMNS} FROM uploads WHERE leader = ? ORDER BY id", (id,))
-        return [upload_of(row) for row in rows]
+        query = f"SELECT {COLUMNS} FROM uploads WHERE leader = ? AND refusal IS NULL ORDER BY id"
+        return [upload_of(row) for row in self._rows(query, (id,))]
 
     def buckets(self) -> list[str]:
         """The buckets that files wait for."""

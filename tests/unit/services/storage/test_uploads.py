@@ -161,6 +161,53 @@ async def test_number_that_another_server_took_is_exchanged_for_the_next(tmp_pat
     assert place.outbox.figures().refused == place.outbox.figures().pending == 0
 
 
+def with_taken_number(folder: Path) -> tuple[Place, Upload, Upload]:
+    """A picture whose number another server has used, and the text beside it."""
+    place = Place(folder)
+    place.store.objects[PREFIX.below("grid-0007.png")] = b"of another"
+    picture = place.upload("grid-0007.png", b"ours", Numbering("grid-", 4, ".png"))
+    return place, picture, place.upload("grid-0007.txt", b"text", Numbering("grid-", 4, ".txt"))
+
+
+async def test_picture_whose_text_was_deleted_gets_its_next_number(tmp_path: Path):
+    place, picture, text = with_taken_number(tmp_path)
+    text.path.unlink()
+    async with place.delivering() as uploads:
+        assert "grid-0007.txt is gone" in await sent(uploads, [picture, text])
+    assert place.content() == {"grid-0007.png": b"of another", "grid-0008.png": b"ours"}
+    assert [path.name for path in place.folder.glob("*.*")] == ["grid-0008.png"]
+    figures = place.outbox.figures()
+    assert (figures.pending, figures.refused) == (0, 1)
+
+
+async def test_failed_renumbering_leaves_no_copy_that_nobody_delivers(tmp_path: Path):
+    place, picture, text = with_taken_number(tmp_path)
+    text.path.unlink()
+    text.path.mkdir()
+    async with place.delivering() as uploads:
+        assert "Is a directory" in await sent(uploads, [picture, text])
+        assert sorted(path.name for path in place.folder.glob("*.*")) == [
+            "grid-0007.png",
+            "grid-0007.txt",
+        ]
+    figures = place.outbox.figures()
+    assert (figures.pending, figures.refused) == (2, 0)
+
+
+async def test_picture_that_is_there_is_not_given_up_for_another_missing_file(tmp_path: Path):
+    place = Place(tmp_path)
+
+    def something_is_gone(url: ObjectUrl) -> None:
+        if len(place.store.offered) == 1:
+            raise FileNotFoundError
+
+    place.store.meanwhile = something_is_gone
+    async with place.delivering() as uploads:
+        assert "x.png was offered" in await sent(uploads, [place.upload("x.png")])
+        await place.delivered(1)
+    assert place.content() == {"x.png": b"data"}
+
+
 async def test_many_servers_of_one_prefix_lose_and_replace_nothing(tmp_path: Path):
     store, pictures = FakeStore(), list[bytes]()
     places = [Place(tmp_path / str(n), store) for n in range(3)]
