@@ -14,8 +14,11 @@ from sdapi.mount_table import is_on_fuse
 #: begins and ends the name of each file that is not finished
 PREFIX: Final = ".sdapi-"
 SUFFIX: Final = ".part"
-#: nobody writes any more to a file that has not grown for so long
-_ABANDONED_S = 600.0
+#: nobody needs a file any more that has not grown for so long; a request names its files when all
+#: are written, which takes hours where they are many and large and the disk is slow
+ABANDONED_S: Final = 86_400.0
+#: between looks into a folder
+_LOOK_S = 600.0
 #: folders that are remembered as cleared
 _KEPT = 256
 
@@ -41,7 +44,7 @@ class Leftovers:
     def _clear(self, folder: Path) -> None:
         if not self._is_due(folder) or self._is_on_fuse(folder):
             return
-        oldest = time.time() - _ABANDONED_S
+        oldest = time.time() - ABANDONED_S
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 is_ours = entry.name.startswith(PREFIX) and entry.name.endswith(SUFFIX)
@@ -51,7 +54,7 @@ class Leftovers:
     def _is_due(self, folder: Path) -> bool:
         now = time.monotonic()
         with self._lock:
-            if now - self._cleared.get(folder, -_ABANDONED_S) < _ABANDONED_S:
+            if now - self._cleared.get(folder, -_LOOK_S) < _LOOK_S:
                 return False
             self._cleared[folder] = now
             self._cleared.move_to_end(folder)

@@ -6,8 +6,7 @@ from collections.abc import Set
 from contextlib import suppress
 from pathlib import Path
 
-#: another server of the same data directory may just have written a file, and not its record
-_MIN_AGE_S = 600.0
+from sdapi.services.storage.leftovers import ABANDONED_S
 
 
 class Spool:
@@ -21,10 +20,13 @@ class Spool:
         return self._folder / f"{uuid.uuid4().hex}{suffix}"
 
     def sweep(self, recorded: Set[Path]) -> None:
-        """Delete what a crash left before it was recorded: nobody was told of it."""
+        """Delete what a crash left before it was recorded: nobody was told of it.
+
+        A younger file may be of a request that is still writing others; it records all at its end.
+        """
         if not self._folder.is_dir():
             return
-        oldest = time.time() - _MIN_AGE_S
+        oldest = time.time() - ABANDONED_S
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):  # uploaded meanwhile
                 if path not in recorded and path.stat().st_mtime < oldest:

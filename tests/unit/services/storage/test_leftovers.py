@@ -18,7 +18,7 @@ from sdapi.settings import Settings
 HALF = ".sdapi-0123.part"
 
 
-def left_behind(folder: Path, age_s: float = 1000.0) -> Path:
+def left_behind(folder: Path, age_s: float = 100_000.0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / HALF).write_bytes(b"half")
     os.utime(folder / HALF, (time.time() - age_s,) * 2)
@@ -27,7 +27,7 @@ def left_behind(folder: Path, age_s: float = 1000.0) -> Path:
 
 def test_only_our_own_unfinished_files_of_long_ago_go(tmp_path: Path):
     old = left_behind(tmp_path)
-    young, others = left_behind(tmp_path / "young", 0.0), tmp_path / ".theirs.part"
+    young, others = left_behind(tmp_path / "young", 80_000.0), tmp_path / ".theirs.part"
     others.touch()
     os.utime(others, (0, 0))
     Leftovers().clear([tmp_path, tmp_path / "young", tmp_path / "not there"])

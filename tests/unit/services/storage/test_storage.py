@@ -103,7 +103,7 @@ async def test_what_a_crash_left_before_it_was_recorded_is_swept(tmp_path: Path,
             storage.place(str(tmp_path / "mount")), [NewFile("first.png", lambda: b"1")]
         )
     spool.mkdir()
-    for name, age_s in ((".old.png.7.tmp", 1000), ("old.png", 1000), ("new.png", 0)):
+    for name, age_s in ((".old.png.7.tmp", 1e5), ("old.png", 1e5), ("new.png", 8e4)):
         (spool / name).write_bytes(b"half")
         os.utime(spool / name, (time.time() - age_s,) * 2)
     async with storage_of(tmp_path, oss), asyncio.timeout(10):
