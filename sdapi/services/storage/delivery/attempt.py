@@ -32,6 +32,8 @@ class Outcome:
     error: StoreError | None = None
     #: whether it will never be tried again
     is_refused: bool = False
+    #: whether it was not tried, for the picture that it lies beside is not stored yet
+    is_held: bool = False
 
 
 class Attempt:
@@ -57,6 +59,10 @@ class Attempt:
     def made(self, upload: Upload, tries: int, until: float) -> Outcome:
         """Offer a file so often, no try beginning after the monotonic time `until`."""
         try:
+            if self._outbox.is_held(upload.id):
+                self._outbox.defer(upload.id, 0.0)
+                sentence = f"{upload.url}: the picture that it lies beside is not stored yet"
+                return Outcome(StoreError(Reason.REFUSED, sentence), is_held=True)
             current = self._outbox.get(upload.id)
             if current is None:  # it is stored, or a newer file of its name is recorded
                 return Outcome()

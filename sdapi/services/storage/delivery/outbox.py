@@ -125,6 +125,16 @@ class Outbox:
         query = f"SELECT {COLUMNS} FROM uploads WHERE leader = ? AND refusal IS NULL ORDER BY id"
         return [upload_of(row) for row in self._rows(query, (id,))]
 
+    def is_held(self, id: int) -> bool:
+        """Whether a file lies beside a picture that is not stored yet, and may be renamed."""
+        return bool(
+            self._rows(
+                "SELECT 1 FROM uploads AS file JOIN uploads AS leader ON leader.id = file.leader "
+                "WHERE file.id = ? AND leader.refusal IS NULL",
+                (id,),
+            )
+        )
+
     def buckets(self) -> list[str]:
         """The buckets that files wait for."""
         if not self.exists:  # most servers have no object store, and get no database

@@ -123,7 +123,8 @@ class Uploads:
         if not running:
             return ""
         done, waiting = await asyncio.wait(running, timeout=self._timeout_s)
-        problems = [str(error) for task in done if (error := task.result()) is not None]
+        results = [task.result() for task in running if task in done]
+        problems = [str(error) for error in results if error is not None]
         if waiting:
             names = ", ".join(sorted(task.get_name() for task in waiting)[:1])
             problems.append(f"{names}: not uploaded within {self._timeout_s:g} s")
@@ -154,8 +155,9 @@ class Uploads:
             outcome = await loop.run_in_executor(
                 self._pool, self._attempt.made, upload, tries, until
             )
-            self._metrics.upload_seconds.observe(time.monotonic() - began)
-            self._note(upload.bucket, outcome)
+            if not outcome.is_held:
+                self._metrics.upload_seconds.observe(time.monotonic() - began)
+                self._note(upload.bucket, outcome)
             return outcome.error
         finally:
             self._running.pop(upload.id, None)

@@ -208,6 +208,21 @@ async def test_picture_that_is_there_is_not_given_up_for_another_missing_file(tm
     assert place.content() == {"x.png": b"data"}
 
 
+async def test_text_beside_a_picture_that_failed_waits_for_its_number(tmp_path: Path):
+    place, picture, text = with_taken_number(tmp_path)
+    place.store.failure = lambda url: Reason.FORBIDDEN if url.name.endswith(".png") else None
+    async with place.delivering() as uploads:
+        assert "grid-0007.png: forbidden" in await sent(uploads, [picture, text])
+        assert "grid-0007.png: forbidden" in uploads.last_error
+        place.store.failure = lambda url: None
+        await place.delivered(3)
+    assert place.content() == {
+        "grid-0007.png": b"of another",
+        "grid-0008.png": b"ours",
+        "grid-0008.txt": b"text",
+    }
+
+
 async def test_many_servers_of_one_prefix_lose_and_replace_nothing(tmp_path: Path):
     store, pictures = FakeStore(), list[bytes]()
     places = [Place(tmp_path / str(n), store) for n in range(3)]
