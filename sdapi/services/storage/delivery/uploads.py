@@ -5,10 +5,11 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import anyio.to_thread
 
@@ -21,9 +22,8 @@ from sdapi.services.storage.stores.store import Reason, StoreError
 
 log = logging.getLogger(__name__)
 
-_THREADS = 16
-#: of those, for what is delivered later; requests come first
-_LATER_AT_ONCE = 8
+#: requests' uploads at once, and those of what is delivered later, in threads of their own
+_AT_ONCE, _LATER_AT_ONCE = 16, 16
 #: within a request; with their pauses about six seconds when a store refuses at once
 _TRIES = 6
 #: how long nobody else tries a file: while its request waits for it and a little longer
@@ -66,10 +66,13 @@ class Uploads:
         self._attempt = attempt
         self._metrics = metrics
         self._timeout_s = timeout_s
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="sdapi-upload")
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sdapi-upload")
+        self._later_pool = ThreadPoolExecutor(_LATER_AT_ONCE, thread_name_prefix="sdapi-later")
         self._closing = threading.Event()
         self._wake = asyncio.Event()
         self._running: dict[int, Running] = {}
+        #: the buckets of those that are delivered later
+        self._later: dict[int, str] = {}
         #: the latest for each object: two at a time could end in the wrong order
         self._of_url: dict[ObjectUrl, Running] = {}
         self._pauses: dict[str, Pause] = {}
@@ -92,7 +95,8 @@ class Uploads:
         self._closing.set()
         self._attempt.stop()
         await self._stop_delivering()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._later_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
         running = dict(self._running)
         for task in running.values():
             task.cancel()
@@ -116,7 +120,7 @@ class Uploads:
             lambda: self._outbox.add(groups, claimed_s=claimed_s)
         )
         until = time.monotonic() + self._timeout_s
-        return [self._begin(upload, self._tries(upload), until) for upload in recorded]
+        return [self._begin(upload, self._tries(upload), until, self._pool) for upload in recorded]
 
     async def wait(self, running: Sequence[Running]) -> str:
         """Why some of a request's uploads are still pending when its time is over, or nothing."""
@@ -135,15 +139,20 @@ class Uploads:
         pause = self._pauses.get(upload.bucket)
         return 1 if pause is not None and pause.length_s >= _AWAY_S else _TRIES
 
-    def _begin(self, upload: Upload, tries: int, until: float) -> Running:
+    def _begin(self, upload: Upload, tries: int, until: float, pool: ThreadPoolExecutor) -> Running:
         before = [self._of_url.get(upload.url), self._running.get(upload.leader)]
         after = [task for task in before if task is not None]
-        task = asyncio.create_task(self._deliver(upload, tries, until, after), name=str(upload.url))
+        work = self._deliver(upload, partial(self._attempt.made, upload, tries, until), pool, after)
+        task = asyncio.create_task(work, name=str(upload.url))
         self._running[upload.id] = self._of_url[upload.url] = task
         return task
 
     async def _deliver(
-        self, upload: Upload, tries: int, until: float, after: Sequence[Running]
+        self,
+        upload: Upload,
+        attempt: Callable[[], Outcome],
+        pool: ThreadPoolExecutor,
+        after: Sequence[Running],
     ) -> StoreError | None:
         try:
             if after:
@@ -151,16 +160,14 @@ class Uploads:
             if self._closing.is_set():
                 return StoreError(Reason.UNREACHABLE, f"{upload.url}: the server is shutting down")
             began = time.monotonic()
-            loop = asyncio.get_running_loop()
-            outcome = await loop.run_in_executor(
-                self._pool, self._attempt.made, upload, tries, until
-            )
+            outcome = await asyncio.get_running_loop().run_in_executor(pool, attempt)
             if not outcome.is_held:
                 self._metrics.upload_seconds.observe(time.monotonic() - began)
                 self._note(upload.bucket, outcome)
             return outcome.error
         finally:
             self._running.pop(upload.id, None)
+            self._later.pop(upload.id, None)
             if self._of_url.get(upload.url) is asyncio.current_task():
                 del self._of_url[upload.url]
             self._wake.set()
@@ -203,16 +210,37 @@ class Uploads:
         """Begin to deliver some of what waits; whether there was anything to begin."""
         now, began = time.monotonic(), False
         able = [b for b in buckets if (pause := self._pauses.get(b)) is None or now >= pause.until]
-        places = max(1, _LATER_AT_ONCE - len(self._running)) // max(1, len(able))
-        for bucket in able:
-            limit = 1 if bucket in self._pauses else max(1, places)
-            claimed = await anyio.to_thread.run_sync(
-                lambda bucket=bucket, limit=limit: self._outbox.claim(
-                    bucket, limit, claimed_s=_CLAIM_S
-                )
-            )
-            for upload in claimed:
+        # Those first that have the fewest places, so that everybody gets some.
+        for bucket in sorted(able, key=list(self._later.values()).count):
+            places = self._places(bucket)
+            if not places:
+                continue
+            for upload in await self._claimed(bucket, places):
                 if upload.id not in self._running:
-                    self._begin(upload, 1, now)
+                    self._later[upload.id] = bucket
+                    self._begin(upload, 1, now, self._later_pool)
                     began = True
         return began
+
+    async def _claimed(self, bucket: str, places: int) -> list[Upload]:
+        claim = partial(self._outbox.claim, bucket, places, claimed_s=_CLAIM_S)
+        claiming = asyncio.ensure_future(anyio.to_thread.run_sync(claim))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:  # nobody here begins them, and others need not wait
+            with suppress(sqlite3.Error, OSError):
+                ids = [upload.id for upload in await claiming]
+                await anyio.to_thread.run_sync(self._outbox.release, ids)
+            raise
+
+    def _places(self, bucket: str) -> int:
+        """How many more files of a bucket may be delivered now.
+
+        One tells whether a bucket that failed is back. Another may have half of the places that the
+        others leave, for it may turn out to give no answer, and would hold them for minutes.
+        """
+        own = list(self._later.values()).count(bucket)
+        if bucket in self._pauses:
+            return max(0, 1 - own)
+        left = _LATER_AT_ONCE - (len(self._later) - own)
+        return max(0, min(max(1, left // 2), left) - own)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -32,7 +33,7 @@ class FakeStore:
         self.offered: list[str] = []
         self.failure: Callable[[ObjectUrl], Reason | None] = lambda url: None
         #: called in the middle of each upload
-        self.meanwhile: Callable[[ObjectUrl], None] = lambda url: None
+        self.meanwhile: Callable[[ObjectUrl], object] = lambda url: None
 
     def put(self, url: ObjectUrl, path: Path, *, replaces: bool) -> None:
         self.offered.append(url.name)
@@ -142,6 +143,47 @@ async def test_one_file_that_no_store_answers_for_lets_others_pass(tmp_path: Pat
         with anyio.fail_after(10):
             while len(place.store.objects) < 20:
                 await anyio.sleep(0.02)
+
+
+async def test_buckets_that_hang_hold_up_neither_others_nor_requests(tmp_path: Path):
+    place, goes_on = Place(tmp_path), threading.Event()
+    hanging = [ObjectUrl.parse(f"oss://a-hanging-{n}/x") for n in range(3)]
+    for number in range(40):
+        for prefix in hanging:
+            url = prefix.below(f"{prefix.bucket}-{number}")
+            place.outbox.add([[replace(place.upload(url.name), url=url)]])
+
+    def hangs(url: ObjectUrl) -> None:
+        if url.parent in hanging:
+            goes_on.wait(20)
+
+    place.store.meanwhile = hangs
+    async with place.delivering(timeout_s=5.0) as uploads:
+        try:
+            await anyio.sleep(3)  # for many rounds
+            assert len(place.store.offered) < 16
+            place.outbox.add([[place.upload(f"{n}.png")] for n in range(5)])
+            assert await sent(uploads, [place.upload("now.png")]) == ""
+            with anyio.fail_after(10):
+                while len(place.store.objects) < 6:
+                    await anyio.sleep(0.02)
+        finally:
+            goes_on.set()
+
+
+async def test_bucket_that_is_away_and_hangs_gets_one_file_at_a_time(tmp_path: Path):
+    place, goes_on = Place(tmp_path), threading.Event()
+    place.outbox.add([[place.upload(f"{n}.png")] for n in range(30)])
+    place.store.failure = lambda url: Reason.UNREACHABLE
+    async with place.delivering():
+        try:
+            await anyio.sleep(0.5)  # all that were begun at once have failed
+            place.store.meanwhile = lambda url: goes_on.wait(20)
+            failed = len(place.store.offered)
+            await anyio.sleep(3)
+            assert len(place.store.offered) == failed + 1
+        finally:
+            goes_on.set()
 
 
 async def test_number_that_another_server_took_is_exchanged_for_the_next(tmp_path: Path):
