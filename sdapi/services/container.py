@@ -185,6 +185,7 @@ class Services:
         self._refuse(ShuttingDown("the server is shutting down"))
         for worker in self.workers:
             worker.stop()
+        self.objects.close()  # what waits for a model would be refused when it has it
         while self.tasks.open_count:
             await asyncio.sleep(0.02)
         await self.storage.drain()

@@ -75,6 +75,7 @@ class ObjectModels:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._fetches: dict[ObjectUrl, _Fetch] = {}
+        self._is_closed = False
         self._fetching = anyio.CapacityLimiter(_FETCHING)
         self._asking = anyio.CapacityLimiter(_ASKING)
 
@@ -94,7 +95,8 @@ class ObjectModels:
             models.found[needed.url] = error
 
     def close(self) -> None:
-        """End all transfers."""
+        """End all transfers, and begin none: no job takes what they bring."""
+        self._is_closed = True
         for fetch in self._fetches.values():
             fetch.stop.set()
 
@@ -103,15 +105,17 @@ class ObjectModels:
         if not url.name.lower().endswith(_SUFFIXES):
             names = ", ".join(_SUFFIXES)
             raise BadRequest(f"{needed.field} {url}: a model's name ends in {names}")
+        if self._is_closed:
+            raise _shutting_down()
         fetch = self._fetches.get(url) or self._begin(url)
         fetch.waiting += 1
         try:
-            await _done(fetch.task, needed, is_wanted)
+            await self._done(fetch.task, needed, is_wanted)
             return fetch.task.result()
         except StoreError as error:
             raise as_client_error(error, needed.field) from error
         except TransferStopped as error:
-            raise ShuttingDown("the server is shutting down") from error
+            raise _shutting_down() from error
         finally:
             fetch.waiting -= 1
             if not fetch.waiting:
@@ -137,15 +141,20 @@ class ObjectModels:
             found = await anyio.to_thread.run_sync(fetch, limiter=self._fetching)
         return found
 
+    async def _done(
+        self, task: "asyncio.Task[Path]", needed: NotFetched, is_wanted: Callable[[], bool]
+    ) -> None:
+        """Wait for a transfer for as long as it is wanted."""
+        end = asyncio.get_running_loop().time() + _TIMEOUT_S
+        while not task.done():
+            if not is_wanted():
+                raise TaskCancelled(f"cancelled while {needed.field} {needed.url} was fetched")
+            if self._is_closed:  # also where the store does not let go of the transfer
+                raise _shutting_down()
+            if asyncio.get_running_loop().time() > end:
+                raise StoreUnavailable(f"{needed}: not fetched within {_TIMEOUT_S:g} s")
+            await asyncio.wait({task}, timeout=_LOOK_S)
 
-async def _done(
-    task: "asyncio.Task[Path]", needed: NotFetched, is_wanted: Callable[[], bool]
-) -> None:
-    """Wait for a transfer for as long as it is wanted."""
-    end = asyncio.get_running_loop().time() + _TIMEOUT_S
-    while not task.done():
-        if not is_wanted():
-            raise TaskCancelled(f"cancelled while {needed.field} {needed.url} was fetched")
-        if asyncio.get_running_loop().time() > end:
-            raise StoreUnavailable(f"{needed}: not fetched within {_TIMEOUT_S:g} s")
-        await asyncio.wait({task}, timeout=_LOOK_S)
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("the server is shutting down")

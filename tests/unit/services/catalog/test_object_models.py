@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from sdapi.errors import BadRequest, BadUrl, TaskCancelled
+from sdapi.errors import BadRequest, BadUrl, ShuttingDown, TaskCancelled
 from sdapi.metrics import Metrics
 from sdapi.object_url import ObjectUrl
 from sdapi.services.catalog.object_models import FetchedModels, NotFetched, ObjectModels
+from sdapi.services.container import Services
 from sdapi.services.storage.storage import Storage
 from sdapi.services.storage.stores.store import TransferStopped, never
 from sdapi.settings import Mount, Settings
+from tests.fakes import FakeEngines
 
 pytestmark = pytest.mark.anyio
 URL = "oss://bucket/models/m.safetensors"
@@ -102,6 +104,38 @@ async def test_transfer_ends_when_nobody_wants_it_and_begins_anew_for_the_next(
     await again
     assert fetched.paths
     assert files.fetches == 2
+
+
+async def test_closing_ends_what_is_fetched_and_begins_nothing(
+    models: ObjectModels, files: SlowFiles
+):
+    first, task = begun(models)
+    await happened(files.began)
+    models.close()
+    async with asyncio.timeout(5):
+        await task
+    await happened(files.was_stopped)
+    second, later = begun(models)
+    await later
+    for fetched in (first, second):
+        with pytest.raises(ShuttingDown):
+            fetched.file(URL, field="x")
+    assert files.fetches == 1
+
+
+async def test_server_that_stops_waits_for_no_transfer(tmp_path: Path, files: SlowFiles):
+    mount = Mount(tmp_path / "mount", "oss://bucket/models")
+    services = Services.build(Settings(data_dir=tmp_path, mounts=(mount,)), FakeEngines(), None, {})
+    services.storage.files = files
+    waiting = services.tasks.create("txt2img")
+    fetched, fetching = begun(services.objects)
+    fetching.add_done_callback(lambda _: services.tasks.reject(waiting, ShuttingDown("")))
+    await happened(files.began)
+    async with asyncio.timeout(5):
+        await services.drain()
+    with pytest.raises(ShuttingDown):
+        fetched.file(URL, field="x")
+    services.close()
 
 
 async def test_why_there_is_none_is_told_when_it_is_looked_up(models: ObjectModels):
