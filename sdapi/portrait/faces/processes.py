@@ -5,7 +5,6 @@ the server would stand still meanwhile. A process also keeps what hostile files 
 away from the server, and can be ended when a picture takes too long. About 200 MB each.
 """
 
-import asyncio
 import logging
 import os
 import socket
@@ -46,7 +45,7 @@ class FaceProcesses:
         self._choices = choices
         self._timeout_s = timeout_s
         #: as many tasks as processes: a place is free when its thread is, whoever waits for it
-        self._places = asyncio.Semaphore(count)
+        self._places = anyio.Semaphore(count)
         self._threads = anyio.CapacityLimiter(count)
         #: guards the two below; processes in use are in `_all` only
         self._lock = threading.Lock()
