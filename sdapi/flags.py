@@ -80,7 +80,6 @@ _S, _T, _I, _P = Kind.SWITCH, Kind.TEXT, Kind.INTEGER, Kind.PATH
 _NO_GRADIO = "there is no Gradio page here"
 _ONE_ATTENTION = "attention always runs on torch's fused kernels"
 _NO_TUNNEL = "no tunnel is opened; put a proxy in front"
-_PINNED = "the environment is made from pinned requirement files"
 _NO_GIT = "extensions are Python packages and are not updated from here"
 
 #: in the order of the reference's `GET /sdapi/v1/cmd-flags`

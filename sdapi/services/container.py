@@ -103,7 +103,12 @@ class Services:
         self.webhooks = Webhooks(self.settings, Fetcher(self.settings), self.scheduler)
         self.metrics.add_gauges(server_gauges(self))
         self.option_changes = OptionChanges(
-            self.settings, self.options, self.catalog, self.hashes, self.preload
+            self.settings,
+            self.options,
+            self.catalog,
+            self.hashes,
+            self.preload,
+            self.generation.check_options,
         )
 
     @classmethod

@@ -9,8 +9,8 @@ from typing import Any
 
 import anyio.to_thread
 
-from sdapi.errors import BadRequest, SDAPIError, UnknownName, near_names
-from sdapi.options import option_specs
+from sdapi.errors import BadRequest, NotBuilt, SDAPIError, UnknownName, near_names
+from sdapi.options import Options, option_specs
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.option_sections import FOLDER_OPTIONS, HIDDEN, section_of_option
@@ -31,6 +31,8 @@ class OptionChanges:
     hashes: HashCache
     #: told of another checkpoint, so that an idle worker can load it before the next job
     preload: Callable[[Checkpoint], None]
+    #: raises what requests would get with some options
+    check: Callable[[Options], None]
 
     def shown(self) -> dict[str, object]:
         """Every option as the webui shows it: whole numbers as floats, the checkpoint's title."""
@@ -68,7 +70,25 @@ class OptionChanges:
         allowed = {key: value for key, value in values.items() if not self._is_fixed(key)}
         checkpoint = self._checkpoint(allowed)
         self._check_vae(allowed)
+        self._try_out(allowed)
         return allowed, checkpoint
+
+    def _try_out(self, values: Mapping[str, Any]) -> None:
+        """Refuse what would make a plain request fail that does not fail now."""
+        refusal = self._refusal(self.options.current.overlay(values))
+        if refusal is None:
+            return
+        now = self._refusal(self.options.current)
+        if now is None or now.detail != refusal.detail:
+            raise refusal
+
+    def _refusal(self, options: Options) -> SDAPIError | None:
+        """What a plain request would get, as far as options cause it; not what is missing here."""
+        try:
+            self.check(options)
+        except SDAPIError as error:
+            return error if error.status < 500 or isinstance(error, NotBuilt) else None
+        return None
 
     async def _hashed(self, checkpoint: Checkpoint) -> Checkpoint:
         """The checkpoint with its hash, if that is known in time."""

@@ -44,6 +44,33 @@ def test_model_that_is_not_there_is_refused(client: TestClient, key: str, words:
     assert words in response.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("values", "status", "words"),
+    [
+        ({"CLIP_stop_at_last_layers": 99}, 422, "CLIP_stop_at_last_layers: 99"),
+        ({"randn_source": "TPU"}, 422, "randn_source"),
+        ({"token_merging_ratio": 5}, 422, "token_merging_ratio"),
+        ({"samples_format": "gif"}, 422, "samples_format"),
+        ({"fp8_storage": "Enable"}, 501, "fp8_storage"),
+        ({"outdir_txt2img_samples": "/etc/x"}, 403, "outdir_txt2img_samples"),
+    ],
+)
+def test_a_value_that_would_stop_every_request_is_refused(
+    client: TestClient, values: dict[str, object], status: int, words: str
+):
+    before = client.get(OPTIONS).json()
+    response = client.post(OPTIONS, json={"eta_ddim": 0.5} | values)
+    assert (response.status_code, words in response.text) == (status, True), response.text
+    assert client.get(OPTIONS).json() == before
+
+
+def test_other_options_may_change_while_one_in_the_file_is_no_good(serve: Serve, data_dir: Path):
+    (data_dir / "config.json").write_text('{"CLIP_stop_at_last_layers": 99}')
+    client = serve()
+    assert client.post(OPTIONS, json={"eta_ddim": 0.5}).status_code == 200
+    assert client.post(OPTIONS, json={"CLIP_stop_at_last_layers": 1}).status_code == 200
+
+
 def test_body_that_is_no_object_is_told_as_pydantic_1_did(client: TestClient):
     response = client.post(OPTIONS, json=[1])
     assert response.json()["detail"][0]["msg"] == "value is not a valid dict"

@@ -21,7 +21,6 @@ from sdapi.engine.checkpoints.weights import read_content
 from sdapi.engine.networks.embedding_picture import hidden_content
 from sdapi.errors import ModelUnusable
 
-TENSOR_SUFFIXES = (".pt", ".bin", ".safetensors")
 PICTURE_SUFFIXES = (".png", ".webp", ".jxl", ".avif")
 _CHUNK = "sd-ti-embedding"
 _MAX_VECTORS = 75

@@ -32,8 +32,6 @@ REQUEST_ID = "requestId"
 #: the tag that tells a failed result, and its status
 LAST_CODE = "lastCode"
 
-NO_TAGS: Mapping[str, str] = {}
-
 
 class StoreUnavailable(SDAPIError):
     """The store cannot be reached now; the request may be repeated."""

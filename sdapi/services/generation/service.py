@@ -12,6 +12,7 @@ from sdapi.engine.job import Result
 from sdapi.errors import BadRequest
 from sdapi.logs import log_fields
 from sdapi.object_url import is_object_url
+from sdapi.options import Options
 from sdapi.services.generation.answering.answering import Answering
 from sdapi.services.generation.drafting.draft import Draft
 from sdapi.services.generation.drafting.drafting import Drafting
@@ -19,6 +20,7 @@ from sdapi.services.generation.drafting.request_limits import check_formats
 from sdapi.services.generation.drawing import Drawing
 from sdapi.services.generation.inner_runs import InnerRuns, Tools, run_script
 from sdapi.services.generation.intake import Intake
+from sdapi.services.generation.option_trial import OptionTrial
 from sdapi.services.generation.order import Caller, Order
 from sdapi.services.generation.saving.image_files import ImageFiles
 from sdapi.services.generation.saving.saving import Saving
@@ -59,15 +61,8 @@ class GenerationService:
         started, services = time.perf_counter(), self._services
         if caller.webhook is not None:
             await services.webhooks.check(caller.webhook)
-        intake = Intake(
-            services.settings,
-            services.networks,
-            services.scripts,
-            services.storage,
-            self._tools.saving.folders(),
-        )
         options = services.options.current
-        asked = await anyio.to_thread.run_sync(intake.read, kind, request, options)
+        asked = await anyio.to_thread.run_sync(self._intake().read, kind, request, options)
         id_task = asked.eas.id_task or asked.request.force_task_id
         task = services.tasks.create(kind, id_task, asked.eas.uid)
         order = Order.of(asked, caller, task)
@@ -79,6 +74,20 @@ class GenerationService:
             finally:
                 if caller.webhook is not None:
                     services.webhooks.tell(task, caller.webhook)
+
+    def check_options(self, options: Options) -> None:
+        """Raise the `SDAPIError` that every plain request would get with these. Blocks."""
+        OptionTrial(self._services, self._intake).check(options)
+
+    def _intake(self) -> Intake:
+        services = self._services
+        return Intake(
+            services.settings,
+            services.networks,
+            services.scripts,
+            services.storage,
+            self._tools.saving.folders(),
+        )
 
     async def _plain_answer(self, order: Order, started: float) -> dict[str, Any]:
         tools = self._tools

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 import anyio.to_thread
 import numpy as np
 from PIL import Image
 
 from sdapi.engine.control.unit import Pixels
-from sdapi.errors import BadImage, BadRequest, QueueFull, SDAPIError
+from sdapi.errors import BadImage, BadRequest, SDAPIError
+from sdapi.extensions.controlnet.api.detection_limits import DetectionLimits
 from sdapi.extensions.controlnet.maps.shown import shown_map
 from sdapi.extensions.controlnet.preprocessors import DetectedMap, Mask, Preprocessor, find
 from sdapi.extensions.controlnet.units.pictures import on_white
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 #: chooses another module by the model, which is not known here
 _AUTO: Final = "ip-adapter-auto"
 _MOST_PICTURES: Final = 100
-#: requests that may wait for a thread
-_MOST_WAITING: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,24 @@ class Detection:
 
 
 async def detect_maps(
-    asked: Detection, services: "Services", threads: anyio.CapacityLimiter
+    asked: Detection, services: "Services", limits: DetectionLimits
 ) -> dict[str, Any]:
     """The answer: maps in base64, and poses where people were looked for.
 
-    It is worked out in one of `threads`, so that those of all other requests stay free. Raises
-    `BadRequest` and its kin, `QueueFull` when too many wait.
+    It is worked out in threads of its own, so that those of all other requests stay free. Raises
+    `BadRequest` and its kin, `QueueFull` when too many are here.
     """
     module = _checked(asked)
-    if threads.statistics().tasks_waiting >= _MOST_WAITING:
-        raise QueueFull(f"{_MOST_WAITING} requests wait for preprocessors; try again later")
+    with limits.place():
+        return await _detected(module, asked, services, limits.threads)
+
+
+async def _detected(
+    module: Preprocessor,
+    asked: Detection,
+    services: "Services",
+    threads: anyio.CapacityLimiter,
+) -> dict[str, Any]:
     budget = PixelBudget()
     images = await _load(asked.images, "controlnet_input_images", services, budget)
     masks = await _load(asked.masks, "controlnet_masks", services, budget)

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from sdapi.extensions.controlnet.api.control_types import control_types
+from sdapi.extensions.controlnet.api.detection_limits import DetectionLimits
 from sdapi.extensions.controlnet.model_files import ControlModels
 from sdapi.extensions.controlnet.preprocessors import module_detail, module_list
 from sdapi.schemas.coercion import Bool, Float, Int, Str
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from sdapi.services.container import Services
 
 _API_VERSION: Final = 3
-#: requests for preprocessors that are worked on at once
-_AT_ONCE: Final = 2
 _LARGEST_INT: Final = 2**31 - 1
 
 
@@ -86,7 +85,7 @@ def _add_preprocessors(routes: APIRouter) -> None:
 
 
 def _add_works(routes: APIRouter, services: "Services") -> None:
-    threads = anyio.CapacityLimiter(_AT_ONCE)
+    limits = DetectionLimits()
 
     @routes.post("/detect")
     async def detect(request: DetectRequest) -> dict[str, Any]:
@@ -101,11 +100,11 @@ def _add_works(routes: APIRouter, services: "Services") -> None:
             threshold_a=request.controlnet_threshold_a,
             threshold_b=request.controlnet_threshold_b,
         )
-        return await detect_maps(asked, services, threads)
+        return await detect_maps(asked, services, limits)
 
     @routes.post("/render_openpose_json")
     async def render_openpose_json(poses: list[dict[str, Any]]) -> dict[str, Any]:
         """Drawings of poses in OpenPose's JSON form, as `detect` answers them."""
         from sdapi.extensions.controlnet.api.poses import render_poses
 
-        return await anyio.to_thread.run_sync(render_poses, poses, limiter=threads)
+        return await anyio.to_thread.run_sync(render_poses, poses, limiter=limits.threads)

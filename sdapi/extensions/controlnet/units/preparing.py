@@ -20,13 +20,13 @@ from sdapi.extensions.controlnet.preprocessors import Preprocessor, Values, find
 from sdapi.extensions.controlnet.units.infotext import key_of, unit_text
 from sdapi.extensions.controlnet.units.pictures import PictureChoice, UnitPictures
 from sdapi.extensions.controlnet.units.pixel_budget import PixelBudget
-from sdapi.extensions.controlnet.units.reading import PLACE, enabled_units
+from sdapi.extensions.controlnet.units.reading import enabled_units
 from sdapi.extensions.controlnet.units.union_types import union_type
 from sdapi.extensions.controlnet.units.unit_fields import UnitFields
 from sdapi.options import Options
 from sdapi.services.scripts.script import Preparation
 
-__all__ = ["PLACE", "PreparedUnit", "UnitPreparer"]
+__all__ = ["PreparedUnit", "UnitPreparer"]
 
 _WIDEST_EDGE: Final = 64
 #: with a mask of the request, which img2img blends by itself

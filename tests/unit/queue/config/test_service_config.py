@@ -16,7 +16,7 @@ from sdapi.queue.stores.store import NewItem, QueueName, Store
 from sdapi.services.storage.places import named_folder
 from sdapi.settings import Settings, settings_from
 
-DEPLOY = Path(__file__).parents[3] / "deploy"
+DEPLOY = Path(__file__).parents[4] / "deploy"
 
 #: the asynchronous service of the API document
 SD_ASYNC = """
