@@ -26,7 +26,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"description": "Models load, or none can start"}})
 async def readyz(request: Request, services: ServicesDep) -> Response:
-    """A worker can draw; 503 while models load or when none can start.
+    """A worker can draw; 503 while models load, when none can start, or while the server stops.
 
     A server of the role `api` draws nothing: it is ready when its queue answers. `outbox` tells
     what waits for an object store; it does not count, for it is delivered later.
@@ -34,15 +34,17 @@ async def readyz(request: Request, services: ServicesDep) -> Response:
     outbox = {"outbox": state} if (state := await services.storage.state()) else {}
     if services.settings.role == "api":
         is_ready = await request.app.state.queues.is_reachable()
+        is_ready &= not request.app.state.is_stopping
         status = "ready" if is_ready else "starting"
         return json_response({"status": status, **outbox}, 200 if is_ready else 503)
     workers = {
         worker.name: "failed" if worker.failure else "ready" if worker.is_ready else "starting"
         for worker in services.workers
     }
-    status = "ready" if services.is_ready else "starting"
+    is_stopping = request.app.state.is_stopping
+    status = "stopping" if is_stopping else "ready" if services.is_ready else "starting"
     body = {"status": status, "workers": workers, **outbox}
-    return json_response(body, 200 if services.is_ready else 503)
+    return json_response(body, 200 if status == "ready" else 503)
 
 
 @router.get("/metrics", response_class=Response)

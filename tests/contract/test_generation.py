@@ -184,6 +184,13 @@ def test_health_tells_that_the_loop_lives_and_readiness_that_a_worker_does(clien
     assert ready == {"status": "ready", "workers": {"fake": "ready"}}
 
 
+def test_a_server_that_stops_is_not_ready(client: TestClient):
+    client.app.state.begin_shutdown()  # type: ignore[attr-defined]
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "stopping")
+    assert client.get("/healthz").status_code == 200
+
+
 def test_listings_name_what_is_there(client: TestClient, data_dir: Path):
     (model,) = client.get("/sdapi/v1/sd-models").json()
     assert model["filename"] == str(data_dir / "models/Stable-diffusion/one.safetensors")

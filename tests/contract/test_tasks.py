@@ -37,6 +37,21 @@ def state(client: TestClient, id_task: str) -> str | None:
     return client.get("/sdapi/v1/task", params={"id_task": id_task}).json().get("state")
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"sampler_name": "nope"}, "Sampler not found"),
+        ({"override_settings": {"sd_model_checkpoint": "nope"}}, "nope"),
+    ],
+)
+def test_a_request_that_is_refused_is_a_task_that_failed(
+    client: TestClient, body: dict[str, Any], words: str
+):
+    client.post("/sdapi/v1/txt2img", json=SMALL | body | {"force_task_id": "bad"})
+    told = client.get("/sdapi/v1/task", params={"id_task": "bad"}).json()
+    assert (told["state"], words in told["error"]) == ("failed", True), told
+
+
 def test_queued_task_is_cancelled_by_its_id_and_nothing_else_is(
     client: TestClient, engine: FakeEngine
 ):

@@ -32,8 +32,8 @@ class Drawing:
         future = asyncio.wrap_future(task.future)
         try:
             self.scheduler.put(task)
-        except BaseException:
-            self.tasks.cancel(task)
+        except BaseException as error:
+            self.tasks.refuse(task, error)
             raise
         try:
             return await asyncio.shield(future)

@@ -106,8 +106,8 @@ class GenerationService:
             draft = await tools.drafting.draft(order)
             order.task.on_done = self._on_done(order)
             order.task.job = draft.job
-        except BaseException:
-            tools.drawing.tasks.cancel(order.task)
+        except BaseException as error:
+            tools.drawing.tasks.refuse(order.task, error)
             raise
         result = await tools.drawing.drawn(order.task)
         return draft, await tools.saving.finished(order, draft, result)
@@ -132,8 +132,8 @@ class GenerationService:
         tools = self._tools
         try:
             keep_options = self._on_done(order)
-        except BaseException:
-            tools.drawing.tasks.cancel(order.task)
+        except BaseException as error:
+            tools.drawing.tasks.refuse(order.task, error)
             raise
         runs = InnerRuns(self._services, tools, order)
         result = await tools.drawing.outcome(order, asyncio.ensure_future(run_script(runs)))

@@ -16,7 +16,7 @@ from typing import Protocol
 from sdapi.engine.job import Result
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.work import Work
-from sdapi.errors import Conflict, SDAPIError
+from sdapi.errors import Conflict, SDAPIError, TaskCancelled
 
 _KEPT = 1000
 #: ended jobs whose mean duration is shown
@@ -136,6 +136,22 @@ class TaskRegistry:
             task.error = _sentence(error)
             self._leave(task)
             task.future = None
+
+    def refuse(self, task: Task, error: BaseException) -> None:
+        """End a task that never came into the queue: failed, or cancelled if its caller left."""
+        if not isinstance(error, SDAPIError) or isinstance(error, TaskCancelled):
+            self.cancel(task)
+            return
+        with self._lock:
+            if task.state is not State.QUEUED:
+                return
+            task.state, task.error = State.FAILED, _sentence(error)
+            if self._observer is not None:
+                self._observer.ended(task, error)
+            self._leave(task)
+            future, task.future = task.future, None
+            if future is not None:
+                future.cancel()
 
     def get(self, task_id: str) -> Task | None:
         with self._lock:
