@@ -106,7 +106,6 @@ class Services:
             self.settings,
             self.options,
             self.catalog,
-            self.hashes,
             self.preload,
             self.generation.check_options,
         )

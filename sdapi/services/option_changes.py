@@ -4,7 +4,7 @@ Contract: webui-api 12.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
@@ -12,13 +12,9 @@ import anyio.to_thread
 from sdapi.errors import BadRequest, NotBuilt, SDAPIError, UnknownName, near_names
 from sdapi.options import Options, option_specs
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
-from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.option_sections import FOLDER_OPTIONS, HIDDEN, section_of_option
 from sdapi.services.server_options import ServerOptions
 from sdapi.settings import Settings
-
-#: How long a change of the checkpoint waits for the hash that its title shows.
-_HASH_WAIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +24,6 @@ class OptionChanges:
     settings: Settings
     options: ServerOptions
     catalog: Catalog
-    hashes: HashCache
     #: told of another checkpoint, so that an idle worker can load it before the next job
     preload: Callable[[Checkpoint], None]
     #: raises what requests would get with some options
@@ -56,7 +51,7 @@ class OptionChanges:
             raise BadRequest("changing settings is disabled")
         allowed, checkpoint = await anyio.to_thread.run_sync(self._checked, values)
         if checkpoint is not None:
-            allowed["sd_model_checkpoint"] = (await self._hashed(checkpoint)).title
+            allowed["sd_model_checkpoint"] = (await self.catalog.hashed(checkpoint)).title
         await anyio.to_thread.run_sync(self.options.change_and_save, allowed)
         if checkpoint is not None:
             await anyio.to_thread.run_sync(self.preload, checkpoint)
@@ -89,12 +84,6 @@ class OptionChanges:
         except SDAPIError as error:
             return error if error.status < 500 or isinstance(error, NotBuilt) else None
         return None
-
-    async def _hashed(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint with its hash, if that is known in time."""
-        if self.settings.no_hashing or checkpoint.sha256:
-            return checkpoint
-        return replace(checkpoint, sha256=await self.hashes.wait(checkpoint.path, _HASH_WAIT_S))
 
     def _is_fixed(self, key: str) -> bool:
         """Whether a request cannot change an option; such keys are passed over without a word."""

@@ -5,13 +5,13 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdapi.errors import NoCheckpoint, UnknownName, near_names
 from sdapi.object_url import is_object_url
 from sdapi.services.catalog.files import find_files, natural_key
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.hashes import HASH_WAIT_S, HashCache
 from sdapi.services.catalog.object_models import FetchedModels
 from sdapi.settings import Settings
 
@@ -153,6 +153,12 @@ class Catalog:
                 if holding:
                     return min(holding, key=lambda c: len(c.title))
             raise
+
+    async def hashed(self, checkpoint: Checkpoint) -> Checkpoint:
+        """A checkpoint with its hash, if that is known within `HASH_WAIT_S`."""
+        if self._settings.no_hashing or checkpoint.sha256:
+            return checkpoint
+        return replace(checkpoint, sha256=await self._hashes.wait(checkpoint.path, HASH_WAIT_S))
 
     def default_checkpoint(self, configured: str) -> Checkpoint:
         """`--ckpt`, the configured one, or the first; raises `NoCheckpoint` when there is none."""

@@ -17,6 +17,8 @@ from sdapi.services.storage.local_disk import replace_file
 
 log = logging.getLogger(__name__)
 
+#: how long an answer waits for a hash that it shows
+HASH_WAIT_S = 5.0
 _FOLDER = "cache"
 #: files whose hashes are remembered; those of the first to be known are forgotten
 _MOST = 10_000

@@ -47,7 +47,9 @@ class GenerationService:
             Drafting(services, drawing.drawn, limiter),
             drawing,
             Saving(settings, storage, ImageFiles(storage.names_beside), limiter),
-            Telling(settings, services.hashes, services.networks, services.metrics),
+            Telling(
+                settings, services.catalog, services.hashes, services.networks, services.metrics
+            ),
         )
         self._answering = Answering(services.options, self._tools.saving)
 

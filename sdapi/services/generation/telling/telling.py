@@ -2,13 +2,13 @@
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from sdapi.engine.job import Result
 from sdapi.metrics import Metrics
-from sdapi.services.catalog.catalog import Checkpoint
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.catalog import Catalog
+from sdapi.services.catalog.hashes import HASH_WAIT_S, HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.generation.drafting.draft import Draft
 from sdapi.services.generation.drafting.network_files import told_hashes
@@ -19,15 +19,13 @@ from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: How long a finished picture waits for its checkpoint's hash.
-_HASH_WAIT_S = 5.0
-
 
 @dataclass(frozen=True, slots=True)
 class Telling:
     """Gathers what is told of results."""
 
     settings: Settings
+    catalog: Catalog
     hashes: HashCache
     networks: NetworkCatalog
     metrics: Metrics
@@ -35,9 +33,9 @@ class Telling:
     async def info(self, order: Order, draft: Draft, result: Result) -> GenerationInfo:
         """What the answer to an order tells, with the hashes that are known soon enough."""
         request, options, task = order.request, order.options, order.task
-        checkpoint, vae_hash = await self._hashed(draft.checkpoint), None
+        checkpoint, vae_hash = await self.catalog.hashed(draft.checkpoint), None
         if draft.vae is not None and not self.settings.no_hashing:
-            sha256 = await self.hashes.wait(draft.vae.path, _HASH_WAIT_S)
+            sha256 = await self.hashes.wait(draft.vae.path, HASH_WAIT_S)
             vae_hash = sha256[:10] if sha256 else None
         begun = datetime.fromtimestamp(task.started or task.created)
         return GenerationInfo(
@@ -61,18 +59,12 @@ class Telling:
 
     async def _extra(self, order: Order, draft: Draft, result: Result) -> dict[str, object]:
         """The infotext keys of drafting and drawing, with hashes where they tell some."""
-        wait_s = 0.0 if self.settings.no_hashing else _HASH_WAIT_S
+        wait_s = 0.0 if self.settings.no_hashing else HASH_WAIT_S
         keys = draft.keys | result.extra
         extra = await told_hashes(keys, draft.loras, self.networks, order.options, wait_s)
         if draft.refiner is not None and "Refiner" in extra:
-            extra["Refiner"] = (await self._hashed(draft.refiner)).short_title
+            extra["Refiner"] = (await self.catalog.hashed(draft.refiner)).short_title
         return extra
-
-    async def _hashed(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint with its hash, if that is known in time."""
-        if self.settings.no_hashing or checkpoint.sha256:
-            return checkpoint
-        return replace(checkpoint, sha256=await self.hashes.wait(checkpoint.path, _HASH_WAIT_S))
 
     def times(self, task: Task, result: Result, started: float, drawn_at: float) -> None:
         """Count how long the answer took to make; with `--time-log` tell all phases.
