@@ -50,7 +50,6 @@ def test_model_that_is_not_there_is_refused(client: TestClient, key: str, words:
         ({"CLIP_stop_at_last_layers": 99}, 422, "CLIP_stop_at_last_layers: 99"),
         ({"randn_source": "TPU"}, 422, "randn_source"),
         ({"token_merging_ratio": 5}, 422, "token_merging_ratio"),
-        ({"samples_format": "gif"}, 422, "samples_format"),
         ({"fp8_storage": "Enable"}, 501, "fp8_storage"),
         ({"outdir_txt2img_samples": "/etc/x"}, 403, "outdir_txt2img_samples"),
     ],
@@ -62,6 +61,13 @@ def test_a_value_that_would_stop_every_request_is_refused(
     response = client.post(OPTIONS, json={"eta_ddim": 0.5} | values)
     assert (response.status_code, words in response.text) == (status, True), response.text
     assert client.get(OPTIONS).json() == before
+
+
+def test_file_format_that_is_none_is_kept_and_refused_when_it_is_needed(client: TestClient):
+    assert client.post(OPTIONS, json={"samples_format": "gif"}).status_code == 200
+    assert client.get(OPTIONS).json()["samples_format"] == "gif"
+    response = client.post("/sdapi/v1/txt2img", json={"width": 64, "height": 64, "steps": 1})
+    assert (response.status_code, response.json()["detail"]) == (422, "Invalid image format")
 
 
 def test_other_options_may_change_while_one_in_the_file_is_no_good(serve: Serve, data_dir: Path):

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from sdapi.services.container import Services
 
 
+#: The webui keeps a format that it cannot write, and so do we: requests for it are refused.
+_ANY_FORMAT = {"samples_format": "png", "grid_format": "png"}
+
+
 @dataclass(frozen=True, slots=True)
 class OptionTrial:
     """Makes the job of a plain request that saves its picture, and throws it away."""
@@ -27,7 +31,7 @@ class OptionTrial:
     def check(self, options: Options) -> None:
         """Raise the `SDAPIError` that such a request would get. Blocks."""
         request = Txt2ImgRequest.model_validate({"save_images": True})
-        asked = self.intake().read("txt2img", request, options)
+        asked = self.intake().read("txt2img", request, options.overlay(_ANY_FORMAT))
         services = self.services
         builder = JobBuilder(
             services.catalog,
