@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from sdapi.settings import Mount, Settings
 from tests.contract.conftest import Serve
 from tests.fakes import FakeEngine, FakeEngines, colour_of
 from tests.oss.faults import Fault
+from tests.oss.objects import Objects
 from tests.oss.server import KEY, REGION, OssServer, oss_server
 from tests.oss.signatures import Key
 from tests.servers import in_process, wait_ready
@@ -388,6 +390,21 @@ def saved_below(folder: str, **options: Any) -> dict[str, Any]:
     names = {"samples_filename_pattern": "picture", "save_to_dirs": False}
     folders = {"outdir_txt2img_samples": str(MOUNT / folder)}
     return {"save_images": True, "override_settings": names | folders | options}
+
+
+def test_the_store_of_these_tests_gives_a_name_once(tmp_path: Path):
+    both_are_here = threading.Barrier(2)
+    objects = Objects(tmp_path, (BUCKET,), checksum=lambda data: both_are_here.wait(10))
+
+    def takes(data: bytes) -> bool:
+        try:
+            objects.put(BUCKET, "name", data, "", replaces=False)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(takes, (b"one", b"two"))) == [False, True]
 
 
 def test_two_servers_number_files_of_one_prefix(tmp_path: Path, oss: OssServer):

@@ -32,7 +32,7 @@ class Objects:
     ) -> None:
         self.root = root
         self._checksum = checksum
-        #: guards the counts and the parts
+        #: guards the counts, the parts and the moment in which an object appears
         self._lock = threading.Lock()
         #: how often each object was stored, by bucket and key
         self.writes: Counter[tuple[str, str]] = Counter()
@@ -43,13 +43,25 @@ class Objects:
     def has_bucket(self, bucket: str) -> bool:
         return bool(bucket) and (self.root / bucket).is_dir()
 
-    def put(self, bucket: str, key: str, data: bytes, content_type: str, etag: str = "") -> Stored:
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        content_type: str,
+        etag: str = "",
+        *,
+        replaces: bool = True,
+    ) -> Stored:
+        """Store an object; raises `FileExistsError` where it may not replace one."""
         etag = etag or hashlib.md5(data).hexdigest().upper()
         stored = Stored(key, len(data), etag, self._checksum(data), content_type)
         path = self._path(bucket, key)
-        _write(path.with_suffix(".data"), data)
-        _write(path.with_suffix(".json"), json.dumps(asdict(stored)).encode())
         with self._lock:
+            if not replaces and self.find(bucket, key):
+                raise FileExistsError(key)
+            _write(path.with_suffix(".data"), data)
+            _write(path.with_suffix(".json"), json.dumps(asdict(stored)).encode())
             self.writes[bucket, key] += 1
         return stored
 
@@ -67,7 +79,8 @@ class Objects:
             self._path(bucket, key).with_suffix(suffix).unlink(missing_ok=True)
 
     def all(self, bucket: str) -> list[Stored]:
-        found = (json.loads(p.read_bytes()) for p in (self.root / bucket).glob("*.json"))
+        with self._lock:
+            found = [json.loads(p.read_bytes()) for p in (self.root / bucket).glob("*.json")]
         return sorted((Stored(**each) for each in found), key=lambda stored: stored.key)
 
     def keys(self, bucket: str) -> list[str]:

@@ -223,7 +223,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _put(self, request: Request, body: bytes) -> None:
         self._check_digest(request, body)
-        self._check_overwrite(request)
         self._store(request, body)
 
     def _store(self, request: Request, body: bytes, etag: str = "", text: str = "") -> None:
@@ -231,16 +230,16 @@ class _Handler(BaseHTTPRequestHandler):
         if self._fault is Fault.WRONG_CRC:
             data = body[:-1] + bytes([body[-1] ^ 1]) if body else b"x"
         content_type = request.headers.get("content-type", "application/octet-stream")
-        stored = self.oss.objects.put(request.bucket, request.key, data, content_type, etag)
+        replaces = not _forbids_overwrite(request)
+        try:
+            stored = self.oss.objects.put(
+                request.bucket, request.key, data, content_type, etag, replaces=replaces
+            )
+        except FileExistsError:
+            raise _already_exists() from None
         if self._fault is Fault.LOST_ANSWER:
             raise _Reset
         self._answer(200, text.encode(), self._object_headers(stored))
-
-    def _check_overwrite(self, request: Request) -> None:
-        forbids = request.headers.get("x-oss-forbid-overwrite") == "true"
-        if forbids and self.oss.objects.find(request.bucket, request.key):
-            message = "The object you specified already exists and can not be overwritten."
-            raise Rejected(409, "FileAlreadyExists", message)
 
     def _check_digest(self, request: Request, body: bytes) -> None:
         digest = request.headers.get("content-md5")
@@ -275,7 +274,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(204)
 
     def _begin_upload(self, request: Request, body: bytes) -> None:
-        self._check_overwrite(request)
+        if _forbids_overwrite(request) and self.oss.objects.find(request.bucket, request.key):
+            raise _already_exists()
         upload = self.oss.objects.begin_parts()
         names = f"<Bucket>{request.bucket}</Bucket><Key>{escape(request.key)}</Key>"
         self._answer_xml("InitiateMultipartUploadResult", f"{names}<UploadId>{upload}</UploadId>")
@@ -290,7 +290,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, b"", {"ETag": f'"{etag}"', "x-oss-hash-crc64ecma": str(crc)})
 
     def _complete(self, request: Request, body: bytes) -> None:
-        self._check_overwrite(request)
         parts = self.oss.objects.parts[request.query["uploadId"]]
         told = [int(each.text or 0) for each in ElementTree.fromstring(body).iter("PartNumber")]
         if told != sorted(parts):
@@ -383,3 +382,12 @@ class _Handler(BaseHTTPRequestHandler):
         linger = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.connection.close()
+
+
+def _forbids_overwrite(request: Request) -> bool:
+    return request.headers.get("x-oss-forbid-overwrite") == "true"
+
+
+def _already_exists() -> Rejected:
+    message = "The object you specified already exists and can not be overwritten."
+    return Rejected(409, "FileAlreadyExists", message)
