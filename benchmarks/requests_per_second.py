@@ -67,6 +67,8 @@ class NaiveServer(ThreadingHTTPServer):
     """What one writes in an afternoon: a thread for each request, and a lock around the engine."""
 
     daemon_threads = True
+    #: connections that wait to be accepted; with the standard library's five some of 200 never are
+    request_queue_size = 2 * WAITING
 
     def __init__(self, engine: Engine, models: Path) -> None:
         super().__init__(("127.0.0.1", 0), NaiveHandler)
@@ -172,8 +174,7 @@ def progress_latency(url: str) -> float:
             pool.submit(
                 httpx.post, f"{url}/sdapi/v1/txt2img", json=named(body, number), timeout=120
             )
-        while client.get(f"{url}/queue/status").json()["queue_size"] < WAITING:
-            time.sleep(0.1)
+        until(lambda: client.get(f"{url}/queue/status").json()["queue_size"] >= WAITING)
         times = [timed(lambda: client.get(f"{url}/sdapi/v1/progress")) for _ in range(50)]
         for number in reversed(range(WAITING + 1)):
             client.post(f"{url}/sdapi/v1/interrupt", params={"id_task": f"b{number}"})
@@ -185,11 +186,18 @@ def naive_latency(naive: NaiveServer) -> float:
     with ThreadPoolExecutor(WAITING + 1) as pool, httpx.Client(timeout=120) as client:
         for _ in range(WAITING + 1):
             pool.submit(httpx.post, naive.url, json=BODY | {"steps": 1000}, timeout=120)
-        while naive.open < WAITING:
-            time.sleep(0.1)
+        until(lambda: naive.open >= WAITING)
         times = [timed(lambda: client.get(naive.url)) for _ in range(50)]
         naive.monitor.interrupted.set()
     return statistics.median(times)
+
+
+def until(is_true: Callable[[], bool]) -> None:
+    end = time.perf_counter() + 100
+    while not is_true():
+        if time.perf_counter() > end:
+            raise TimeoutError(f"the requests did not all come: {WAITING} should wait")
+        time.sleep(0.1)
 
 
 def named(body: dict[str, object], number: int) -> dict[str, object]:
