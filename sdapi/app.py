@@ -2,13 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
 from sdapi import __version__
@@ -28,6 +23,7 @@ from sdapi.queue.server import QueueServer
 from sdapi.routes import (
     cards,
     catalog,
+    docs,
     extras,
     generation,
     gradio,
@@ -48,9 +44,6 @@ from sdapi.services.jobs.worker import EngineMaker, TorchEngines
 from sdapi.services.scripts.registry import Scripts
 from sdapi.services.storage.places import with_named_mounts
 from sdapi.settings import Settings
-
-_DOCS_ASSETS = "/docs-assets"
-_NO_ICON = "data:,"
 
 
 def build_app(
@@ -91,7 +84,7 @@ def build_app(
     if portrait is not None:
         app.include_router(portrait_router(portrait))
     services.extensions = tuple(extensions.loaded)
-    _add_docs(app)
+    docs.mount_assets(app)
     install_handlers(app)
     _add_middleware(app, settings, services)
     return app
@@ -148,6 +141,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
         scripts_route.router,
         server.router,
         system.router,
+        docs.router,
     ]
     if settings.role != "worker":
         routers.append(discovery.router)
@@ -156,35 +150,3 @@ def _routers(settings: Settings) -> list[APIRouter]:
     if settings.webui:
         routers += [system.page, internal.router, gradio.router, cards.router]
     return routers
-
-
-def _add_docs(app: FastAPI) -> None:
-    """Swagger UI and ReDoc from files of our own: an operator's network may reach no CDN."""
-    spec = find_spec("fastapi_offline")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("the package fastapi-offline is not installed; it carries the API pages")
-    folder = Path(spec.origin).parent / "static"
-    app.mount(_DOCS_ASSETS, StaticFiles(directory=folder), name="docs-assets")
-
-    async def docs() -> HTMLResponse:
-        root = str(app.root_path).rstrip("/")
-        return get_swagger_ui_html(
-            openapi_url=f"{root}{app.openapi_url}",
-            title="sdapi",
-            swagger_js_url=f"{root}{_DOCS_ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{root}{_DOCS_ASSETS}/swagger-ui.css",
-            swagger_favicon_url=_NO_ICON,
-        )
-
-    async def redoc() -> HTMLResponse:
-        root = str(app.root_path).rstrip("/")
-        return get_redoc_html(
-            openapi_url=f"{root}{app.openapi_url}",
-            title="sdapi",
-            redoc_js_url=f"{root}{_DOCS_ASSETS}/redoc.standalone.js",
-            redoc_favicon_url=_NO_ICON,
-            with_google_fonts=False,
-        )
-
-    app.add_api_route("/docs", docs, include_in_schema=False)
-    app.add_api_route("/redoc", redoc, include_in_schema=False)
