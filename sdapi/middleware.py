@@ -22,6 +22,8 @@ from sdapi.security import Credentials
 
 log = logging.getLogger(__name__)
 
+#: of servers that can answer a handshake as they answer a request
+_DENIAL = "websocket.http.response"
 #: Open to everyone: a load balancer asks them, and they tell nothing.
 _HEALTH = ("/healthz", "/readyz")
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -41,6 +43,8 @@ _SIGNED = ("/api/v1/", "/batch_jobs/")
 
 
 class BodyTooLarge(BadRequest):
+    """A body of more bytes than the server takes."""
+
     status, code = 413, "body_too_large"
 
 
@@ -53,11 +57,15 @@ class RequestLog:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
         request_id = scope["sdapi.request_id"] = uuid.uuid4().hex
+        if scope["type"] == "websocket":
+            with log_fields(request_id=request_id):
+                await self.app(scope, receive, _telling_refusal(scope, send))
+            return
+        started = time.perf_counter()
         status = 0
 
         async def timed(message: Message) -> None:
@@ -127,7 +135,7 @@ class Gate:
         error = self._refusal(scope, path)
         if error is None:
             await self.app(scope, receive, send)
-        elif scope["type"] == "websocket":
+        elif scope["type"] == "websocket" and _DENIAL not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 1008})
         else:
             response = error_response(error, scope.get("sdapi.request_id", ""))
@@ -214,3 +222,20 @@ class BodyLimit:
 
     def _sentence(self) -> str:
         return f"the body is larger than {self.limit_bytes} bytes; --max-body-mb sets the limit"
+
+
+def _telling_refusal(scope: Scope, send: Send) -> Send:
+    """Log a handshake that is refused, in one line: that is the client's matter."""
+    is_open = False
+
+    async def told(message: Message) -> None:
+        nonlocal is_open
+        kind = message["type"]
+        is_open = is_open or kind == "websocket.accept"
+        if kind == "websocket.http.response.start":
+            log.info("websocket refused with %d: %r", message["status"], scope["path"])
+        elif kind == "websocket.close" and not is_open:  # which a server answers so
+            log.info("websocket refused with 403: %r", scope["path"])
+        await send(message)
+
+    return told

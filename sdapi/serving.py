@@ -20,17 +20,29 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from sdapi.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from uvicorn._types import ASGISendEvent
 
 #: for answers that are on their way when the last job ends, then again for the application's end
 CLOSE_TIMEOUT_S = 5
 INTERRUPTED = 130
 
 logger = logging.getLogger("sdapi")
+
+
+class WebSockets(WebSocketsSansIOProtocol):
+    """uvicorn's, where a refused handshake is over and no error (Kludex/uvicorn#3138)."""
+
+    async def send(self, message: "ASGISendEvent") -> None:
+        """As uvicorn, which forgets to note that the answer to the handshake has been sent."""
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
 
 
 class Server(uvicorn.Server):
@@ -46,6 +58,7 @@ class Server(uvicorn.Server):
             root_path=settings.subpath,
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
+            ws=WebSockets,
             ws_max_size=settings.max_body_bytes,
             # A queue's client answers pings only while it waits, not while it works on an item.
             ws_ping_interval=None,

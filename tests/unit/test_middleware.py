@@ -1,11 +1,14 @@
 """What every request passes, around small applications."""
 
+import logging
 from collections.abc import Iterator
 
+import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sdapi.metrics import Metrics
 from sdapi.middleware import BodyLimit, RequestLog
@@ -14,6 +17,21 @@ from sdapi.middleware import BodyLimit, RequestLog
 async def reading(scope: Scope, receive: Receive, send: Send) -> None:
     body = await Request(scope, receive).body()
     await PlainTextResponse(str(len(body)))(scope, receive, send)
+
+
+async def greeting(scope: Scope, receive: Receive, send: Send) -> None:
+    socket = WebSocket(scope, receive, send)
+    await socket.accept()
+    await socket.send_text("hello")
+    await socket.close()
+
+
+async def closing(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "websocket.close", "code": 1008})
+
+
+async def denying(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse("who are you?", 401)(scope, receive, send)
 
 
 def parts(count: int) -> Iterator[bytes]:
@@ -40,3 +58,27 @@ def test_a_request_that_passes_twice_has_one_id_and_one_time():
     answer = TestClient(RequestLog(inner, prints=False, metrics=metrics)).get("/")
     assert len(answer.headers.get_list("x-request-id")) == 1
     assert len(answer.headers.get_list("x-process-time")) == 1
+
+
+@pytest.mark.parametrize(("app", "status"), [(closing, 403), (denying, 401)])
+def test_a_refused_handshake_is_one_line_without_its_query(
+    app: object, status: int, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    client = TestClient(RequestLog(app, prints=False, metrics=Metrics()))  # type: ignore[arg-type]
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect("/watch%0Aforged?token=secret"),
+    ):
+        pass
+    (line,) = [each for each in caplog.records if each.name.startswith("sdapi")]
+    assert line.levelno == logging.INFO
+    assert line.getMessage() == f"websocket refused with {status}: '/watch\\nforged'"
+
+
+def test_a_websocket_that_was_open_is_not_called_refused(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    client = TestClient(RequestLog(greeting, prints=False, metrics=Metrics()))
+    with client.websocket_connect("/watch") as socket:
+        assert socket.receive_text() == "hello"
+    assert not [each for each in caplog.records if each.name.startswith("sdapi")]
