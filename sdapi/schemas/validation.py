@@ -80,6 +80,8 @@ _TABLE: Final[Mapping[str, tuple[str, str]]] = {
 }
 _NULL: Final = ("none is not an allowed value", "type_error.none.not_allowed")
 _LIMITS: Final = ("gt", "ge", "lt", "le", "min_length", "max_length")
+#: what is said of a body that FastAPI did not read as JSON, beside the webui's text
+_UNREAD: Final = {"hint": "send a JSON body with the header Content-Type: application/json"}
 #: characters of what a caller sent that the answer repeats
 _MAX_ECHO: Final = 1000
 
@@ -101,6 +103,8 @@ def _entry(entry: Mapping[str, Any], body: object) -> dict[str, Any]:
         message, old_kind = _TABLE.get(kind, (_own_message(entry), kind))
         context = _context(kind, entry, body)
     text = _shown(_fill(message, context))
+    if isinstance(body, bytes) and entry["loc"][:1] == ("body",):
+        context = context | _UNREAD
     result = {"loc": [_shown(part) for part in entry["loc"]], "msg": text, "type": old_kind}
     return {**result, "ctx": context} if context else result
 

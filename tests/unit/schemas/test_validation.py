@@ -144,11 +144,16 @@ def test_recorded_raw_bodies_get_the_recorded_answer(
     assert (answer.status_code, answer.json()) == (422, {"detail": detail})
 
 
-def test_body_that_is_not_sent_as_json_is_no_dict(client: TestClient):
-    answer = client.post(
-        "/sdapi/v1/txt2img", content='{"steps": 1}', headers={"content-type": "text/plain"}
-    )
-    assert answer.json() == {"detail": error(None, *IS_DICT)}
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_body_that_is_not_sent_as_json_is_no_dict_and_is_told_its_header(
+    client: TestClient, kind: str | None
+):
+    headers = {} if kind is None else {"content-type": kind}
+    answer = client.post("/sdapi/v1/txt2img", content=b'{"steps": 1}', headers=headers)
+    (detail,) = answer.json()["detail"]
+    hint = detail.pop("ctx")["hint"]
+    assert "Content-Type: application/json" in hint
+    assert [detail] == error(None, *IS_DICT)
 
 
 @pytest.mark.parametrize(
