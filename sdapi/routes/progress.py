@@ -25,10 +25,16 @@ async def progress(
     skip_current_image: Annotated[bool, Query(description="Leave out the preview")] = False,
     id_task: TaskId = None,
 ) -> ProgressResponse:
-    """How far the running job is, or the one of `id_task`; zeros when idle."""
+    """How far the running job is, or the one of `id_task`; zeros when idle.
+
+    Zeros for an unknown `id_task`, too, with a `textinfo` that says so: who polls may be faster
+    than the request.
+    """
     task = services.tasks.get(id_task) if id_task else services.tasks.running
     if task is None or not task.is_open:
-        return ProgressResponse(progress=0.0, eta_relative=0.0, state=_idle_state(services))
+        told = f"there is no task {id_task[:200]!r}" if id_task and task is None else None
+        state = _idle_state(services)
+        return ProgressResponse(progress=0.0, eta_relative=0.0, state=state, textinfo=told)
     fraction = progress_of(task)
     eta = 0.0
     if task.started is not None and fraction > 0:

@@ -111,8 +111,9 @@ def test_progress_of_a_running_job_and_of_none(client: TestClient, engine: FakeE
         wait_ready(lambda: client.get("/sdapi/v1/progress").json()["progress"] > 0, 5)
         mine = client.get("/sdapi/v1/progress", params={"id_task": "mine"}).json()
         assert mine["progress"] > 0
+        assert mine["textinfo"] is None
         other = client.get("/sdapi/v1/progress", params={"id_task": "other"}).json()
-        assert other["progress"] == 0.0
+        assert (other["progress"], other["textinfo"]) == (0.0, "there is no task 'other'")
     assert client.get("/sdapi/v1/progress").json()["progress"] == 0.0
 
 
