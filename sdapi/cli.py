@@ -119,7 +119,7 @@ def _start(settings: Settings) -> int:
             f"cannot make the folder {error.filename}: {error.strerror}; --data-dir names another",
             START_FAILED,
         )
-    if problem := _options_problem(settings.options_file):
+    if problem := _options_problem(settings.options_file) or _mount_problem(settings):
         return _complain(problem, START_FAILED)
     try:
         bound = bind(settings.host, settings.port)
@@ -139,6 +139,34 @@ def _options_problem(path: Path) -> str | None:
     else:
         return None
     return f"{reason}; repair the file, or move it away to start with default options"
+
+
+def _mount_problem(settings: Settings) -> str | None:
+    """Make the folders of mounts that are not there, and say so; why one cannot be made."""
+    if settings.role == "api":  # which saves nothing
+        return None
+    for mount in settings.mounts:
+        path = mount.path
+        if mount.folder is not None:  # of a service file: the path is a name
+            continue
+        try:
+            if path.is_dir():
+                continue
+            if mount.oss and not path.exists():
+                logger.info(
+                    "--mount %s: there is no such folder here, so files for %s lie in %s/mounts",
+                    *(path, mount.oss, settings.data_dir),
+                )
+                continue
+            path.mkdir(parents=True)
+        except OSError as error:
+            return f"--mount {path}: cannot make this folder: {error.strerror}"
+        logger.warning(
+            "--mount %s: there was no such folder, and it was made on this machine's disk; "
+            "what is to be mounted there must be mounted before the start",
+            path,
+        )
+    return None
 
 
 def bind(host: str, port: int) -> socket.socket:

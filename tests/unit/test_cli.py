@@ -31,6 +31,46 @@ def test_a_data_directory_that_cannot_be_made_is_named(
     assert "--data-dir" in capsys.readouterr().err
 
 
+def start_at_taken_port(data_dir: Path, *arguments: str) -> int:
+    """Start as far as the port, which is in use."""
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        return main([f"--port={port}", "--data-dir", str(data_dir), *arguments])
+
+
+def test_a_mounts_folder_that_is_not_there_is_made_and_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "results" / "deep"
+    start_at_taken_port(tmp_path / "data", "--mount", str(folder))
+    assert folder.is_dir()
+    told = [line for line in capsys.readouterr().err.splitlines() if str(folder) in line]
+    assert len(told) == 1
+    assert "there was no such folder" in told[0]
+    start_at_taken_port(tmp_path / "data", "--mount", str(folder))
+    assert str(folder) not in capsys.readouterr().err
+
+
+def test_a_mount_for_a_bucket_whose_folder_is_not_there_is_told_where_its_files_lie(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "bucket"
+    start_at_taken_port(tmp_path / "data", "--mount", f"{folder}=oss://examplebucket/data")
+    assert not folder.exists()
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if str(folder) in line]
+    assert f"{tmp_path / 'data'}/mounts" in told
+
+
+@pytest.mark.parametrize("target", ["", "=oss://examplebucket/data"])
+def test_a_mount_that_is_a_file_is_one_sentence_and_no_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
+):
+    (tmp_path / "file").touch()
+    assert start_at_taken_port(tmp_path / "data", "--mount", f"{tmp_path / 'file'}{target}") == 1
+    text = capsys.readouterr().err
+    assert text == f"sdapi: --mount {tmp_path / 'file'}: cannot make this folder: File exists\n"
+
+
 @pytest.mark.parametrize("content", [b"{ broken", b"[]", b"\xff\xfe"])
 def test_a_broken_options_file_is_one_sentence_with_the_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
