@@ -172,7 +172,7 @@ class Storage:
         ]
         running = await unbroken(self._begun(uploads))
         pending = await self._uploads.wait(running)
-        signed, warnings = await self._signed([u.url for u in uploads])
+        signed, warnings = await self._signed([u.url for u in uploads], pending)
         return Stored(urls, signed, pending, warnings)
 
     async def _begun(self, uploads: Sequence[Upload]) -> list[Running]:
@@ -281,11 +281,15 @@ class Storage:
             return place.folder / name
         return self._spool.new(Path(name).suffix)
 
-    async def _signed(self, urls: Sequence[ObjectUrl]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    async def _signed(
+        self, urls: Sequence[ObjectUrl], pending: str
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Links if the server makes such, and why there are none."""
         seconds = self.settings.sign_urls_s
         if not seconds:
             return (), ()
+        if pending:  # nobody can read yet what they would name
+            return (), ("no links were made: the upload is pending",)
 
         def sign() -> tuple[str, ...]:
             return tuple(self._stores.store(url).signed(url, seconds) for url in urls)

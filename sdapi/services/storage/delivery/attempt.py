@@ -32,7 +32,7 @@ class Outcome:
     error: StoreError | None = None
     #: whether it will never be tried again
     is_refused: bool = False
-    #: whether it was not tried, for the picture that it lies beside is not stored yet
+    #: whether it was not tried: another upload has to end first
     is_held: bool = False
 
 

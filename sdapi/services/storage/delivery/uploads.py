@@ -5,7 +5,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +17,15 @@ from sdapi.metrics import Metrics
 from sdapi.object_url import ObjectUrl
 from sdapi.services.storage.delivery.attempt import Attempt, Outcome
 from sdapi.services.storage.delivery.outbox import Outbox
+from sdapi.services.storage.delivery.turns import Turns, free_places
 from sdapi.services.storage.delivery.upload import Upload
 from sdapi.services.storage.stores.store import Reason, StoreError
 
 log = logging.getLogger(__name__)
 
-#: requests' uploads at once, and those of what is delivered later, in threads of their own
-_AT_ONCE, _LATER_AT_ONCE = 16, 16
+#: requests' uploads at once, half of them for a bucket alone, and those of what is delivered later,
+#: in threads of their own
+_AT_ONCE, _LATER_AT_ONCE = 32, 16
 #: within a request; with their pauses about six seconds when a store refuses at once
 _TRIES = 6
 #: how long nobody else tries a file: while its request waits for it and a little longer
@@ -66,6 +68,7 @@ class Uploads:
         self._attempt = attempt
         self._metrics = metrics
         self._timeout_s = timeout_s
+        self._turns = Turns(_AT_ONCE)
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sdapi-upload")
         self._later_pool = ThreadPoolExecutor(_LATER_AT_ONCE, thread_name_prefix="sdapi-later")
         self._closing = threading.Event()
@@ -120,7 +123,7 @@ class Uploads:
             lambda: self._outbox.add(groups, claimed_s=claimed_s)
         )
         until = time.monotonic() + self._timeout_s
-        return [self._begin(upload, self._tries(upload), until, self._pool) for upload in recorded]
+        return [self._begin(upload, self._at_once(upload, until)) for upload in recorded]
 
     async def wait(self, running: Sequence[Running]) -> str:
         """Why some of a request's uploads are still pending when its time is over, or nothing."""
@@ -139,19 +142,40 @@ class Uploads:
         pause = self._pauses.get(upload.bucket)
         return 1 if pause is not None and pause.length_s >= _AWAY_S else _TRIES
 
-    def _begin(self, upload: Upload, tries: int, until: float, pool: ThreadPoolExecutor) -> Running:
+    def _begin(self, upload: Upload, attempt: Callable[[], Awaitable[Outcome]]) -> Running:
         before = [self._of_url.get(upload.url), self._running.get(upload.leader)]
         after = [task for task in before if task is not None]
-        work = self._deliver(upload, partial(self._attempt.made, upload, tries, until), pool, after)
-        task = asyncio.create_task(work, name=str(upload.url))
+        task = asyncio.create_task(self._deliver(upload, attempt, after), name=str(upload.url))
         self._running[upload.id] = self._of_url[upload.url] = task
         return task
+
+    def _at_once(self, upload: Upload, until: float) -> Callable[[], Awaitable[Outcome]]:
+        """An upload as its request waits for it: when its bucket has a place."""
+        made = partial(self._attempt.made, upload, self._tries(upload), until)
+
+        async def attempt() -> Outcome:
+            try:
+                async with self._turns.turn(upload.bucket, until - time.monotonic()):
+                    return await asyncio.get_running_loop().run_in_executor(self._pool, made)
+            except TimeoutError:  # its claim ends with its request's time, and then it is tried
+                sentence = f"{upload.url}: other uploads to {upload.bucket} take too long"
+                return Outcome(StoreError(Reason.REFUSED, sentence), is_held=True)
+
+        return attempt
+
+    def _later_on(self, upload: Upload) -> Callable[[], Awaitable[Outcome]]:
+        """An upload that nobody waits for; its place was counted when it was begun."""
+        made = partial(self._attempt.made, upload, 1, time.monotonic())
+
+        async def attempt() -> Outcome:
+            return await asyncio.get_running_loop().run_in_executor(self._later_pool, made)
+
+        return attempt
 
     async def _deliver(
         self,
         upload: Upload,
-        attempt: Callable[[], Outcome],
-        pool: ThreadPoolExecutor,
+        attempt: Callable[[], Awaitable[Outcome]],
         after: Sequence[Running],
     ) -> StoreError | None:
         try:
@@ -160,7 +184,7 @@ class Uploads:
             if self._closing.is_set():
                 return StoreError(Reason.UNREACHABLE, f"{upload.url}: the server is shutting down")
             began = time.monotonic()
-            outcome = await asyncio.get_running_loop().run_in_executor(pool, attempt)
+            outcome = await attempt()
             if not outcome.is_held:
                 self._metrics.upload_seconds.observe(time.monotonic() - began)
                 self._note(upload.bucket, outcome)
@@ -208,7 +232,7 @@ class Uploads:
 
     async def _round(self, buckets: Sequence[str]) -> bool:
         """Begin to deliver some of what waits; whether there was anything to begin."""
-        now, began = time.monotonic(), False
+        now, has_begun = time.monotonic(), False
         able = [b for b in buckets if (pause := self._pauses.get(b)) is None or now >= pause.until]
         # Those first that have the fewest places, so that everybody gets some.
         for bucket in sorted(able, key=list(self._later.values()).count):
@@ -218,9 +242,9 @@ class Uploads:
             for upload in await self._claimed(bucket, places):
                 if upload.id not in self._running:
                     self._later[upload.id] = bucket
-                    self._begin(upload, 1, now, self._later_pool)
-                    began = True
-        return began
+                    self._begin(upload, self._later_on(upload))
+                    has_begun = True
+        return has_begun
 
     async def _claimed(self, bucket: str, places: int) -> list[Upload]:
         claim = partial(self._outbox.claim, bucket, places, claimed_s=_CLAIM_S)
@@ -234,13 +258,8 @@ class Uploads:
             raise
 
     def _places(self, bucket: str) -> int:
-        """How many more files of a bucket may be delivered now.
-
-        One tells whether a bucket that failed is back. Another may have half of the places that the
-        others leave, for it may turn out to give no answer, and would hold them for minutes.
-        """
+        """How many more files of a bucket may be delivered now; one tells whether it is back."""
         own = list(self._later.values()).count(bucket)
         if bucket in self._pauses:
             return max(0, 1 - own)
-        left = _LATER_AT_ONCE - (len(self._later) - own)
-        return max(0, min(max(1, left // 2), left) - own)
+        return free_places(_LATER_AT_ONCE, own, len(self._later) - own)

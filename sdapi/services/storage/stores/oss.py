@@ -21,7 +21,7 @@ from sdapi.services.storage.stores.store import (
 )
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
-POOL_SIZE = 32
+POOL_SIZE = 48
 #: larger files go in parts, so that a broken connection costs one part
 MULTIPART_BYTES, PART_BYTES = 32 << 20, 8 << 20
 _PART_TRIES = 3

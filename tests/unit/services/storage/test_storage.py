@@ -15,6 +15,7 @@ from sdapi.metrics import Metrics
 from sdapi.services.storage.new_files import NewFile
 from sdapi.services.storage.storage import SavedFile, Storage
 from sdapi.settings import Mount, Settings
+from tests.oss.faults import Fault
 from tests.oss.server import OssServer, oss_server
 
 pytestmark = pytest.mark.anyio
@@ -28,10 +29,17 @@ def oss(tmp_path: Path):
 
 
 @asynccontextmanager
-async def storage_of(tmp_path: Path, oss: OssServer) -> AsyncGenerator[Storage]:
+async def storage_of(
+    tmp_path: Path, oss: OssServer, sign_urls_s: int = 0
+) -> AsyncGenerator[Storage]:
     mount = Mount(tmp_path / "mount", f"oss://{BUCKET}/results")
     (tmp_path / "mount").mkdir(exist_ok=True)
-    settings = Settings(data_dir=tmp_path / "data", mounts=(mount,), upload_timeout_s=2.0)
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        mounts=(mount,),
+        upload_timeout_s=2.0,
+        sign_urls_s=sign_urls_s,
+    )
     storage = Storage(settings, oss.environ(), Metrics())
     storage.start()
     try:
@@ -94,6 +102,20 @@ async def test_files_that_cannot_be_recorded_are_gone(tmp_path: Path, oss: OssSe
         with pytest.raises(StorageFailed, match="disk is full"):
             await storage.write(place, [NewFile("second.png", lambda: b"2")])
     assert on_disk(tmp_path) == ["first.png"]
+
+
+async def test_links_are_made_of_what_is_uploaded_and_their_absence_is_told(
+    tmp_path: Path, oss: OssServer
+):
+    async with storage_of(tmp_path, oss, sign_urls_s=60) as storage:
+        place = storage.place(str(tmp_path / "mount"))
+        stored = await storage.write(place, [NewFile("first.png", lambda: b"1")])
+        assert (len(stored.signed), stored.pending, stored.warnings) == (1, "", ())
+        oss.faults.rate, oss.faults.kinds = 1.0, [Fault.INTERNAL_ERROR]
+        stored = await storage.write(place, [NewFile("second.png", lambda: b"2")])
+        assert stored.pending
+        assert stored.signed == ()
+        assert stored.warnings == ("no links were made: the upload is pending",)
 
 
 async def test_what_a_crash_left_before_it_was_recorded_is_swept(tmp_path: Path, oss: OssServer):

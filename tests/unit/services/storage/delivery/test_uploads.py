@@ -171,6 +171,26 @@ async def test_buckets_that_hang_hold_up_neither_others_nor_requests(tmp_path: P
             goes_on.set()
 
 
+async def test_requests_to_a_bucket_that_hangs_hold_up_no_request_to_another(tmp_path: Path):
+    place, goes_on = Place(tmp_path), threading.Event()
+    hanging = ObjectUrl.parse("oss://a-hanging-one/x")
+    stuck = [
+        [replace(place.upload(f"stuck-{n}.png"), url=hanging.below(f"{n}.png"))] for n in range(60)
+    ]
+    place.store.meanwhile = lambda url: url.parent == hanging and goes_on.wait(20)
+    async with place.delivering(timeout_s=4.0) as uploads:
+        try:
+            waiting = await uploads.begin(stuck)
+            await anyio.sleep(0.2)
+            others = [[place.upload(f"{n}.png")] for n in range(20)]
+            assert await sent(uploads, *others) == ""
+            assert "take too long" in await uploads.wait(waiting)
+            assert len([task for task in waiting if not task.done()]) == 16
+            assert place.outbox.figures().pending == 60  # and delivered later
+        finally:
+            goes_on.set()
+
+
 async def test_bucket_that_is_away_and_hangs_gets_one_file_at_a_time(tmp_path: Path):
     place, goes_on = Place(tmp_path), threading.Event()
     place.outbox.add([[place.upload(f"{n}.png")] for n in range(30)])
