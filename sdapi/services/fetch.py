@@ -2,10 +2,12 @@
 
 The host is resolved once and every address checked; the connection then goes to the checked address
 itself, so that a name cannot change its mind in between. Redirects are followed by hand and checked
-the same way. Messages never say what a private name resolves to, nor whether it exists.
+the same way. Messages never say what a private name resolves to, nor whether it exists; the log
+tells the operator which host was refused.
 """
 
 import ipaddress
+import logging
 import socket
 import ssl
 import zlib
@@ -23,6 +25,8 @@ from sdapi.settings import Settings
 
 if TYPE_CHECKING:  # httpx takes a while to import, and most requests name no URL
     import httpx
+
+log = logging.getLogger(__name__)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -178,9 +182,11 @@ class Fetcher:
             raise _Refused(unknown) from error
         if not addresses:
             raise _Refused(unknown)
-        if not anything_goes and not all(is_public(address) for address in addresses):
-            raise _Refused(not_public)
         if any(_plain(address) in METADATA_ADDRESSES for address in addresses):
+            log.warning("a URL was refused: %s is where credentials of this machine lie", host)
+            raise _Refused(not_public)
+        if not anything_goes and not all(is_public(address) for address in addresses):
+            log.warning("a URL was refused: %s has a private address; see --allow-url-host", host)
             raise _Refused(not_public)
         return addresses[:MAX_ADDRESSES]
 

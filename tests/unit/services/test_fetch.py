@@ -134,6 +134,21 @@ async def test_the_metadata_service_is_refused_even_where_private_is_allowed(add
     assert "public address" in await refusal("http://meta.example/", trusting)
 
 
+async def test_a_refused_host_is_one_warning_without_path_and_query(
+    caplog: pytest.LogCaptureFixture,
+):
+    names = Names(inside_example=["10.0.0.7"], metadata_example=["169.254.169.254"])
+    guard = fetcher(names)
+    for host in ("inside.example", "metadata.example", "unknown.example"):
+        with pytest.raises(BadUrl):
+            await guard.get(f"http://{host}/p.jpg?Signature=secret", max_bytes=9, timeout_s=5)
+    told = [record.getMessage() for record in caplog.records]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert "inside.example has a private address; see --allow-url-host" in told[0]
+    assert "metadata.example" in told[1]
+    assert not any(word in line for line in told for word in ("secret", "p.jpg", "10.0.0.7"))
+
+
 async def test_an_allowed_host_pattern_covers_its_names_only():
     names = Names(**{"b_oss-internal_aliyuncs_com": ["127.0.0.1"], "other_com": ["127.0.0.1"]})
     async with serving(answer(b"x")) as host:
