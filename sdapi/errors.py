@@ -57,113 +57,165 @@ class SDAPIError(Exception):
 
 
 class BadRequest(SDAPIError):
+    """A value that cannot be used; the text names it and what would be right."""
+
     status, code = 422, "bad_request"
 
 
 class UnknownName(BadRequest):
+    """A model, scheduler, option or the like that is not there; the text names the near ones."""
+
     status, code = 422, "unknown_name"
 
 
 class UnknownSampler(UnknownName):
+    """A sampler that is not there: the webui declares a 400 for it."""
+
     status, code = 400, "sampler_not_found"
 
 
 class AnnotatorMissing(BadRequest):
+    """A preprocessor whose weights are not on disk; the text names the file."""
+
     status, code = 422, "annotator_missing"
 
 
 class BadImage(BadRequest):
+    """Bytes that are no picture."""
+
     status, code = 422, "invalid_image"
 
 
 class BadUrl(BadRequest):
+    """A URL that may not, or cannot, be fetched; the text tells no query and no address."""
+
     status, code = 422, "invalid_url"
 
 
 class PathNotAllowed(BadRequest):
+    """A path or an object's URL outside every place that the server may use."""
+
     status, code = 403, "path_not_allowed"
 
 
 class Unauthorized(SDAPIError):
+    """No credentials, or wrong ones."""
+
     status, code = 401, "unauthorized"
 
 
 class Missing(SDAPIError):
+    """What a request did not bring, or asks for and is not there: the declared 404s."""
+
     status, code = 404, "not_found"
 
 
 class Conflict(SDAPIError):
+    """An id that is in use."""
+
     status, code = 409, "conflict"
 
 
 class QueueFull(SDAPIError):
+    """As many jobs wait as may."""
+
     status, code = 429, "queue_full"
     retry_after_s = 5
 
 
 class ModelUnusable(SDAPIError):
+    """A model's file that is there and cannot be loaded; the text names file and reason."""
+
     status, code = 422, "model_unusable"
 
 
 class NotBuilt(SDAPIError):
+    """A field or route that is known, and whose feature is not there."""
+
     status, code = 501, "not_implemented"
 
 
 class StorageFailed(SDAPIError):
+    """A file that could not be written: a full disk and the like."""
+
     status, code = 507, "storage_failed"
 
 
 class OutboxFull(SDAPIError):
+    """As much waits for its upload as may."""
+
     status, code = 503, "outbox_full"
     retry_after_s = 30
 
 
 class UploadPending(SDAPIError):
+    """Files that are stored on disk and named, and not yet in their object store."""
+
     status, code = 502, "upload_pending"
 
 
 class StoreUnavailable(SDAPIError):
+    """An object store that gives no answer; the same request may succeed later."""
+
     status, code = 503, "store_unavailable"
     retry_after_s = 10
     was_tried = True
 
 
 class StoreRefused(SDAPIError):
+    """An object store that refuses the server's keys or its clock."""
+
     status, code = 502, "store_refused"
 
 
 class OutOfMemory(SDAPIError):
+    """A job that did not fit into the device's memory."""
+
     status, code = 507, "out_of_memory"
 
 
 class NanProduced(SDAPIError):
+    """A model that made NaNs where numbers belong."""
+
     status, code = 500, "nan_produced"
 
 
 class NoCheckpoint(SDAPIError):
+    """No checkpoint to draw with; the text names the folder to fill."""
+
     status, code = 503, "no_checkpoint"
 
 
 class NoModel(SDAPIError):
+    """A model of another kind that is not on disk; the text names the file."""
+
     status, code = 503, "no_model"
 
 
 class TaskCancelled(SDAPIError):
+    """A task that was cancelled before it began."""
+
     status, code = 409, "cancelled"
 
 
 class TimedOut(SDAPIError):
+    """A wait that came to its end."""
+
     status, code = 503, "timed_out"
     retry_after_s = 10
     was_tried = True
 
 
 class NoDevice(SDAPIError):
+    """No device to draw on, or its worker could not start."""
+
     status, code = 503, "no_device"
     retry_after_s = 30
 
 
 class ShuttingDown(SDAPIError):
+    """A server that stops, and takes nothing new."""
+
     status, code = 503, "shutting_down"
     retry_after_s = 10
 

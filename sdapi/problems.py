@@ -55,6 +55,7 @@ def error_headers(error: SDAPIError) -> dict[str, str]:
 
 
 def request_id_of(request: Request) -> str:
+    """The id that the request log gave a request; empty outside of it."""
     return str(request.scope.get("sdapi.request_id", ""))
 
 

@@ -65,6 +65,7 @@ class PhotoResult:
 
     @property
     def message(self) -> str:
+        """What the caller is told of the photo."""
         return MESSAGES[self.code]
 
     def for_queue(self) -> dict[str, Any]:

@@ -20,6 +20,8 @@ router = APIRouter(tags=["page"])
 
 
 class WrongLogin(BadRequest):
+    """A name or password of the page's login that is not right."""
+
     status, code = 400, "wrong_login"
 
 

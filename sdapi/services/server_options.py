@@ -20,6 +20,7 @@ class ServerOptions:
 
     @property
     def current(self) -> Options:
+        """What holds for a request that comes now."""
         return self._current
 
     def change(self, values: Mapping[str, Any]) -> None:

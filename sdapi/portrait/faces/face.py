@@ -51,7 +51,9 @@ class Detector(Protocol):
     """Finds faces."""
 
     @property
-    def about(self) -> About: ...
+    def about(self) -> About:
+        """Which provider this is."""
+        ...
 
     def detect(self, rgb: Pixels) -> list[Face]:
         """Every face, from left to right by the left edge of its box."""
@@ -62,7 +64,9 @@ class Landmarks(Protocol):
     """Finds the points of a face."""
 
     @property
-    def about(self) -> About: ...
+    def about(self) -> About:
+        """Which provider this is."""
+        ...
 
     def locate(self, rgb: Pixels, face: Face) -> Face:
         """The same face with `points68`, and `mesh` where the provider has one."""
@@ -76,10 +80,14 @@ class Embedder(Protocol):
     """
 
     @property
-    def about(self) -> About: ...
+    def about(self) -> About:
+        """Which provider this is."""
+        ...
 
     @property
-    def metric(self) -> Literal["l2", "cosine"]: ...
+    def metric(self) -> Literal["l2", "cosine"]:
+        """How two vectors are compared."""
+        ...
 
     @property
     def same(self) -> float:
@@ -95,7 +103,9 @@ class Matting(Protocol):
     """Cuts a person out of the background."""
 
     @property
-    def about(self) -> About: ...
+    def about(self) -> About:
+        """Which provider this is."""
+        ...
 
     def alpha(self, rgb: Pixels, face: Face) -> Mask:
         """How much of each pixel belongs to the person."""
@@ -106,7 +116,9 @@ class Parser(Protocol):
     """Tells the regions of a face apart."""
 
     @property
-    def about(self) -> About: ...
+    def about(self) -> About:
+        """Which provider this is."""
+        ...
 
     def parse(self, rgb: Pixels, face: Face) -> dict[str, Mask]:
         """Masks by region: skin brows eyes glasses ears nose mouth lips neck cloth hair hat."""
@@ -117,7 +129,9 @@ class Swapper(Protocol):
     """Puts a person's face in the place of another."""
 
     @property
-    def about(self) -> About: ...
+    def about(self) -> About:
+        """Which provider this is."""
+        ...
 
     def swap(self, target: Pixels, target_face: Face, source: Pixels, source_face: Face) -> Pixels:
         """The target with the source's face at full strength; both faces are located.

@@ -126,10 +126,12 @@ class Artefacts:
 
     @property
     def lora(self) -> Path:
+        """The file of the LoRA."""
         return self.folder / LORA
 
     @property
     def reference(self) -> Path:
+        """The file of the reference picture."""
         return self.folder / REFERENCE
 
     @property

@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 
 class FolderNotShared(SDAPIError):
+    """Servers of one state whose folders of model files are not one folder."""
+
     status, code = 500, "folder_not_shared"
 
 

@@ -28,7 +28,9 @@ class PortraitStore(Protocol):
         """Make ready for use; raises StorageFailed, StateUnavailable."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Let go of the database; more calls change nothing."""
+        ...
 
     # --- accounts ---
 
@@ -36,7 +38,9 @@ class PortraitStore(Protocol):
         """Keep a new account; False when its AppId is taken."""
         ...
 
-    async def account(self, app_id: str) -> Account | None: ...
+    async def account(self, app_id: str) -> Account | None:
+        """The account of an AppId; None for an unknown one."""
+        ...
 
     async def accounts(self) -> list[Account]:
         """Every account, the oldest first."""
@@ -94,7 +98,9 @@ class PortraitStore(Protocol):
         """The owner's trained model; None for another's and for one not trained yet."""
         ...
 
-    async def models(self, owner: str) -> list[Model]: ...
+    async def models(self, owner: str) -> list[Model]:
+        """The owner's trained models."""
+        ...
 
     async def put_model(self, owner: str, model_id: str, about: Mapping[str, Any]) -> None:
         """Keep a model that was trained without a job; it takes an older one's place."""

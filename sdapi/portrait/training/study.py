@@ -158,6 +158,7 @@ def sharpness(rgb: Pixels, eyes: Points) -> float:
 
 
 def to_jpeg(rgb: Pixels) -> bytes:
+    """A picture as the bytes of a JPEG with full colour."""
     data = io.BytesIO()
     Image.fromarray(rgb).save(data, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return data.getvalue()

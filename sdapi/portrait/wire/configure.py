@@ -214,6 +214,7 @@ def to_int(name: str, value: Any) -> int:
 
 
 def to_text(name: str, value: Any) -> str:
+    """The value as it is; raises `ConfigureError` for anything but a text."""
     if not isinstance(value, str):
         raise ConfigureError(f"{name} is no text")
     return value

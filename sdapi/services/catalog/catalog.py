@@ -43,18 +43,22 @@ class Checkpoint:
 
     @property
     def model_name(self) -> str:
+        """Its name without suffix, folders joined by underscores."""
         return _stem(self.name.replace("/", "_").replace("\\", "_"))
 
     @property
     def shorthash(self) -> str | None:
+        """The first ten digits of its sha256; None until that is known."""
         return self.sha256[:_SHORT] if self.sha256 else None
 
     @property
     def title(self) -> str:
+        """Name and short hash, as listings and options show it."""
         return f"{self.name} [{self.shorthash}]" if self.sha256 else self.name
 
     @property
     def short_title(self) -> str:
+        """The same without folders and suffix."""
         return f"{self.name_for_extra} [{self.shorthash}]" if self.sha256 else self.name_for_extra
 
     @property
@@ -114,6 +118,7 @@ class Catalog:
 
     @property
     def vaes(self) -> list[VAEFile]:
+        """The VAEs, by their file names."""
         return sorted(self._vaes.values(), key=lambda vae: vae.name.lower())
 
     def checkpoint(self, name: str) -> Checkpoint:

@@ -65,6 +65,7 @@ class NetworkCatalog:
 
     @property
     def loras(self) -> list[Lora]:
+        """The LoRAs and their kin."""
         with self._lock:
             return list(self._known_loras().values())
 

@@ -54,6 +54,7 @@ class PublishedModel:
 
     @property
     def file_name(self) -> str:
+        """The name under which it is published."""
         return self.url.rsplit("/", 1)[1]
 
 
@@ -97,10 +98,12 @@ class UpscalerFile:
 
     @property
     def model_name(self) -> str | None:
+        """What listings call its model."""
         return self.kind.model_name
 
     @property
     def aliases(self) -> tuple[str, ...]:
+        """Every name that means it."""
         return self.name, self.path.stem, self.path.name
 
     def upscaler(self, options: Options) -> ModelUpscaler:

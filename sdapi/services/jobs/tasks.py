@@ -66,6 +66,7 @@ class Task:
 
     @property
     def is_open(self) -> bool:
+        """Whether it waits or runs."""
         return self.state in (State.QUEUED, State.RUNNING)
 
     @property
@@ -77,9 +78,13 @@ class Task:
 class TaskObserver(Protocol):
     """Hears of every job; called under the registry's lock, so it must be quick."""
 
-    def began(self, task: Task) -> None: ...
+    def began(self, task: Task) -> None:
+        """A job has begun."""
+        ...
 
-    def ended(self, task: Task, outcome: Result | BaseException | None) -> None: ...
+    def ended(self, task: Task, outcome: Result | BaseException | None) -> None:
+        """A job has ended, with a result or an error; None where it never ran."""
+        ...
 
 
 class TaskRegistry:
@@ -154,6 +159,7 @@ class TaskRegistry:
                 future.cancel()
 
     def get(self, task_id: str) -> Task | None:
+        """The task of an id, also a while after its end; None for an unknown one."""
         with self._lock:
             return self._tasks.get(task_id)
 
@@ -187,6 +193,7 @@ class TaskRegistry:
 
     @property
     def open_count(self) -> int:
+        """How many tasks wait or run."""
         with self._lock:
             return sum(task.is_open for task in self._tasks.values())
 

@@ -27,25 +27,39 @@ _BAR_WIDTH = 20
 class RunningTraining(Protocol):
     """What turns need of an engine's run; all calls come from the worker's thread."""
 
-    def update(self, *, while_drawing: bool = False) -> None: ...
+    def update(self, *, while_drawing: bool = False) -> None:
+        """Change the weights once; while a job draws, what it has merged is lifted meanwhile."""
+        ...
 
     @property
-    def is_finished(self) -> bool: ...
+    def is_finished(self) -> bool:
+        """Whether there is no update left."""
+        ...
 
     @property
-    def is_at_hand(self) -> bool: ...
+    def is_at_hand(self) -> bool:
+        """Whether an update would load and move nothing."""
+        ...
 
-    def suspend(self) -> None: ...
+    def suspend(self) -> None:
+        """Write what it takes to go on later."""
+        ...
 
-    def result(self) -> TrainingResult: ...
+    def result(self) -> TrainingResult:
+        """What was trained; of a finished run."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give the memory back; the checkpoint stays in the cache."""
+        ...
 
 
 class TrainingEngine(Protocol):
     """What turns need of an engine."""
 
-    def begin_training(self, job: TrainingJob, monitor: TrainingMonitor) -> RunningTraining: ...
+    def begin_training(self, job: TrainingJob, monitor: TrainingMonitor) -> RunningTraining:
+        """Begin a training, or go on with one that its folder holds."""
+        ...
 
 
 class TrainingTurns:

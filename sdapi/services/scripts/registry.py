@@ -19,6 +19,8 @@ _KINDS: tuple[Kind, ...] = ("txt2img", "img2img")
 
 
 class UnknownScript(BadRequest):
+    """A script that is not there, or not of the kind it was named as."""
+
     code = "script_not_found"
 
 

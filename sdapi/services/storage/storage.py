@@ -128,6 +128,7 @@ class Storage:
         await self._uploads.drain()
 
     async def close(self) -> None:
+        """Stop; what is not uploaded stays recorded."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)

@@ -178,6 +178,7 @@ class Outbox:
         return OutboxFigures(pending, size, age_s, refused)
 
     def close(self) -> None:
+        """Close the database; the next call opens it again."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
