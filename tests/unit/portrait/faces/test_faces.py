@@ -20,7 +20,7 @@ from sdapi.portrait.faces.providers import Choices, Providers
 from sdapi.settings import SettingsError
 from tests.people import photo, pixels
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 MODELS = ROOT / "models"
 HAS_MESH = files.are_complete(MODELS / files.FOLDER)
 

@@ -1,0 +1,95 @@
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from sdapi.errors import QueueFull, ShuttingDown
+from sdapi.services.jobs.scheduler import Scheduler
+from sdapi.services.jobs.tasks import Task, TaskRegistry
+
+
+def nothing(task: Task) -> bool:
+    return False
+
+
+def only(*wanted: str) -> Callable[[Task], bool]:
+    return lambda task: task.id in wanted
+
+
+@pytest.fixture
+def tasks() -> TaskRegistry:
+    return TaskRegistry()
+
+
+def queued(tasks: TaskRegistry, scheduler: Scheduler, *ids: str) -> list[Task]:
+    made = [tasks.create("txt2img", name) for name in ids]
+    for task in made:
+        scheduler.put(task)
+    return made
+
+
+def taken(scheduler: Scheduler, is_loaded: Callable[[Task], bool] = nothing) -> str | None:
+    task = scheduler.take(is_loaded, 0.01)
+    return task.id if task else None
+
+
+def test_first_come_is_first_served(tasks: TaskRegistry):
+    scheduler = Scheduler(10)
+    made = queued(tasks, scheduler, "a", "b", "c")
+    assert [scheduler.position(task) for task in made] == [0, 1, 2]
+    assert [taken(scheduler) for _ in range(4)] == ["a", "b", "c", None]
+
+
+def test_queue_over_its_limit_is_refused(tasks: TaskRegistry):
+    scheduler = Scheduler(2)
+    queued(tasks, scheduler, "a", "b")
+    with pytest.raises(QueueFull, match="2 jobs are waiting") as refused:
+        queued(tasks, scheduler, "c")
+    assert refused.value.retry_after_s
+    taken(scheduler)
+    queued(tasks, scheduler, "d")
+    assert scheduler.depth == 2
+
+
+def test_cancelled_task_makes_room_and_is_not_taken(tasks: TaskRegistry):
+    scheduler = Scheduler(2)
+    first, _ = queued(tasks, scheduler, "a", "b")
+    tasks.cancel(first)
+    assert scheduler.position(first) is None
+    queued(tasks, scheduler, "c")
+    assert [taken(scheduler) for _ in range(3)] == ["b", "c", None]
+
+
+def test_loaded_checkpoint_is_preferred_but_nobody_waits_forever(tasks: TaskRegistry):
+    scheduler = Scheduler(100)
+    queued(tasks, scheduler, "other", *(f"mine{n}" for n in range(10)))
+    mine = only(*(f"mine{n}" for n in range(10)))
+    order = [taken(scheduler, mine) for _ in range(11)]
+    assert order.index("other") == 4
+    assert [name for name in order if name != "other"] == [f"mine{n}" for n in range(10)]
+
+
+def test_preference_looks_only_a_little_ahead(tasks: TaskRegistry):
+    scheduler = Scheduler(100)
+    queued(tasks, scheduler, *(f"other{n}" for n in range(20)), "mine")
+    assert taken(scheduler, only("mine")) == "other0"
+
+
+def test_worker_that_waits_is_woken_by_a_new_task(tasks: TaskRegistry):
+    scheduler, found = Scheduler(10), list[Task | None]()
+    worker = threading.Thread(target=lambda: found.append(scheduler.take(nothing, 10)))
+    worker.start()
+    time.sleep(0.05)
+    (task,) = queued(tasks, scheduler, "a")
+    worker.join(5)
+    assert found == [task]
+
+
+def test_closed_scheduler_returns_what_waited_and_refuses_the_rest(tasks: TaskRegistry):
+    scheduler = Scheduler(10)
+    made = queued(tasks, scheduler, "a", "b")
+    assert scheduler.close(ShuttingDown("the server is shutting down")) == made
+    assert taken(scheduler) is None
+    with pytest.raises(ShuttingDown):
+        queued(tasks, scheduler, "c")
