@@ -15,15 +15,15 @@ from sdapi.portrait.faces.align import shrink
 from sdapi.portrait.faces.face import Face, FaceError, Mask, Pixels, Points
 from sdapi.portrait.faces.providers import Providers
 from sdapi.portrait.photos import decode_photo
-from sdapi.portrait.pixels import enhance, makeup, retouch
-from sdapi.portrait.pixels.adapter_face import adapter_face
-from sdapi.portrait.pixels.colour_shift import colour_shifted
 from sdapi.portrait.pixels.frame import Frame, grown_box, moved
 from sdapi.portrait.pixels.fusion import fused
-from sdapi.portrait.pixels.regions import Regions
-from sdapi.portrait.pixels.replaced import replaced_points
-from sdapi.portrait.pixels.shape import Shape
-from sdapi.portrait.pixels.skin import skin_mask
+from sdapi.portrait.pixels.guides.adapter_face import adapter_face
+from sdapi.portrait.pixels.guides.replaced import replaced_points
+from sdapi.portrait.pixels.masks.regions import Regions
+from sdapi.portrait.pixels.masks.shape import Shape
+from sdapi.portrait.pixels.masks.skin import skin_mask
+from sdapi.portrait.pixels.retouching import enhance, makeup, retouch
+from sdapi.portrait.pixels.retouching.colour_shift import colour_shifted
 
 #: small pictures are enlarged to it before a detector looks at them
 _ENOUGH_SIDE: Final = 512

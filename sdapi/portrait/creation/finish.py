@@ -11,8 +11,8 @@ from PIL import Image
 from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.studio import Studio
 from sdapi.portrait.faces.face import Face, Pixels
-from sdapi.portrait.pixels.enhance import LONGEST, half_and_half
-from sdapi.portrait.pixels.sharpen import sharpened
+from sdapi.portrait.pixels.retouching.enhance import LONGEST, half_and_half
+from sdapi.portrait.pixels.retouching.sharpen import sharpened
 
 _SUPER: Final = "super_resolution"
 

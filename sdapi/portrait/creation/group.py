@@ -22,8 +22,8 @@ from sdapi.portrait.creation.studio import Studio
 from sdapi.portrait.faces.face import Box, Face, FaceError, Mask, Pixels
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.pixels.frame import LONGEST_SIDE, Frame, grown_box, moved
+from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.raster import blurred, grown, mixed, resized, resized_mask
-from sdapi.portrait.pixels.shape import Shape
 
 _STEPS, _LCM_STEPS = 30, 8
 _BACKGROUND_STRENGTH, _SEAM_STRENGTH = 0.35, 0.30

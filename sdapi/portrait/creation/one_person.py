@@ -19,7 +19,7 @@ from sdapi.portrait.creation.studio import Studio
 from sdapi.portrait.faces.face import Face, Mask, Pixels
 from sdapi.portrait.faults import Fault
 from sdapi.portrait.pixels.frame import Frame, cropped, uncropped
-from sdapi.portrait.pixels.pose_map import pose_map
+from sdapi.portrait.pixels.guides.pose_map import pose_map
 from sdapi.portrait.pixels.raster import blurred, box_blurred, grown, mixed
 
 _LCM_STEPS: Final = (12, 8)

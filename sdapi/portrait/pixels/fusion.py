@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from sdapi.portrait.faces.face import Face, Mask, Pixels
+from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.raster import blurred, grown, mixed, shrunk
-from sdapi.portrait.pixels.shape import Shape
 
 _EYES: Final = 1.6
 

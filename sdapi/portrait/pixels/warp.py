@@ -14,6 +14,7 @@ from scipy.spatial import Delaunay, QhullError
 
 from sdapi.portrait.faces.face import About, Face, FaceError, Mask, Pixels, Points
 from sdapi.portrait.pixels.frame import moved
+from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.raster import (
     Floats,
     blurred_within,
@@ -24,7 +25,6 @@ from sdapi.portrait.pixels.raster import (
     shrunk,
     to_lab,
 )
-from sdapi.portrait.pixels.shape import Shape
 
 _LIGHT_SHARE: Final = 0.75
 _LIGHT_SIGMA: Final = 0.10

@@ -10,10 +10,10 @@ from sdapi.portrait.faces.face import Face, FaceError, Pixels, distance
 from sdapi.portrait.faces.pose import pose_of
 from sdapi.portrait.faces.providers import Providers
 from sdapi.portrait.pixels.fusion import fused, fusion_weight
-from sdapi.portrait.pixels.pose_map import pose_map
-from sdapi.portrait.pixels.regions import Regions
-from sdapi.portrait.pixels.replaced import replaced_points
-from sdapi.portrait.pixels.shape import Shape
+from sdapi.portrait.pixels.guides.pose_map import pose_map
+from sdapi.portrait.pixels.guides.replaced import replaced_points
+from sdapi.portrait.pixels.masks.regions import Regions
+from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.warp import WarpSwapper
 
 Photo = SimpleNamespace

@@ -11,9 +11,9 @@ import numpy as np
 
 from sdapi.portrait.faces.face import Face, Mask, Pixels, Points
 from sdapi.portrait.faces.pose import LEFT_EYE, RIGHT_EYE
+from sdapi.portrait.pixels.masks.shape import LEFT_BROW, RIGHT_BROW, Shape
+from sdapi.portrait.pixels.masks.skin import skin_mask
 from sdapi.portrait.pixels.raster import Floats, blurred, from_lab, mixed, to_lab
-from sdapi.portrait.pixels.shape import LEFT_BROW, RIGHT_BROW, Shape
-from sdapi.portrait.pixels.skin import skin_mask
 
 _SPREAD: Final = (0.7, 1.4)
 _LEAST_PIXELS: Final = 8

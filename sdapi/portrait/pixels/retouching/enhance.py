@@ -10,6 +10,7 @@ import numpy as np
 
 from sdapi.portrait.faces.face import Face, Pixels
 from sdapi.portrait.pixels.frame import grown_box
+from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.raster import (
     Floats,
     Values,
@@ -20,8 +21,7 @@ from sdapi.portrait.pixels.raster import (
     to_bytes,
     to_lab,
 )
-from sdapi.portrait.pixels.retouch import guided
-from sdapi.portrait.pixels.shape import Shape
+from sdapi.portrait.pixels.retouching.retouch import guided
 
 LONGEST: Final = 4096
 #: standard deviation of noise in grey levels from which it is filtered

@@ -10,6 +10,8 @@ import numpy as np
 
 from sdapi.portrait.faces.face import Face, Mask, Pixels
 from sdapi.portrait.pixels.frame import grown_box, moved
+from sdapi.portrait.pixels.masks.shape import Shape
+from sdapi.portrait.pixels.masks.skin import skin_mask
 from sdapi.portrait.pixels.raster import (
     Floats,
     Values,
@@ -19,8 +21,6 @@ from sdapi.portrait.pixels.raster import (
     mixed,
     to_lab,
 )
-from sdapi.portrait.pixels.shape import Shape
-from sdapi.portrait.pixels.skin import skin_mask
 
 _STRENGTH: Final = 0.7
 _PORES: Final = 0.35

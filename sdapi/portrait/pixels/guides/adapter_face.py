@@ -4,9 +4,9 @@ import numpy as np
 
 from sdapi.portrait.faces.align import eye_angle, level_square
 from sdapi.portrait.faces.face import Face, Parser, Pixels
+from sdapi.portrait.pixels.masks.regions import Regions
+from sdapi.portrait.pixels.masks.shape import LEFT_BROW, RIGHT_BROW, Shape
 from sdapi.portrait.pixels.raster import closed
-from sdapi.portrait.pixels.regions import Regions
-from sdapi.portrait.pixels.shape import LEFT_BROW, RIGHT_BROW, Shape
 
 _SIDE = 512
 

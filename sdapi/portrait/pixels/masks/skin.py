@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from sdapi.portrait.faces.face import Face, Mask, Pixels
+from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.raster import closed, opened
-from sdapi.portrait.pixels.shape import Shape
 
 _SEED_RADIUS: Final = 0.07
 _LEAST_VARIANCE: Final = 9.0

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from sdapi.portrait.faces.face import Face, Mask, Parser, Pixels
+from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.raster import closed, grown, shrunk
-from sdapi.portrait.pixels.shape import Shape
 
 _USUAL_SIDE: Final = 512
 _FACE: Final = ("skin", "brows", "eyes", "nose", "mouth", "lips")

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from sdapi.portrait.faces.face import Face, FaceError, Pixels
-from sdapi.portrait.pixels.colour_shift import colour_shifted
-from sdapi.portrait.pixels.enhance import enlarged, fixed, half_and_half, noise_of
-from sdapi.portrait.pixels.makeup import made_up
+from sdapi.portrait.pixels.masks.shape import Shape
+from sdapi.portrait.pixels.masks.skin import skin_mask
 from sdapi.portrait.pixels.raster import to_lab
-from sdapi.portrait.pixels.retouch import retouched
-from sdapi.portrait.pixels.shape import Shape
-from sdapi.portrait.pixels.sharpen import sharpened
-from sdapi.portrait.pixels.skin import skin_mask
+from sdapi.portrait.pixels.retouching.colour_shift import colour_shifted
+from sdapi.portrait.pixels.retouching.enhance import enlarged, fixed, half_and_half, noise_of
+from sdapi.portrait.pixels.retouching.makeup import made_up
+from sdapi.portrait.pixels.retouching.retouch import retouched
+from sdapi.portrait.pixels.retouching.sharpen import sharpened
 
 Photo = SimpleNamespace
 

@@ -1,0 +1,1 @@
+"""Pictures that drawing is guided by: pose, identity, one face laid over another."""

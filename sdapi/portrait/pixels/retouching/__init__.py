@@ -1,0 +1,1 @@
+"""What is done to a face once it is drawn: colour, make-up, skin, sharpness."""
