@@ -18,11 +18,11 @@ from typing import Any
 import anyio
 
 from sdapi.portrait.base.checkpoints import BaseModels
-from sdapi.portrait.creation.bases import Bases
 from sdapi.portrait.creation.creator import PortraitCreator
-from sdapi.portrait.creation.in_process import InProcessDrawer
-from sdapi.portrait.creation.passes import Drawn, Pass
-from sdapi.portrait.creation.webui import Inventory
+from sdapi.portrait.creation.drawing.bases import Bases
+from sdapi.portrait.creation.drawing.in_process import InProcessDrawer
+from sdapi.portrait.creation.drawing.passes import Drawn, Pass
+from sdapi.portrait.creation.drawing.webui import Inventory
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.handlers import trained_models
 from sdapi.portrait.portrait import make_tools

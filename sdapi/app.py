@@ -11,7 +11,7 @@ from sdapi.api_description import DESCRIPTION, TAGS
 from sdapi.extensions.loader import Extensions
 from sdapi.lifecycle import Lifecycle, lifespan
 from sdapi.middleware import BodyLimit, Gate, RequestLog
-from sdapi.portrait.creation.address import elsewhere
+from sdapi.portrait.creation.drawing.address import elsewhere
 from sdapi.portrait.portrait import Portrait
 from sdapi.portrait.surfaces.queue_services import SINK_BYTES
 from sdapi.portrait.surfaces.routes import portrait_router

@@ -8,8 +8,8 @@ from typing import Any
 import anyio.to_thread
 import numpy as np
 
-from sdapi.portrait.creation.passes import Drawn, Pass
-from sdapi.portrait.creation.webui import DrawingFailed, Inventory
+from sdapi.portrait.creation.drawing.passes import Drawn, Pass
+from sdapi.portrait.creation.drawing.webui import DrawingFailed, Inventory
 from sdapi.portrait.faces.face import Face, FaceError, Pixels
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faces.providers import Choices, Providers

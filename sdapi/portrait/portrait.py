@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from sdapi.errors import Missing, SDAPIError
 from sdapi.portrait.checking import Checker
-from sdapi.portrait.creation.address import Address
+from sdapi.portrait.creation.drawing.address import Address
 from sdapi.portrait.creation.make import make_creator
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices

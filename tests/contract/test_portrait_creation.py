@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from sdapi.app import build_app
 from sdapi.portrait import faults
-from sdapi.portrait.creation import remote
+from sdapi.portrait.creation.drawing import remote
 from sdapi.portrait.faults import Fault
 from sdapi.portrait.models.folders import ModelFolders
 from sdapi.portrait.state.records import QUEUE_OWNER, Account, owner_of

@@ -6,8 +6,7 @@ template.py      the picture to begin with, fetched or drawn from text
 one_person.py    the chain of stages for one face; group.py: for several, and the background
 finish.py        what is done to the whole picture at the end
 face_tasks.py    the stages' work on pixels, as tasks for the face processes
-prompts.py, units.py, passes.py    what a pass of drawing is asked: words, control units, figures
-webui.py         a pass as a request of the webui API; in_process.py and remote.py send it
+drawing/         what a pass of drawing is asked, and who draws it
 line.py          how many go on at once, and how many wait
 sight.py         faces of photos, remembered for the next creation
 studio.py        what all stages share

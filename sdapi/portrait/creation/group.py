@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 
 from sdapi.portrait import faults
-from sdapi.portrait.creation.bases import Target
+from sdapi.portrait.creation.drawing.bases import Target
+from sdapi.portrait.creation.drawing.passes import Pass
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.one_person import OnePerson
-from sdapi.portrait.creation.passes import Pass
 from sdapi.portrait.creation.studio import Studio
 from sdapi.portrait.faces.face import Box, Face, FaceError, Mask, Pixels
 from sdapi.portrait.faults import PortraitError

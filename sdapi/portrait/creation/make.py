@@ -1,8 +1,8 @@
 """The creator of a server, made of its settings. What it needs is imported with its first use."""
 
 from sdapi.portrait.base.checkpoints import BaseModels
-from sdapi.portrait.creation.address import Address
-from sdapi.portrait.creation.bases import Bases, RemoteBases
+from sdapi.portrait.creation.drawing.address import Address
+from sdapi.portrait.creation.drawing.bases import Bases, RemoteBases
 from sdapi.portrait.handlers import Creator
 from sdapi.portrait.tools import Tools
 from sdapi.services.container import Services
@@ -14,8 +14,8 @@ def make_creator(
 ) -> Creator:
     """Draws with this process's services, or at another address."""
     from sdapi.portrait.creation.creator import PortraitCreator
-    from sdapi.portrait.creation.in_process import InProcessDrawer
-    from sdapi.portrait.creation.remote import RemoteDrawer
+    from sdapi.portrait.creation.drawing.in_process import InProcessDrawer
+    from sdapi.portrait.creation.drawing.remote import RemoteDrawer
 
     if drawn_at is None:
         bases = Bases(BaseModels(settings, services.catalog, services.options))

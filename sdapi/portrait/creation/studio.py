@@ -7,18 +7,18 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio.to_thread
 
-from sdapi.portrait.creation.bases import Target
-from sdapi.portrait.creation.passes import (
+from sdapi.portrait.creation.drawing.bases import Target
+from sdapi.portrait.creation.drawing.passes import (
     EULER_A,
     LCM_CFG_SCALE,
     MASK_BLUR,
     Drawn,
     Pass,
 )
-from sdapi.portrait.creation.prompts import Speaker
+from sdapi.portrait.creation.drawing.prompts import Speaker
+from sdapi.portrait.creation.drawing.units import UnitMaker
+from sdapi.portrait.creation.drawing.webui import Drawer, DrawingFailed, Inventory, UnitsRefused
 from sdapi.portrait.creation.sight import Sight
-from sdapi.portrait.creation.units import UnitMaker
-from sdapi.portrait.creation.webui import Drawer, DrawingFailed, Inventory, UnitsRefused
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faces.providers import Providers

@@ -2,12 +2,10 @@
 
 face.py              what a face is; the provider interfaces
 pose.py, align.py    where a head looks; squares that networks want
-dlib_faces.py        built in: detector, 68 points, embedding
-mediapipe_faces.py   face mesh and matting from two files that set-up fetches
-opencv_zoo.py        plug-ins: YuNet and SFace
-insightface.py       plug-ins: SCRFD and ArcFace
-bisenet.py           plug-in: the regions of a face
-grabcut.py           built in: matting without a network
 providers.py         which provider does what, by the files that are there
+dlib_faces.py        built in: detector, 68 points, embedding
+grabcut.py           built in: matting without a network
+plug_ins/            providers whose networks are files: of MediaPipe, OpenCV, InsightFace
+files.py             the two of these files that set-up fetches
 processes.py         providers in processes of their own; worker.py is what runs there
 """

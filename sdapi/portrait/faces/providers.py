@@ -199,32 +199,30 @@ def _first_file(models_dir: Path, patterns: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _loader(
-    module: str, name: str, takes_path: bool, package: str = "faces"
-) -> Callable[[Path | None], Any]:
-    """Import late: these modules load dlib and OpenCV."""
+def _loader(module: str, name: str, takes_path: bool) -> Callable[[Path | None], Any]:
+    """Import a module of this package's parent late: it loads dlib or OpenCV."""
 
     def load(path: Path | None) -> Any:
         from importlib import import_module
 
-        made = getattr(import_module(f"sdapi.portrait.{package}.{module}"), name)
+        made = getattr(import_module(f"sdapi.portrait.{module}"), name)
         return getattr(made, "load", made)(path) if takes_path else made()
 
     return load
 
 
 _LOADERS: Final[Mapping[str, Callable[[Path | None], Any]]] = {
-    "scrfd": _loader("insightface", "ScrfdDetector", takes_path=True),
-    "yunet": _loader("opencv_zoo", "YuNetDetector", takes_path=True),
-    "dlib": _loader("dlib_faces", "DlibDetector", takes_path=False),
-    "mesh": _loader("mediapipe_faces", "MeshLandmarks", takes_path=True),
-    "dlib68": _loader("dlib_faces", "DlibLandmarks", takes_path=False),
-    "arcface": _loader("insightface", "ArcFaceEmbedder", takes_path=True),
-    "sface": _loader("opencv_zoo", "SFaceEmbedder", takes_path=True),
-    "dlib-resnet": _loader("dlib_faces", "DlibEmbedder", takes_path=False),
-    "selfie": _loader("mediapipe_faces", "SelfieMatting", takes_path=True),
-    "grabcut": _loader("grabcut", "GrabCutMatting", takes_path=False),
-    "bisenet": _loader("bisenet", "BiSeNetParser", takes_path=True),
-    "inswapper": _loader("inswapper", "InSwapper", takes_path=True),
-    "warp": _loader("warp", "WarpSwapper", takes_path=False, package="pixels"),
+    "scrfd": _loader("faces.plug_ins.insightface", "ScrfdDetector", takes_path=True),
+    "yunet": _loader("faces.plug_ins.opencv_zoo", "YuNetDetector", takes_path=True),
+    "dlib": _loader("faces.dlib_faces", "DlibDetector", takes_path=False),
+    "mesh": _loader("faces.plug_ins.mediapipe_faces", "MeshLandmarks", takes_path=True),
+    "dlib68": _loader("faces.dlib_faces", "DlibLandmarks", takes_path=False),
+    "arcface": _loader("faces.plug_ins.insightface", "ArcFaceEmbedder", takes_path=True),
+    "sface": _loader("faces.plug_ins.opencv_zoo", "SFaceEmbedder", takes_path=True),
+    "dlib-resnet": _loader("faces.dlib_faces", "DlibEmbedder", takes_path=False),
+    "selfie": _loader("faces.plug_ins.mediapipe_faces", "SelfieMatting", takes_path=True),
+    "grabcut": _loader("faces.grabcut", "GrabCutMatting", takes_path=False),
+    "bisenet": _loader("faces.plug_ins.bisenet", "BiSeNetParser", takes_path=True),
+    "inswapper": _loader("faces.plug_ins.inswapper", "InSwapper", takes_path=True),
+    "warp": _loader("pixels.warp", "WarpSwapper", takes_path=False),
 }

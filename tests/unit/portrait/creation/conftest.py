@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from sdapi.portrait.base.words import Words
-from sdapi.portrait.creation.bases import Target
 from sdapi.portrait.creation.creator import PortraitCreator
+from sdapi.portrait.creation.drawing.bases import Target
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.faces.providers import Choices
 from sdapi.portrait.handlers import Created, trained_models

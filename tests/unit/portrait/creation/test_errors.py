@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sdapi.portrait import faults
+from sdapi.portrait.creation.drawing.webui import Inventory
 from sdapi.portrait.creation.face_tasks import Seen
-from sdapi.portrait.creation.webui import Inventory
 from sdapi.portrait.faults import Fault, PortraitError
 from sdapi.portrait.models.artefacts import Artefacts
 from sdapi.portrait.state.records import QUEUE_OWNER

@@ -6,8 +6,8 @@ import pytest
 
 from sdapi.errors import QueueFull
 from sdapi.portrait.creation.creator import PortraitCreator
+from sdapi.portrait.creation.drawing.passes import Drawn, Pass
 from sdapi.portrait.creation.line import Line
-from sdapi.portrait.creation.passes import Drawn, Pass
 from sdapi.portrait.handlers import Created, trained_models
 from sdapi.portrait.state.records import QUEUE_OWNER
 from sdapi.portrait.wire.configure import Surface, parse_configure

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdapi.portrait.creation.webui import Inventory
+from sdapi.portrait.creation.drawing.webui import Inventory
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.wire.configure import Surface
 from tests.people import pixels

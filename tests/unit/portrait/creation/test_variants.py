@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from sdapi.portrait import faults
+from sdapi.portrait.creation.drawing.passes import Pass
+from sdapi.portrait.creation.drawing.webui import Inventory
 from sdapi.portrait.creation.face_tasks import Seen
-from sdapi.portrait.creation.passes import Pass
-from sdapi.portrait.creation.webui import Inventory
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.wire.configure import Surface

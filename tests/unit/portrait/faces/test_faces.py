@@ -12,9 +12,9 @@ from PIL import Image
 from sdapi.portrait.checking import Code, look_at
 from sdapi.portrait.faces import files
 from sdapi.portrait.faces.align import arcface_square, five_of, level_square
-from sdapi.portrait.faces.bisenet import BiSeNetParser
 from sdapi.portrait.faces.face import Face, FaceError, distance
-from sdapi.portrait.faces.insightface import ArcFaceEmbedder, ScrfdDetector
+from sdapi.portrait.faces.plug_ins.bisenet import BiSeNetParser
+from sdapi.portrait.faces.plug_ins.insightface import ArcFaceEmbedder, ScrfdDetector
 from sdapi.portrait.faces.pose import is_frontal, pose_of
 from sdapi.portrait.faces.providers import Choices, Providers
 from sdapi.settings import SettingsError

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sdapi.portrait.faces.bisenet import REGIONS, BiSeNetParser
 from sdapi.portrait.faces.face import Face
-from sdapi.portrait.faces.insightface import ArcFaceEmbedder, ScrfdDetector, load_network
-from sdapi.portrait.faces.opencv_zoo import SFaceEmbedder, YuNetDetector
+from sdapi.portrait.faces.plug_ins.bisenet import REGIONS, BiSeNetParser
+from sdapi.portrait.faces.plug_ins.insightface import ArcFaceEmbedder, ScrfdDetector, load_network
+from sdapi.portrait.faces.plug_ins.opencv_zoo import SFaceEmbedder, YuNetDetector
 from tests.onnx_files import OnnxFile
 from tests.people import pixels
 

@@ -10,8 +10,8 @@ import anyio.to_thread
 from pydantic import ValidationError
 
 from sdapi.errors import BadRequest, QueueFull, SDAPIError
-from sdapi.portrait.creation.passes import Drawn, Pass
-from sdapi.portrait.creation.webui import (
+from sdapi.portrait.creation.drawing.passes import Drawn, Pass
+from sdapi.portrait.creation.drawing.webui import (
     TXT2IMG,
     DrawingFailed,
     Inventory,

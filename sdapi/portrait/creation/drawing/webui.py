@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdapi.errors import BadImage
 from sdapi.images import decode_image, encode_png, to_base64
-from sdapi.portrait.creation.passes import Drawn, Pass, Unit
+from sdapi.portrait.creation.drawing.passes import Drawn, Pass, Unit
 from sdapi.portrait.faces.face import Pixels
 
 TXT2IMG: Final = "txt2img"

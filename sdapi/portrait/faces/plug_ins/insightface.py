@@ -21,7 +21,7 @@ from sdapi.portrait.faces.face import (
     Pixels,
     from_left_to_right,
 )
-from sdapi.portrait.faces.opencv_zoo import checked
+from sdapi.portrait.faces.plug_ins.opencv_zoo import checked
 
 Array = NDArray[np.float32]
 #: a picture's blob in, every output out

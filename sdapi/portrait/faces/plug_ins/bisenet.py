@@ -8,7 +8,7 @@ import numpy as np
 
 from sdapi.portrait.faces.align import eye_angle, level_square
 from sdapi.portrait.faces.face import About, Face, FaceError, Mask, Pixels
-from sdapi.portrait.faces.insightface import Network, load_network
+from sdapi.portrait.faces.plug_ins.insightface import Network, load_network
 
 _SIDE: Final = 512
 _CLASSES: Final = 19

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 import anyio.to_thread
 
-from sdapi.portrait.creation.passes import Drawn, Pass
-from sdapi.portrait.creation.webui import (
+from sdapi.portrait.creation.drawing.passes import Drawn, Pass
+from sdapi.portrait.creation.drawing.webui import (
     DrawingFailed,
     Inventory,
     UnitsRefused,

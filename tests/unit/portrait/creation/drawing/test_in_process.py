@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from sdapi.errors import NanProduced, NoDevice, SDAPIError, ShuttingDown
-from sdapi.portrait.creation.in_process import InProcessDrawer
-from sdapi.portrait.creation.passes import Pass
-from sdapi.portrait.creation.webui import DrawingFailed
+from sdapi.portrait.creation.drawing.in_process import InProcessDrawer
+from sdapi.portrait.creation.drawing.passes import Pass
+from sdapi.portrait.creation.drawing.webui import DrawingFailed
 from sdapi.portrait.models.folders import LORA_MARK
 from sdapi.services.container import Services
 from sdapi.settings import Settings
@@ -53,7 +53,7 @@ async def test_what_passes_is_no_failed_pass(
 async def test_a_pass_has_a_deadline(
     services: Services, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sdapi.portrait.creation.in_process.PASS_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("sdapi.portrait.creation.drawing.in_process.PASS_TIMEOUT_S", 0.2)
     engine.delay_s = 30.0
     with pytest.raises(DrawingFailed, match="no picture within"):
         await InProcessDrawer(services).draw(PASS)

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from sdapi.app import build_app
 from sdapi.flags import parse
-from sdapi.portrait.creation.address import elsewhere
+from sdapi.portrait.creation.drawing.address import elsewhere
 from sdapi.settings import Settings, SettingsError, settings_from
 from tests.fakes import FakeEngines
 

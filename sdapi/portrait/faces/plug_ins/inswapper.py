@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from sdapi.portrait.faces.align import ARCFACE_POINTS, five_of
 from sdapi.portrait.faces.face import About, Embedder, Face, FaceError, Pixels
-from sdapi.portrait.faces.insightface import ArcFaceEmbedder
-from sdapi.portrait.faces.onnx_tensors import last_initializer
+from sdapi.portrait.faces.plug_ins.insightface import ArcFaceEmbedder
+from sdapi.portrait.faces.plug_ins.onnx_tensors import last_initializer
 
 _SIDE: Final = 128
 #: where ArcFace's points lie in that square

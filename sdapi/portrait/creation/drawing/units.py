@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from sdapi.portrait.creation.passes import Unit
+from sdapi.portrait.creation.drawing.passes import Unit
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.pixels.raster import resized
 

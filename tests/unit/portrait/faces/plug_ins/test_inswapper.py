@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sdapi.portrait.faces.face import FaceError
-from sdapi.portrait.faces.inswapper import InSwapper
-from sdapi.portrait.faces.onnx_tensors import last_initializer
+from sdapi.portrait.faces.plug_ins.inswapper import InSwapper
+from sdapi.portrait.faces.plug_ins.onnx_tensors import last_initializer
 from sdapi.portrait.faces.providers import Choices, Providers
 from sdapi.settings import SettingsError
 from tests.onnx_files import pb, varint

@@ -1,0 +1,1 @@
+"""Providers whose networks are files below the models folder."""
