@@ -24,7 +24,7 @@ from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices, Providers
 from sdapi.portrait.photos import PhotoFetcher, decode_photo
-from sdapi.services.fetch import Fetcher
+from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.settings import Settings
 from tests.people import PERSON, photo
 from tests.photo_server import photo_server

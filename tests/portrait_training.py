@@ -23,7 +23,7 @@ from sdapi.portrait.tools import Tools
 from sdapi.portrait.training.make import LateTrainer
 from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.services.container import Services
-from sdapi.services.fetch import Fetcher
+from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.settings import Settings
 from tests.fakes import FakeEngine, FakeEngines, FakeTraining
 from tests.people import FOLDER

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sdapi.images.decode import decode_bytes
 from sdapi.portrait.faces.face import Pixels
-from sdapi.services.fetch import Fetcher
+from sdapi.services.fetching.fetcher import Fetcher
 
 MAX_PIXELS: Final = 64_000_000
 MAX_BYTES: Final = 32 << 20

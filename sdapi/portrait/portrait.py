@@ -30,7 +30,7 @@ from sdapi.portrait.tools import Tools
 from sdapi.portrait.training.make import LateTrainer
 from sdapi.portrait.wire.requests import is_user_id
 from sdapi.services.container import Services
-from sdapi.services.fetch import Fetcher
+from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.services.training import Training, TrainingService
 from sdapi.settings import Settings
 

@@ -18,7 +18,7 @@ from sdapi.schemas.progress import InternalProgressRequest, InternalProgressResp
 from sdapi.services.container import Services
 from sdapi.services.jobs.progress import work_done
 from sdapi.services.jobs.tasks import State, Task
-from sdapi.services.sysinfo import system_information
+from sdapi.services.system.sysinfo import system_information
 
 router = APIRouter(prefix="/internal", tags=["page"])
 

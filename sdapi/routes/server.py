@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from sdapi.routes import ServicesDep
 from sdapi.schemas.catalog import MemoryResponse
-from sdapi.services.memory import memory_report
+from sdapi.services.system.memory import memory_report
 
 router = APIRouter(prefix="/sdapi/v1", tags=["server"])
 #: mounted with `--api-server-stop` only

@@ -24,7 +24,7 @@ from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.object_models import ObjectModels
 from sdapi.services.catalog.safetensors_header import sha256_of_tensors
 from sdapi.services.extras import ExtrasService
-from sdapi.services.fetch import Fetcher
+from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.services.generation.pictures.init_images import ImageLoader
 from sdapi.services.generation.service import GenerationService
 from sdapi.services.interrogation.interrogators import Interrogators
@@ -37,13 +37,13 @@ from sdapi.services.jobs.training import TrainingLine
 from sdapi.services.jobs.training_turns import TrainingTurns
 from sdapi.services.jobs.webhooks import Webhooks
 from sdapi.services.jobs.worker import EngineMaker, Worker
-from sdapi.services.option_changes import OptionChanges
+from sdapi.services.options.changes import OptionChanges
+from sdapi.services.options.server_options import ServerOptions
 from sdapi.services.scripts.loaded import LoadedExtension
 from sdapi.services.scripts.registry import Scripts
-from sdapi.services.server_gauges import server_gauges
-from sdapi.services.server_options import ServerOptions
-from sdapi.services.startup import Startup
 from sdapi.services.storage.storage import Storage
+from sdapi.services.system.gauges import server_gauges
+from sdapi.services.system.startup import Startup
 from sdapi.services.training import TrainingService
 from sdapi.settings import Settings
 

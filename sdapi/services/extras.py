@@ -25,7 +25,7 @@ from sdapi.services.generation.order import Caller
 from sdapi.services.generation.pictures.init_images import ImageLoader
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
-from sdapi.services.server_options import ServerOptions
+from sdapi.services.options.server_options import ServerOptions
 from sdapi.settings import Settings
 
 #: of one finished picture, and of all that a request brings or makes

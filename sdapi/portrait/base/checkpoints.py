@@ -15,7 +15,7 @@ from sdapi.portrait.base.words import Words
 from sdapi.portrait.state.records import Base
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
 from sdapi.services.catalog.safetensors_header import read_header
-from sdapi.services.server_options import ServerOptions
+from sdapi.services.options.server_options import ServerOptions
 from sdapi.settings import Settings
 
 #: only SDXL has a second text encoder under this name

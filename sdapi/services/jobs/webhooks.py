@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 import orjson
 
 from sdapi.errors import BadRequest, BadUrl, QueueFull
-from sdapi.services.fetch import Fetcher, without_secrets
+from sdapi.services.fetching.fetcher import Fetcher, without_secrets
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.status import status_of
 from sdapi.services.jobs.tasks import Task

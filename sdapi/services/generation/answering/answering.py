@@ -27,8 +27,8 @@ from sdapi.services.generation.pictures.gathered import Pictures, with_grid
 from sdapi.services.generation.pictures.variants import answered
 from sdapi.services.generation.saving.saving import Saving
 from sdapi.services.generation.telling.generation_info import GenerationInfo
+from sdapi.services.options.server_options import ServerOptions
 from sdapi.services.scripts.script import GenerationRequest, ScriptResult
-from sdapi.services.server_options import ServerOptions
 from sdapi.services.storage.places import Place
 
 

@@ -10,7 +10,7 @@ from sdapi.images import decode_bytes, decode_image
 from sdapi.object_url import is_object_url
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
-from sdapi.services.fetch import Fetcher
+from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.services.generation.drafting.hires_request import first_size
 from sdapi.services.generation.pictures.img2img import InitInputs, flatten
 from sdapi.services.storage.storage import Storage

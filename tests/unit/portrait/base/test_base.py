@@ -13,7 +13,7 @@ from sdapi.portrait.base.checkpoints import BaseModels
 from sdapi.portrait.base.native_size import native_side
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog
 from sdapi.services.catalog.hashes import HashCache
-from sdapi.services.server_options import ServerOptions
+from sdapi.services.options.server_options import ServerOptions
 from sdapi.settings import Settings
 
 UNET = {"model.diffusion_model.out.0.weight": torch.zeros(1)}

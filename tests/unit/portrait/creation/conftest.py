@@ -21,7 +21,7 @@ from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.tools import Tools
 from sdapi.portrait.wire.configure import Surface, parse_configure
 from sdapi.portrait.wire.requests import CreateRequest
-from sdapi.services.fetch import Fetcher
+from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.settings import Settings
 from tests.people import pixels
 from tests.photo_server import PhotoServer, photo_server

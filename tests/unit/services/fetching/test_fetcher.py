@@ -1,7 +1,6 @@
 import asyncio
 import datetime
 import gzip
-import ipaddress
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -15,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sdapi.errors import BadUrl
-from sdapi.services.fetch import Fetcher, is_public, without_secrets
+from sdapi.services.fetching.fetcher import Fetcher, without_secrets
 from sdapi.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -377,38 +376,6 @@ async def test_environment_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     async with serving(answer(b"x")) as host:
         assert await TRUSTING.get(f"http://{host}/", max_bytes=9, timeout_s=5) == b"x"
-
-
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("8.8.8.8", True),
-        ("2606:4700::1111", True),
-        ("::ffff:8.8.8.8", True),
-        ("64:ff9b::8.8.8.8", True),
-        ("127.0.0.1", False),
-        ("0.0.0.0", False),
-        ("10.0.0.1", False),
-        ("100.64.0.1", False),
-        ("169.254.1.1", False),
-        ("198.18.0.1", False),
-        ("224.0.0.1", False),
-        ("255.255.255.255", False),
-        ("::", False),
-        ("::1", False),
-        ("::127.0.0.1", False),
-        ("::ffff:127.0.0.1", False),
-        ("64:ff9b::10.0.0.1", False),
-        ("64:ff9b:1::808:808", False),
-        ("2002:7f00:1::", False),
-        ("2001:0:1::", False),
-        ("fe80::1%eth0", False),
-        ("fc00::1", False),
-        ("ff02::1", False),
-    ],
-)
-async def test_public_means_reachable_by_anyone(address: str, public: bool):
-    assert is_public(ipaddress.ip_address(address)) is public
 
 
 async def test_shown_urls_keep_no_secret_and_stay_short():

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sdapi.metrics import Gauge
-from sdapi.services.memory import memory_report
+from sdapi.services.system.memory import memory_report
 
 if TYPE_CHECKING:
     from sdapi.services.container import Services

@@ -10,17 +10,17 @@ import ipaddress
 import logging
 import socket
 import ssl
-import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
 from sdapi import __version__
 from sdapi.errors import BadUrl
+from sdapi.services.fetching.addresses import Address, has_credentials, is_public
+from sdapi.services.fetching.answers import Refused, read_answer
 from sdapi.settings import Settings
 
 if TYPE_CHECKING:  # httpx takes a while to import, and most requests name no URL
@@ -28,32 +28,11 @@ if TYPE_CHECKING:  # httpx takes a while to import, and most requests name no UR
 
 log = logging.getLogger(__name__)
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 MAX_REDIRECTS = 5
 MAX_ADDRESSES = 4
 CONNECT_TIMEOUT_S = 5.0
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
-#: bytes decoded at a time, so that a decompression bomb is noticed after this many too much
-DECODE_STEP = 1 << 16
-
-#: credentials of the machine live here; no permission covers them
-METADATA_ADDRESSES = frozenset(
-    ipaddress.ip_address(text)
-    for text in ("169.254.169.254", "100.100.100.200", "fd00:ec2::254", "169.254.170.2")
-)
-#: not public whatever the Python version thinks; carrier-grade NAT, benchmarks, relays, reserved
-NOT_PUBLIC = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        *("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15"),
-        *("224.0.0.0/3", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
-    )
-)
-#: IPv6 addresses given out so far; the rest is local or reserved
-GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class Fetcher:
@@ -92,7 +71,7 @@ class Fetcher:
                 return await self._follow(url, hosts, max_bytes, user_agent)
         except TimeoutError as error:
             raise BadUrl(f"{shown}: no complete answer within {timeout_s:g} s") from error
-        except _Refused as error:
+        except Refused as error:
             raise BadUrl(f"{shown}: {error}") from error
 
     async def post(
@@ -111,7 +90,7 @@ class Fetcher:
                 return await self._send(target, addresses, own | headers, body)
         except TimeoutError as error:
             raise BadUrl(f"{shown}: no answer within {timeout_s:g} s") from error
-        except _Refused as error:
+        except Refused as error:
             raise BadUrl(f"{shown}: {error}") from error
 
     async def check(self, url: str) -> None:
@@ -121,7 +100,7 @@ class Fetcher:
                 await self._checked_addresses(_parse(url), self._allow_hosts)
         except TimeoutError as error:
             raise BadUrl(f"{without_secrets(url)}: the host cannot be resolved") from error
-        except _Refused as error:
+        except Refused as error:
             raise BadUrl(f"{without_secrets(url)}: {error}") from error
 
     async def _send(
@@ -142,7 +121,7 @@ class Fetcher:
                     return response.status_code
             except httpx.HTTPError as error:
                 if last:
-                    raise _Refused(f"cannot be reached ({type(error).__name__})") from error
+                    raise Refused(f"cannot be reached ({type(error).__name__})") from error
         raise AssertionError("no address to ask")
 
     async def _follow(
@@ -158,13 +137,13 @@ class Fetcher:
             try:
                 addresses = await self._checked_addresses(target, allow_hosts)
                 answer = await self._ask(target, addresses, headers, max_bytes)
-            except _Refused as error:
-                raise _Refused(f"{via}{error}") from error
+            except Refused as error:
+                raise Refused(f"{via}{error}") from error
             if isinstance(answer, bytes):
                 return answer
             target = _parse(str(answer))
             via = f"redirected to {without_secrets(str(target))}: "
-        raise _Refused(f"more than {MAX_REDIRECTS} redirects")
+        raise Refused(f"more than {MAX_REDIRECTS} redirects")
 
     async def _checked_addresses(
         self, url: "httpx.URL", allow_hosts: Sequence[str]
@@ -179,15 +158,15 @@ class Fetcher:
             found = await self._resolve(host, _port(url))
             addresses = [ipaddress.ip_address(text) for text in dict.fromkeys(found)]
         except (OSError, ValueError, OverflowError) as error:  # a bad label is a ValueError
-            raise _Refused(unknown) from error
+            raise Refused(unknown) from error
         if not addresses:
-            raise _Refused(unknown)
-        if any(_plain(address) in METADATA_ADDRESSES for address in addresses):
+            raise Refused(unknown)
+        if any(has_credentials(address) for address in addresses):
             log.warning("a URL was refused: %s is where credentials of this machine lie", host)
-            raise _Refused(not_public)
+            raise Refused(not_public)
         if not anything_goes and not all(is_public(address) for address in addresses):
             log.warning("a URL was refused: %s has a private address; see --allow-url-host", host)
-            raise _Refused(not_public)
+            raise Refused(not_public)
         return addresses[:MAX_ADDRESSES]
 
     async def _ask(
@@ -207,52 +186,23 @@ class Fetcher:
                     request = _pinned(client, url, address, headers)
                     response = await client.send(request, stream=True)
                     try:
-                        return await _read(url, response, max_bytes)
+                        return await read_answer(url, response, max_bytes)
                     finally:
                         await response.aclose()
             except httpx.ConnectError as error:
                 if last or _tls_cause(error):
-                    raise _Refused(_connect_problem(error)) from error
+                    raise Refused(_connect_problem(error)) from error
             except httpx.ConnectTimeout as error:
                 if last:
-                    raise _Refused("the host does not accept the connection") from error
+                    raise Refused("the host does not accept the connection") from error
             except httpx.HTTPError as error:
-                raise _Refused(f"the connection broke ({type(error).__name__})") from error
+                raise Refused(f"the connection broke ({type(error).__name__})") from error
         raise AssertionError("no address to ask")
 
     async def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
             self._tls = await anyio.to_thread.run_sync(_make_tls_context)
         return self._tls
-
-
-class _Refused(Exception):
-    """Why a URL was not fetched; the URL is put before it where it is known."""
-
-
-def is_public(address: Address) -> bool:
-    """True for addresses that anyone on the internet could reach.
-
-    An IPv4 address inside an IPv6 one (mapped, NAT64) counts as what it is; other IPv6 forms that
-    embed one (6to4, compatible) are refused.
-    """
-    address = _plain(address)
-    if isinstance(address, ipaddress.IPv6Address) and address not in GLOBAL_UNICAST:
-        return False
-    if any(address.version == net.version and address in net for net in NOT_PUBLIC):
-        return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
-
-
-def _plain(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, where it stands for one."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
-        if address in NAT64:
-            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        return ipaddress.IPv6Address(int(address))  # without its zone
-    return address
 
 
 def without_secrets(url: str, limit: int = 200) -> str:
@@ -273,13 +223,13 @@ def _parse(url: str) -> "httpx.URL":
         parsed = httpx.URL(url.strip())
         _ = parsed.host, parsed.raw_host, _port(parsed)
     except (httpx.InvalidURL, ValueError) as error:
-        raise _Refused("it is not a valid URL") from error
+        raise Refused("it is not a valid URL") from error
     if parsed.scheme not in ("http", "https"):
-        raise _Refused("only http and https URLs are fetched")
+        raise Refused("only http and https URLs are fetched")
     if parsed.userinfo:
-        raise _Refused("a URL with user name or password is not fetched")
+        raise Refused("a URL with user name or password is not fetched")
     if not parsed.host:
-        raise _Refused("it names no host")
+        raise Refused("it names no host")
     return parsed
 
 
@@ -347,58 +297,3 @@ def _tls_cause(error: Exception) -> ssl.SSLError | None:
             return cause
         cause = cause.__cause__ or cause.__context__
     return None
-
-
-async def _read(
-    url: "httpx.URL", response: "httpx.Response", max_bytes: int
-) -> "bytes | httpx.URL":
-    location = response.headers.get("location")
-    if response.status_code in REDIRECTS and location:
-        return _joined(url, location)
-    if response.status_code != 200:
-        raise _Refused(f"the host answered {response.status_code}")
-    body = bytearray()
-    announced = response.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        _refuse_size(max_bytes)
-    async with aclosing(_decoded(response)) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > max_bytes:
-                _refuse_size(max_bytes)
-    return bytes(body)
-
-
-def _joined(url: "httpx.URL", location: str) -> "httpx.URL":
-    import httpx
-
-    try:
-        return url.join(location)
-    except (httpx.InvalidURL, ValueError) as error:
-        raise _Refused("the host redirects to an invalid URL") from error
-
-
-def _refuse_size(max_bytes: int) -> Never:
-    raise _Refused(f"it is larger than {max_bytes} bytes")
-
-
-async def _decoded(response: "httpx.Response") -> AsyncGenerator[bytes, None]:
-    """The body in small steps; of encodings, which nobody asked for, only the bounded ones."""
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
-        async for chunk in response.aiter_raw():
-            yield chunk
-        return
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise _Refused(f"the host sent it as {encoding[:40]!r}, which was not asked for")
-    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, by its header
-    try:
-        async for chunk in response.aiter_raw():
-            while chunk and not decoder.eof:
-                yield decoder.decompress(chunk, DECODE_STEP)
-                chunk = decoder.unconsumed_tail
-        yield decoder.flush(DECODE_STEP)
-    except zlib.error as error:
-        raise _Refused("its compressed data is damaged") from error
-    if not decoder.eof:
-        raise _Refused("its compressed data ends too early")

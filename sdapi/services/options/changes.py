@@ -12,8 +12,8 @@ import anyio.to_thread
 from sdapi.errors import BadRequest, NotBuilt, SDAPIError, UnknownName, near_names
 from sdapi.options import Options, option_specs
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
-from sdapi.services.option_sections import FOLDER_OPTIONS, HIDDEN, section_of_option
-from sdapi.services.server_options import ServerOptions
+from sdapi.services.options.sections import FOLDER_OPTIONS, HIDDEN, section_of_option
+from sdapi.services.options.server_options import ServerOptions
 from sdapi.settings import Settings
 
 

@@ -1,0 +1,1 @@
+"""Guarded download of what callers name by URL."""
