@@ -7,7 +7,6 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from sdapi import __version__
-from sdapi.api_description import DESCRIPTION, TAGS
 from sdapi.extensions.loader import Extensions
 from sdapi.lifecycle import Lifecycle, lifespan
 from sdapi.middleware import BodyLimit, Gate, RequestLog
@@ -20,25 +19,13 @@ from sdapi.queue.config.service_config import PORTRAIT_SERVICES, load_services
 from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.inference import InProcess
 from sdapi.queue.server import QueueServer
-from sdapi.routes import (
-    cards,
-    catalog,
-    docs,
-    extras,
-    generation,
-    gradio,
-    internal,
-    networks,
-    options,
-    progress,
-    server,
-    system,
-    tasks,
-    upscaling,
-)
+from sdapi.routes import catalog, extras, generation, networks, options, progress, tasks, upscaling
 from sdapi.routes import scripts as scripts_route
+from sdapi.routes.page import cards, gradio, index, internal
 from sdapi.routes.queue import discovery
 from sdapi.routes.queue.entrance import QueueEntrance
+from sdapi.routes.system import docs, health, server
+from sdapi.routes.system.api_description import DESCRIPTION, TAGS
 from sdapi.services.container import Services
 from sdapi.services.jobs.worker import EngineMaker, TorchEngines
 from sdapi.services.scripts.registry import Scripts
@@ -140,7 +127,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
         progress.router,
         scripts_route.router,
         server.router,
-        system.router,
+        health.router,
         docs.router,
     ]
     if settings.role != "worker":
@@ -148,5 +135,5 @@ def _routers(settings: Settings) -> list[APIRouter]:
     if settings.api_server_stop:
         routers.append(server.stop_router)
     if settings.webui:
-        routers += [system.page, internal.router, gradio.router, cards.router]
+        routers += [index.router, internal.router, gradio.router, cards.router]
     return routers

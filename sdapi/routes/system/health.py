@@ -1,10 +1,8 @@
-"""Health for load balancers, and the page at `/`."""
-
-from pathlib import Path
+"""Health for load balancers, and figures for monitoring."""
 
 import anyio.to_thread
 from fastapi import APIRouter, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from sdapi import __version__
 from sdapi.metrics import CONTENT_TYPE
@@ -13,9 +11,6 @@ from sdapi.queue.metrics import queue_metrics
 from sdapi.routes import ServicesDep
 
 router = APIRouter(tags=["system"])
-#: left out with `--nowebui`
-page = APIRouter()
-_PAGE = Path(__file__).parent / "pages" / "index.html"
 
 
 @router.get("/healthz")
@@ -53,9 +48,3 @@ async def metrics(request: Request, services: ServicesDep) -> Response:
     text = await anyio.to_thread.run_sync(services.metrics.text)
     text += await queue_metrics(request.app.state.queues)
     return Response(text, headers={"content-type": CONTENT_TYPE})
-
-
-@page.get("/", include_in_schema=False)
-async def index() -> FileResponse:
-    """A page with status, models and a prompt box."""
-    return FileResponse(_PAGE, media_type="text/html")

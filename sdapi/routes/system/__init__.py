@@ -1,0 +1,1 @@
+"""The server itself: its description, its health, its memory and its end."""
