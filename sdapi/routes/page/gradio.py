@@ -12,9 +12,9 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 
 from sdapi.errors import BadRequest, NotBuilt, Unauthorized
 from sdapi.routes import ServicesDep
+from sdapi.security.sessions import SESSION_COOKIE
 from sdapi.services.container import Services
 from sdapi.services.page_files import find_page_file
-from sdapi.sessions import SESSION_COOKIE
 
 router = APIRouter(tags=["page"])
 
