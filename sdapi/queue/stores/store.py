@@ -33,7 +33,7 @@ REQUEST_ID = "requestId"
 LAST_CODE = "lastCode"
 
 
-class StoreUnavailable(SDAPIError):
+class QueueStoreUnavailable(SDAPIError):
     """The store cannot be reached now; the request may be repeated."""
 
     status, code = 503, "queue_store_unavailable"
@@ -243,7 +243,7 @@ Listener = Callable[[Event], None]
 
 
 class Store(Protocol):
-    """The items of all queues. Raises `StoreUnavailable` when it cannot be asked now."""
+    """The items of all queues. Raises `QueueStoreUnavailable` when it cannot be asked now."""
 
     async def open(self, listener: Listener) -> None:
         """Connect; the listener is called in the event loop for every change anywhere."""

@@ -33,10 +33,10 @@ from sdapi.queue.stores.store import (
     QueueIsFull,
     QueueName,
     QueueStats,
+    QueueStoreUnavailable,
     RequestIdTaken,
     Room,
     Rules,
-    StoreUnavailable,
     Taken,
 )
 
@@ -75,7 +75,7 @@ class RedisStore:
             await self._check_server(self._redis)
         except (RedisError, OSError) as error:
             await self.close()
-            raise StoreUnavailable(f"--queue-url: Redis does not answer: {error}") from error
+            raise QueueStoreUnavailable(f"--queue-url: Redis does not answer: {error}") from error
         is_subscribed = asyncio.Event()
         self._listening = asyncio.create_task(self._listen(self._redis, listener, is_subscribed))
         await is_subscribed.wait()
@@ -122,7 +122,7 @@ class RedisStore:
                         if message is not None:
                             for event in _events_of(message["data"]):
                                 listener(event)
-            except (RedisError, OSError, StoreUnavailable) as error:
+            except (RedisError, OSError, QueueStoreUnavailable) as error:
                 log.warning("no news from Redis: %s", error)
                 await asyncio.sleep(_RETRY_S)
             except (ValueError, KeyError, TypeError):
@@ -135,14 +135,14 @@ class RedisStore:
         So each is written to do no harm when it runs twice.
         """
         if self._redis is None:
-            raise StoreUnavailable("this server's queue is not open")
+            raise QueueStoreUnavailable("this server's queue is not open")
         try:
             given = {name: value for name, value in arguments.items() if value is not None}
             return await self._script(args=[operation, orjson.dumps(given), *data])
         except OutOfMemoryError as error:
             raise StorageFailed("the queue's Redis has no memory left") from error
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the queue's Redis does not answer: {error}") from error
+            raise QueueStoreUnavailable(f"the queue's Redis does not answer: {error}") from error
 
     async def _ask(self, operation: str, *data: bytes, **arguments: Any) -> Any:
         return orjson.loads((await self._call(operation, *data, **arguments))[0])
@@ -153,7 +153,7 @@ class RedisStore:
         fields = {
             "queue": str(queue),
             "item": _item_fields(item),
-            "room": None if room is None else asdict(room),
+            "room": None if room is None else {"bytes": room.bytes, "evicts": room.evicts},
         }
         answer = await self._puts.put(fields, item.data)
         if answer.get("error") == "request_id_taken":

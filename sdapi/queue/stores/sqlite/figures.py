@@ -4,7 +4,7 @@ import time
 
 import orjson
 
-from sdapi.queue.stores.sqlite.delivery import forget_gone
+from sdapi.queue.stores.sqlite.consumers import forget_gone
 from sdapi.queue.stores.sqlite.items import QueueRow, find_queue
 from sdapi.queue.stores.sqlite.writer import Transaction
 from sdapi.queue.stores.store import Consumer, Group, Place, QueueName, QueueStats

@@ -1,7 +1,6 @@
 """Items in SQLite: the operations that need no consumer."""
 
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +10,11 @@ import orjson
 from sdapi.queue.stores.sqlite.writer import Transaction
 from sdapi.queue.stores.store import (
     ANSWER_BYTES,
-    LAST_CODE,
-    REQUEST_ID,
     Change,
     Event,
     Item,
-    NewItem,
     Query,
-    QueueIsFull,
     QueueName,
-    RequestIdTaken,
-    Room,
 )
 
 #: Presence and deliveries under way live in temporary tables: they end with the process, take part
@@ -77,7 +70,7 @@ CREATE TEMP TABLE queue_group (
 CREATE TEMP TABLE queue_node (node TEXT PRIMARY KEY, beats INTEGER NOT NULL);
 """
 
-_COLUMNS = (
+ITEM_COLUMNS = (
     "idx, request_id, tags, data, priority, path, content_type, message, deliveries, last_code"
 )
 
@@ -103,7 +96,7 @@ def find_queue(db: sqlite3.Connection, name: QueueName) -> QueueRow:
 
 
 def item_of(row: tuple[Any, ...]) -> Item:
-    """An item from `_COLUMNS`."""
+    """An item from `ITEM_COLUMNS`."""
     index, request_id, tags, data, priority, path, content_type, message, deliveries, code = row
     return Item(
         request_id=request_id,
@@ -120,74 +113,9 @@ def item_of(row: tuple[Any, ...]) -> Item:
 
 
 def read_item(db: sqlite3.Connection, queue_id: int, index: int) -> Item | None:
-    sql = f"SELECT {_COLUMNS} FROM queue_item WHERE queue = ? AND idx = ?"
+    sql = f"SELECT {ITEM_COLUMNS} FROM queue_item WHERE queue = ? AND idx = ?"
     row = db.execute(sql, (queue_id, index)).fetchone()
     return None if row is None else item_of(row)
-
-
-def put(tx: Transaction, name: QueueName, item: NewItem, room: Room | None) -> int:
-    """See `Store.put`."""
-    queue = find_queue(tx.db, name)
-    known = _index_of_request(tx.db, queue.id, item)
-    if known is not None:
-        return known
-    tags = orjson.dumps(dict(item.tags))
-    size = len(item.data) + len(tags)
-    if room is not None:
-        _make_room(tx, queue, size, room)
-    index = queue.last + 1
-    tx.db.execute(
-        "INSERT INTO queue_item (queue, idx, priority, request_id, tags, path, content_type,"
-        " message, put_s, size, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *(queue.id, index, item.priority, item.request_id, tags, item.path),
-            *(item.content_type, item.message, time.time(), size, item.data),
-        ),
-    )
-    tx.db.executemany(
-        "INSERT INTO queue_tag (queue, name, value, idx) VALUES (?, ?, ?, ?)",
-        [(queue.id, key, value, index) for key, value in item.tags.items()],
-    )
-    tx.db.execute(
-        "UPDATE queue SET last = ?, length = length + 1, bytes = bytes + ? WHERE id = ?",
-        (index, size, queue.id),
-    )
-    tx.events.append(Event(Change.PUT, name, item.tags))
-    return index
-
-
-def _index_of_request(db: sqlite3.Connection, queue_id: int, item: NewItem) -> int | None:
-    """The index of the same item put before; raises when it is another one."""
-    sql = (
-        "SELECT i.idx, i.data FROM queue_tag t JOIN queue_item i ON i.queue = t.queue"
-        " AND i.idx = t.idx WHERE t.queue = ? AND t.name = ? AND t.value = ?"
-    )
-    row = db.execute(sql, (queue_id, REQUEST_ID, item.request_id)).fetchone()
-    if row is None:
-        return None
-    if row[1] != item.data:
-        raise RequestIdTaken(f"requestId {item.request_id} is in the queue with other data")
-    return row[0]
-
-
-def has_request(db: sqlite3.Connection, queue_id: int, request_id: str) -> bool:
-    sql = "SELECT 1 FROM queue_tag WHERE queue = ? AND name = ? AND value = ?"
-    return db.execute(sql, (queue_id, REQUEST_ID, request_id)).fetchone() is not None
-
-
-def _make_room(tx: Transaction, queue: QueueRow, size: int, room: Room) -> None:
-    excess = queue.bytes + size - room.bytes
-    if excess > 0 and room.evicts:
-        sql = "SELECT idx, size FROM queue_item WHERE queue = ? ORDER BY idx"
-        oldest: list[int] = []
-        for index, old_size in tx.db.execute(sql, (queue.id,)):
-            oldest.append(index)
-            excess -= old_size
-            if excess <= 0:
-                break
-        remove(tx, queue, oldest)
-    if excess > 0:
-        raise QueueIsFull(f"the queue is full: it holds {queue.bytes} of {room.bytes} bytes")
 
 
 def remove(tx: Transaction, queue: QueueRow, indexes: Iterable[int]) -> int:
@@ -223,7 +151,7 @@ def get(tx: Transaction, name: QueueName, query: Query, claim: str) -> list[Item
     is_newest = query.index < 0
     order = "DESC" if is_newest else "ASC"
     rows = tx.db.execute(
-        f"SELECT {_COLUMNS} FROM queue_item i WHERE i.queue = ? AND i.idx >= ?{where}"
+        f"SELECT {ITEM_COLUMNS} FROM queue_item i WHERE i.queue = ? AND i.idx >= ?{where}"
         f" ORDER BY i.idx {order} LIMIT ?",
         (queue.id, max(query.index, 0), *values, query.length),
     )
@@ -302,22 +230,6 @@ def drop_undelivered(tx: Transaction, name: QueueName) -> None:
         " (SELECT 1 FROM queue_pending p WHERE p.queue = i.queue AND p.idx = i.idx)"
     )
     remove(tx, queue, [row[0] for row in tx.db.execute(sql, (queue.id,))])
-
-
-def requeue(tx: Transaction, rear: QueueName, name: QueueName) -> int:
-    """See `Store.requeue`; the failures that the sink holds for these requests go."""
-    source = find_queue(tx.db, rear)
-    sink = find_queue(tx.db, name.sink)
-    sql = f"SELECT {_COLUMNS} FROM queue_item WHERE queue = ? ORDER BY idx"
-    items = [item_of(row) for row in tx.db.execute(sql, (source.id,)).fetchall()]
-    for item in items:
-        failed = "SELECT idx FROM queue_tag WHERE queue = ? AND name = ? AND value = ?"
-        mine = tx.db.execute(failed, (sink.id, REQUEST_ID, item.request_id)).fetchall()
-        code = "SELECT 1 FROM queue_tag WHERE queue = ? AND idx = ? AND name = ?"
-        indexes = [i for (i,) in mine if tx.db.execute(code, (sink.id, i, LAST_CODE)).fetchone()]
-        remove(tx, sink, indexes)
-        put(tx, name, item, None)
-    return remove(tx, source, [item.index for item in items])
 
 
 def queues(tx: Transaction) -> list[QueueName]:

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sdapi.errors import SDAPIError
-from sdapi.queue.stores.sqlite import delivery, figures, items
+from sdapi.errors import SDAPIError, StorageFailed
+from sdapi.queue.stores.sqlite import consumers, figures, getting_back, handing_out, items
+from sdapi.queue.stores.sqlite.putting import Put, put_all
 from sdapi.queue.stores.sqlite.writer import SqliteWriter
 from sdapi.queue.stores.store import (
     Item,
@@ -45,6 +46,8 @@ class SqliteStore:
         self._lock: int | None = None
 
     async def open(self, listener: Listener) -> None:
+        if not self._path.parent.is_dir():
+            raise StorageFailed(f"there is no folder {self._path.parent}; --data-dir names it")
         if self._is_server:
             self._lock = await self._locked()
         await self._writer.open(listener)
@@ -73,7 +76,7 @@ class SqliteStore:
             return handle
 
     async def put(self, queue: QueueName, item: NewItem, room: Room | None = None) -> int:
-        return await self._writer.run(lambda tx: items.put(tx, queue, item, room))
+        return await self._writer.run_joint(put_all, Put(queue, item, room))
 
     async def get(self, queue: QueueName, query: Query, claim: str = "") -> list[Item]:
         return await self._writer.run(lambda tx: items.get(tx, queue, query, claim))
@@ -105,36 +108,38 @@ class SqliteStore:
         return await self._writer.run(items.queues)
 
     async def requeue(self, rear: QueueName, queue: QueueName) -> int:
-        return await self._writer.run(lambda tx: items.requeue(tx, rear, queue))
+        return await self._writer.run(lambda tx: getting_back.requeue(tx, rear, queue))
 
     async def join(self, queue: QueueName, member: Member) -> None:
-        await self._writer.run(lambda tx: delivery.join(tx, queue, member))
+        await self._writer.run(lambda tx: consumers.join(tx, queue, member))
 
     async def leave(self, queue: QueueName, member: Member) -> None:
-        await self._writer.run(lambda tx: delivery.leave(tx, queue, member))
+        await self._writer.run(lambda tx: consumers.leave(tx, queue, member))
 
     async def take(
         self, queue: QueueName, group: str, node: str, rules: Rules, *, insists: bool
     ) -> Taken:
         return await self._writer.run(
-            lambda tx: delivery.take(tx, queue, group, node, rules, insists=insists)
+            lambda tx: handing_out.take(tx, queue, group, node, rules, insists=insists)
         )
 
     async def commit(self, queue: QueueName, group: str, indexes: Sequence[int]) -> None:
-        await self._writer.run(lambda tx: delivery.commit(tx, queue, group, indexes))
+        await self._writer.run(lambda tx: getting_back.commit(tx, queue, group, indexes))
 
     async def reject(
         self, queue: QueueName, group: str, user: str, indexes: Sequence[int], *, retire: bool
     ) -> None:
         await self._writer.run(
-            lambda tx: delivery.reject(tx, queue, group, user, indexes, retire=retire)
+            lambda tx: getting_back.reject(tx, queue, group, user, indexes, retire=retire)
         )
 
     async def release(
         self, queue: QueueName, group: str, index: int, fence: str, *, counts: bool, code: int = 0
     ) -> bool:
         return await self._writer.run(
-            lambda tx: delivery.release(tx, queue, group, index, fence, counts=counts, code=code)
+            lambda tx: getting_back.release(
+                tx, queue, group, index, fence, counts=counts, code=code
+            )
         )
 
     async def finish(
@@ -147,17 +152,17 @@ class SqliteStore:
         rear: QueueName | None = None,
     ) -> bool:
         return await self._writer.run(
-            lambda tx: delivery.finish(tx, queue, group, index, fence, result, rear)
+            lambda tx: getting_back.finish(tx, queue, group, index, fence, result, rear)
         )
 
     async def release_idle(self, queue: QueueName, idle_ms: int) -> None:
-        await self._writer.run(lambda tx: delivery.release_idle(tx, queue, idle_ms))
+        await self._writer.run(lambda tx: getting_back.release_idle(tx, queue, idle_ms))
 
     async def beat(self, node: str) -> bool:
-        return await self._writer.run(lambda tx: delivery.beat(tx, node))
+        return await self._writer.run(lambda tx: consumers.beat(tx, node))
 
     async def beats(self) -> dict[str, int]:
-        return await self._writer.run(delivery.beats)
+        return await self._writer.run(consumers.beats)
 
     async def bury_node(self, node: str, beats: int) -> None:
-        await self._writer.run(lambda tx: delivery.bury_node(tx, node, beats))
+        await self._writer.run(lambda tx: consumers.bury_node(tx, node, beats))

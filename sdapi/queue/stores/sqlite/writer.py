@@ -4,6 +4,10 @@ A commit with `synchronous=FULL` waits for the disk. While it waits, operations 
 gather, and the next commit takes all of them; each caller hears of success only after it. When an
 operation fails the batch is undone and run once more with a savepoint around each, so that the
 failed one is undone alone; operations therefore change nothing but the database.
+
+Operations that come often are *joint*: one function does many of them at once. Python's lock is
+given away around every statement, and under load the event loop is slow to give it back, so what
+counts is how many statements a batch takes.
 """
 
 import asyncio
@@ -12,16 +16,19 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sdapi.errors import StorageFailed
-from sdapi.queue.stores.store import Event, Listener, StoreUnavailable
+from sdapi.errors import SDAPIError, StorageFailed
+from sdapi.queue.stores.store import Event, Listener, QueueStoreUnavailable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+A = TypeVar("A")
 
 #: operations in one transaction
 _BATCH = 256
@@ -42,15 +49,23 @@ class Transaction:
         return time.monotonic_ns() // 1_000_000
 
 
-Operation = Callable[[Transaction], Any]
+Operation = Callable[[Transaction], T]
+#: does an operation for each of some arguments, and has a result for each, or an error that it is
+#: answered with and that has changed nothing
+Joint = Callable[[Transaction, Sequence[A]], Sequence[T | SDAPIError]]
+
+
+def _one_by_one(transaction: Transaction, operations: Sequence[Operation[T]]) -> Sequence[T]:
+    """What is not joint, as the others are."""
+    return [operation(transaction) for operation in operations]
 
 
 @dataclass(slots=True)
 class _Waiting:
-    operation: Operation
+    joint: Joint[Any, Any]
+    argument: Any
     future: "asyncio.Future[Any]"
-    result: Any = None
-    error: BaseException | None = None
+    outcome: Any = None
 
 
 class _OperationFailed(Exception):
@@ -86,12 +101,16 @@ class SqliteWriter:
             thread, self._thread = self._thread, None
             await asyncio.to_thread(thread.join)
 
-    async def run(self, operation: Callable[[Transaction], T]) -> T:
+    async def run(self, operation: Operation[T]) -> T:
         """Do it and return its result once it is on disk."""
+        return await self.run_joint(_one_by_one, operation)
+
+    async def run_joint(self, joint: Joint[A, T], argument: A) -> T:
+        """The same of an operation that is done together with others of its kind."""
         if self._thread is None:
-            raise StoreUnavailable("this server's queue is not open")
+            raise QueueStoreUnavailable("this server's queue is not open")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._inbox.put(_Waiting(operation, future))
+        self._inbox.put(_Waiting(joint, argument, future))
         return await future
 
     # --- in the thread ---
@@ -137,21 +156,21 @@ class SqliteWriter:
             try:
                 return _in_one_transaction(db, batch, _run_bare)
             except _OperationFailed:
-                return _in_one_transaction(db, batch, _run_in_savepoint)
+                return _in_one_transaction(db, batch, _run_in_savepoints)
         except sqlite3.Error as error:
             log.error("the queue's database refuses: %s", error)
             for waiting in batch:
-                waiting.error = StorageFailed(f"the queue cannot be written: {error}")
+                waiting.outcome = StorageFailed(f"the queue cannot be written: {error}")
             return []
 
     def _tell(self, batch: list[_Waiting], events: list[Event]) -> None:
         for waiting in batch:
             if waiting.future.cancelled():
                 continue
-            if waiting.error is not None:
-                waiting.future.set_exception(waiting.error)
+            if isinstance(waiting.outcome, BaseException):
+                waiting.future.set_exception(waiting.outcome)
             else:
-                waiting.future.set_result(waiting.result)
+                waiting.future.set_result(waiting.outcome)
         for event in events:
             self._listener(event)
 
@@ -166,14 +185,13 @@ class SqliteWriter:
 def _in_one_transaction(
     db: sqlite3.Connection,
     batch: list[_Waiting],
-    run: Callable[[Transaction, _Waiting], None],
+    run: Callable[[Transaction, list[_Waiting]], None],
 ) -> list[Event]:
     """Run a batch and commit it; whatever is raised leaves the database as it was."""
     transaction = Transaction(db)
     db.execute("BEGIN IMMEDIATE")
     try:
-        for waiting in batch:
-            run(transaction, waiting)
+        run(transaction, batch)
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -182,25 +200,32 @@ def _in_one_transaction(
     return transaction.events
 
 
-def _run_bare(transaction: Transaction, waiting: _Waiting) -> None:
+def _run_bare(transaction: Transaction, batch: list[_Waiting]) -> None:
+    """Run a batch in its order; what follows each other and is joint, together."""
     try:
-        waiting.result = waiting.operation(transaction)
+        for joint, following in groupby(batch, attrgetter("joint")):
+            members = list(following)
+            outcomes = joint(transaction, [waiting.argument for waiting in members])
+            for waiting, outcome in zip(members, outcomes, strict=True):
+                waiting.outcome = outcome
     except Exception as error:
         raise _OperationFailed from error
 
 
-def _run_in_savepoint(transaction: Transaction, waiting: _Waiting) -> None:
-    """Run one operation; a full disk ends the whole transaction and is raised."""
-    db, told = transaction.db, len(transaction.events)
-    db.execute("SAVEPOINT operation")
-    try:
-        waiting.result = waiting.operation(transaction)
-    except Exception as error:
-        if not db.in_transaction:
-            raise
-        db.execute("ROLLBACK TO operation")
-        del transaction.events[told:]
-        waiting.error = error
-        if isinstance(error, sqlite3.Error):
-            waiting.error = StorageFailed(f"the queue cannot be written: {error}")
-    db.execute("RELEASE operation")
+def _run_in_savepoints(transaction: Transaction, batch: list[_Waiting]) -> None:
+    """Run each by itself; a full disk ends the whole transaction and is raised."""
+    db = transaction.db
+    for waiting in batch:
+        told = len(transaction.events)
+        db.execute("SAVEPOINT operation")
+        try:
+            [waiting.outcome] = waiting.joint(transaction, [waiting.argument])
+        except Exception as error:
+            if not db.in_transaction:
+                raise
+            db.execute("ROLLBACK TO operation")
+            del transaction.events[told:]
+            waiting.outcome = error
+            if isinstance(error, sqlite3.Error):
+                waiting.outcome = StorageFailed(f"the queue cannot be written: {error}")
+        db.execute("RELEASE operation")

@@ -280,6 +280,31 @@ async def test_puts_at_the_same_time_each_get_their_own_answer(store: Store):
     assert (await store.stats(SOURCE)).length == 101
 
 
+async def test_a_put_repeated_at_the_same_time_is_stored_once(store: Store):
+    answers = await asyncio.gather(
+        *(store.put(SOURCE, item("a")) for _ in range(5)),
+        store.put(SINK, item("a")),
+        store.put(SOURCE, item("other", "r-a")),
+        store.put(SOURCE, item("b")),
+        return_exceptions=True,
+    )
+    assert answers[:6] == [1, 1, 1, 1, 1, 1]
+    assert isinstance(answers[6], RequestIdTaken)
+    assert answers[7] == 2
+    assert await texts(store) == ["a", "b"]
+    assert await texts(store, queue=SINK) == ["a"]
+
+
+async def test_puts_at_the_same_time_drop_the_oldest_in_their_order(store: Store):
+    await store.put(SOURCE, item("0" * 100))
+    room = Room((await store.stats(SOURCE)).bytes * 3, evicts=True)
+    puts = [store.put(SOURCE, item(f"{number}" * 100), room) for number in range(1, 8)]
+    assert await asyncio.gather(*puts) == list(range(2, 9))
+    assert [text[0] for text in await texts(store)] == ["5", "6", "7"]
+    stats = await store.stats(SOURCE)
+    assert (stats.first, stats.last, stats.length, stats.bytes) == (6, 8, 3, room.bytes)
+
+
 async def test_a_window_limits_what_a_consumer_holds_and_commits_free_it(store: Store):
     await put_all(store, "a", "b", "c", "d")
     await store.join(SOURCE, member(window=2))

@@ -1,0 +1,187 @@
+"""Handing items of SQLite to consumers: who gets which, in rounds."""
+
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from sdapi.queue.stores.sqlite.items import QueueRow, find_queue, read_item
+from sdapi.queue.stores.sqlite.writer import Transaction
+from sdapi.queue.stores.store import (
+    AUTO_COMMIT_WINDOW,
+    MAX_PRIORITY,
+    ROUND,
+    Delivery,
+    QueueName,
+    Rules,
+    Taken,
+)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A connected consumer with free places, during one round."""
+
+    id: str
+    user: str
+    node: str
+    free: int
+    active_ms: int
+    start: int
+    tags: Mapping[str, str]
+    index_only: bool
+
+    def admits(self, index: int, tags: Mapping[str, str]) -> bool:
+        return index >= self.start and self.tags.items() <= tags.items()
+
+
+def take(
+    tx: Transaction, name: QueueName, group: str, node: str, rules: Rules, *, insists: bool
+) -> Taken:
+    """See `Store.take`."""
+    queue = find_queue(tx.db, name)
+    is_counted = group == rules.counting_group
+    sink = rules.full_sink
+    if is_counted and sink and find_queue(tx.db, sink).bytes >= rules.full_at:
+        return Taken()
+    consumers = _open_consumers(tx, queue.id, group)
+    if not any(each.node == node for each in consumers):
+        return Taken()
+    round_ = _assign(tx, queue, group, node, consumers, rules if is_counted else Rules(), insists)
+    deliveries = [
+        _deliver(tx, queue, group, index, consumer, counts=is_counted)
+        for index, consumer in round_.assigned
+    ]
+    exhausted = [item for i in round_.exhausted if (item := read_item(tx.db, queue.id, i))]
+    return Taken(deliveries, exhausted, round_.has_deferred)
+
+
+def _open_consumers(tx: Transaction, queue_id: int, group: str) -> list[_Open]:
+    sql = (
+        "SELECT id, user, node, active_ms, start, tags, index_only,"
+        f" CASE auto_commit WHEN 1 THEN {AUTO_COMMIT_WINDOW} ELSE window END -"
+        " (SELECT COUNT(*) FROM queue_pending p"
+        "  WHERE p.queue = c.queue AND p.grp = c.grp AND p.user = c.user) AS free"
+        " FROM queue_consumer c WHERE queue = ? AND grp = ? AND gone_at_ms IS NULL"
+        " AND is_retired = 0 AND free > 0"
+    )
+    return [
+        _Open(id_, user, node, free, active, start, orjson.loads(tags), bool(index_only))
+        for id_, user, node, active, start, tags, index_only, free in tx.db.execute(
+            sql, (queue_id, group)
+        )
+    ]
+
+
+@dataclass(slots=True)
+class _Round:
+    assigned: list[tuple[int, _Open]]
+    exhausted: list[int]
+    has_deferred: bool = False
+
+
+def _assign(
+    tx: Transaction,
+    queue: QueueRow,
+    group: str,
+    node: str,
+    consumers: list[_Open],
+    rules: Rules,
+    insists: bool,
+) -> _Round:
+    """Choose a consumer for each item in delivery order, until places or a round are used up."""
+    result = _Round([], [])
+    free_here = sum(each.free for each in consumers if each.node == node)
+    for index, tags, deliveries in _deliverable(tx.db, queue.id, group, consumers):
+        if len(result.assigned) + len(result.exhausted) >= ROUND or not free_here:
+            break
+        if rules.max_delivery and deliveries >= rules.max_delivery:
+            result.exhausted.append(index)
+            continue
+        admitting = [each for each in consumers if each.free > 0 and each.admits(index, tags)]
+        if insists:
+            admitting = [each for each in admitting if each.node == node]
+        if not admitting:
+            continue
+        avoided = _avoided(tx.db, queue.id, group, index)
+        best = max(admitting, key=lambda c: (c.user not in avoided, c.free, -c.active_ms))
+        best.free -= 1
+        if best.node != node:
+            result.has_deferred = True
+            continue
+        free_here -= 1
+        result.assigned.append((index, best))
+    return result
+
+
+def _deliverable(
+    db: sqlite3.Connection, queue_id: int, group: str, consumers: Sequence[_Open]
+) -> Iterator[tuple[int, Mapping[str, str], int]]:
+    """Index, tags and deliveries of what the group may get, in delivery order."""
+    filters = [each.tags for each in consumers]
+    common = filters[0] if all(each == filters[0] for each in filters) else {}
+    where, values = "", list[Any]()
+    for key, value in common.items():
+        where += (
+            " AND i.idx IN (SELECT idx FROM queue_tag WHERE queue = ? AND name = ? AND value = ?)"
+        )
+        values += [queue_id, key, value]
+    mine = "p.queue = i.queue AND p.idx = i.idx"
+    sql = (
+        "SELECT idx, tags, deliveries FROM queue_item i WHERE queue = ? AND priority = ?"
+        " AND idx >= ?"
+        f" AND NOT EXISTS (SELECT 1 FROM queue_pending p WHERE {mine} AND p.grp = ?)"
+        f" AND NOT EXISTS (SELECT 1 FROM queue_done p WHERE {mine} AND p.grp = ?)"
+        f" AND NOT EXISTS (SELECT 1 FROM queue_claim p WHERE {mine}){where}"
+        " ORDER BY idx"
+    )
+    start = min(each.start for each in consumers)
+    needs_tags = any(filters)
+    for priority in _priorities(db, queue_id):
+        rows = db.execute(sql, (queue_id, priority, start, group, group, *values))
+        for index, tags, deliveries in rows:
+            yield index, orjson.loads(tags) if needs_tags else {}, deliveries
+
+
+def _priorities(db: sqlite3.Connection, queue_id: int) -> Iterator[int]:
+    """Those of the items, falling: level by level the index leads past what is before a start."""
+    sql = "SELECT MAX(priority) FROM queue_item WHERE queue = ? AND priority < ?"
+    priority = MAX_PRIORITY + 1
+    while (priority := db.execute(sql, (queue_id, priority)).fetchone()[0]) is not None:
+        yield priority
+
+
+def _avoided(db: sqlite3.Connection, queue_id: int, group: str, index: int) -> set[str]:
+    sql = "SELECT user FROM queue_avoided WHERE queue = ? AND idx = ? AND grp = ?"
+    return {row[0] for row in db.execute(sql, (queue_id, index, group))}
+
+
+def _deliver(
+    tx: Transaction, queue: QueueRow, group: str, index: int, consumer: _Open, *, counts: bool
+) -> Delivery:
+    fence = secrets.token_hex(8)
+    if counts:
+        tx.db.execute(
+            "UPDATE queue_item SET deliveries = deliveries + 1 WHERE queue = ? AND idx = ?",
+            (queue.id, index),
+        )
+    tx.db.execute(
+        "INSERT INTO queue_pending (queue, idx, grp, user, fence, since_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (queue.id, index, group, consumer.user, fence, tx.now_ms),
+    )
+    tx.db.execute(
+        "UPDATE queue_consumer SET last_index = ?, active_ms = ?"
+        " WHERE queue = ? AND grp = ? AND user = ?",
+        (index, tx.now_ms, queue.id, group, consumer.user),
+    )
+    tx.db.execute(
+        "UPDATE queue_group SET last_index = MAX(last_index, ?) WHERE queue = ? AND name = ?",
+        (index, queue.id, group),
+    )
+    item = read_item(tx.db, queue.id, index)
+    assert item is not None
+    return Delivery(consumer.id, fence, replace(item, data=b"") if consumer.index_only else item)
