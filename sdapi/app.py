@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sdapi import __version__
 from sdapi.extensions.loader import Extensions
 from sdapi.lifecycle import Lifecycle, lifespan
-from sdapi.middleware import BodyLimit, Gate, RequestLog
+from sdapi.middleware import BodyLimit, CrossOrigin, Gate, RequestLog
 from sdapi.portrait.creation.drawing.address import elsewhere
 from sdapi.portrait.portrait import Portrait
 from sdapi.portrait.surfaces.queue_services import SINK_BYTES
@@ -23,7 +24,8 @@ from sdapi.routes import catalog, extras, generation, networks, options, progres
 from sdapi.routes import scripts as scripts_route
 from sdapi.routes.page import cards, gradio, index, internal
 from sdapi.routes.queue import discovery
-from sdapi.routes.queue.entrance import QueueEntrance
+from sdapi.routes.queue.calls import Served
+from sdapi.routes.queue.entrance import QueueEntrance, is_of_queue
 from sdapi.routes.system import docs, health, server
 from sdapi.routes.system.api_description import DESCRIPTION, TAGS
 from sdapi.services.container import Services
@@ -31,6 +33,19 @@ from sdapi.services.jobs.worker import EngineMaker, TorchEngines
 from sdapi.services.scripts.registry import Scripts
 from sdapi.services.storage.places import with_named_mounts
 from sdapi.settings import Settings
+
+
+class Application(FastAPI):
+    """FastAPI, but for the queues' addresses, which are answered before its own layers begin."""
+
+    queue_entrance: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.queue_entrance is not None and is_of_queue(scope):
+            scope["app"] = self
+            await self.queue_entrance(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def build_app(
@@ -52,7 +67,7 @@ def build_app(
     portrait = _portrait(settings, services, specs) if settings.portrait else None
     services.annotators.faces = None if portrait is None else portrait.faces
 
-    app = FastAPI(
+    app = Application(
         title="sdapi",
         version=__version__,
         description=DESCRIPTION,
@@ -74,24 +89,40 @@ def build_app(
     docs.mount_assets(app)
     install_handlers(app)
     _add_middleware(app, settings, services)
+    if settings.role != "worker":
+        app.queue_entrance = _queue_entrance(app, settings, services, queues)
     return app
 
 
 def _add_middleware(app: FastAPI, settings: Settings, services: Services) -> None:
     """What every request passes through; the last one added is the first."""
-    if settings.role != "worker":
-        app.add_middleware(QueueEntrance)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(Gate, credentials=services.credentials, state=app.state)
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=list(settings.cors_origins),
-        allow_origin_regex=settings.cors_origins_regex,
-        allow_methods=["*"],
-        allow_headers=["*"],
-        allow_credentials=True,
-    )
+    app.add_middleware(CrossOrigin, **_cross_origin(settings))
     app.add_middleware(RequestLog, prints=settings.api_log, metrics=services.metrics)
+
+
+def _queue_entrance(
+    app: FastAPI, settings: Settings, services: Services, queues: QueueServer
+) -> ASGIApp:
+    """The queues with the same around them but the gate: they look at credentials themselves."""
+    served = Served(
+        queues, services.credentials, settings.queue_hold_s, lambda: app.state.is_stopping
+    )
+    limited = BodyLimit(QueueEntrance(served), limit_bytes=settings.max_body_bytes)
+    open_to_pages = CrossOrigin(limited, **_cross_origin(settings))
+    return RequestLog(open_to_pages, prints=settings.api_log, metrics=services.metrics)
+
+
+def _cross_origin(settings: Settings) -> dict[str, Any]:
+    """Which pages of other origins may call."""
+    return {
+        "allow_origins": list(settings.cors_origins),
+        "allow_origin_regex": settings.cors_origins_regex,
+        "allow_methods": ["*"],
+        "allow_headers": ["*"],
+        "allow_credentials": True,
+    }
 
 
 def _portrait(settings: Settings, services: Services, specs: Sequence[ServiceSpec]) -> Portrait:

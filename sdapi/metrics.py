@@ -34,12 +34,24 @@ class Metrics:
         self._count_uploads()
 
     def _count_requests(self) -> None:
-        self.requests = self._counter(
+        self._requests = self._counter(
             "sdapi_requests", "Requests by route and status", "method", "route", "status"
         )
-        self.request_seconds = self._seconds(
+        self._request_seconds = self._seconds(
             "sdapi_request_seconds", "From a request's first byte to its answer's last", "route"
         )
+        #: finding a figure by its labels costs more than adding to it
+        self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One request that has ended; routes are templates, of which there are few."""
+        key = (method, route, status)
+        found = self._of_requests.get(key)
+        if found is None:
+            requests = self._requests.labels(method, route, str(status))
+            found = self._of_requests[key] = requests, self._request_seconds.labels(route)
+        found[0].inc()
+        found[1].observe(seconds)
 
     def _count_jobs(self) -> None:
         self.jobs = self._counter("sdapi_jobs", "Jobs by how they ended", "state")

@@ -1,15 +1,17 @@
-"""What every request passes through, outermost first: log, CORS (Starlette's), gate, body limit.
+"""What every request passes through, outermost first: log, CORS, gate, body limit.
 
-Plain ASGI, so that large answers are not copied.
+Plain ASGI, so that large answers are not copied. Queues take many small requests, each of which
+passes all but the gate: what is done here for every request is counted in microseconds.
 """
 
 import logging
+import secrets
 import time
-import uuid
 from datetime import datetime
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -60,7 +62,7 @@ class RequestLog:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        request_id = scope["sdapi.request_id"] = uuid.uuid4().hex
+        request_id = scope["sdapi.request_id"] = secrets.token_hex(16)
         if scope["type"] == "websocket":
             with log_fields(request_id=request_id):
                 await self.app(scope, receive, _telling_refusal(scope, send))
@@ -78,31 +80,24 @@ class RequestLog:
                 message = {**message, "headers": [*others, *own]}
             await send(message)
 
-        try:
-            with log_fields(request_id=request_id):
-                await self._logged(scope, receive, timed)
-        except Exception as error:
-            if status == 0:
-                response = json_response(unexpected_body(error, request_id), 500)
-                await response(scope, receive, timed)
-        finally:
-            self._count(scope, status, time.perf_counter() - started)
-            if self.prints and scope["path"].startswith("/sdapi"):
-                self._print(scope, status, time.perf_counter() - started)
-
-    async def _logged(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self.app(scope, receive, send)
-        except Exception:
-            log.exception("request failed: %s %s", scope["method"], scope["path"])
-            raise
+        with log_fields(request_id=request_id):
+            try:
+                await self.app(scope, receive, timed)
+            except Exception as error:
+                log.exception("request failed: %s %s", scope["method"], scope["path"])
+                if status == 0:
+                    response = json_response(unexpected_body(error, request_id), 500)
+                    await response(scope, receive, timed)
+            finally:
+                self._count(scope, status, time.perf_counter() - started)
+                if self.prints and scope["path"].startswith("/sdapi"):
+                    self._print(scope, status, time.perf_counter() - started)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         """By the route's template: paths that callers make up must not become figures."""
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self.metrics.requests.labels(method, route, str(status)).inc()
-        self.metrics.request_seconds.labels(route).observe(seconds)
+        self.metrics.count_request(method, route, status, seconds)
 
     @staticmethod
     def _print(scope: Scope, status: int, seconds: float) -> None:
@@ -114,6 +109,26 @@ class RequestLog:
             f"{client} {seconds:.4f}",
             flush=True,
         )
+
+
+class CrossOrigin(CORSMiddleware):
+    """Starlette's, quick about requests that no page of another origin sent: most of all."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or any(name == b"origin" for name, _ in scope["headers"]):
+            await super().__call__(scope, receive, send)
+            return
+
+        async def varying(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                vary = [value for name, value in headers if name.lower() == b"vary"]
+                others = [header for header in headers if header[0].lower() != b"vary"]
+                own = (b"vary", b", ".join([*vary, b"Origin"]))
+                message = {**message, "headers": [*others, own]}
+            await send(message)
+
+        await self.app(scope, receive, varying)
 
 
 class Gate:
@@ -172,11 +187,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        declared = headers.get("content-length", "")
-        if not declared.isdigit() or "transfer-encoding" in headers:  # which counts before a length
+        declared = _declared_length(scope)
+        if declared is None:
             await self._limited(scope, receive, send)
-        elif int(declared) > self.limit_bytes:
+        elif declared > self.limit_bytes:
             await self._refuse(scope, receive, send)
         else:  # the server reads no more of a body than was declared
             await self.app(scope, receive, send)
@@ -239,3 +253,14 @@ def _telling_refusal(scope: Scope, send: Send) -> Send:
         await send(message)
 
     return told
+
+
+def _declared_length(scope: Scope) -> int | None:
+    """A body's length as its head says; None where it does not, or where that does not count."""
+    declared = None
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":  # which counts before a length
+            return None
+        if name == b"content-length" and declared is None:
+            declared = int(value) if value.isdigit() else None
+    return declared

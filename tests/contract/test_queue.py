@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,12 @@ def test_the_first_of_two_waiting_readers_gets_the_item(queue: TestClient):
     for thread in threads:
         thread.join()
     assert order == ["first"]
+
+
+def test_the_request_id_of_a_put_is_a_random_uuid(queue: TestClient):
+    made = {uuid.UUID(put(queue).headers["X-Eas-Queueservice-Request-Id"]) for _ in range(20)}
+    assert len(made) == 20
+    assert {(each.version, each.variant) for each in made} == {(4, uuid.RFC_4122)}
 
 
 def test_the_request_id_of_a_put_may_be_given(queue: TestClient):
@@ -467,6 +474,13 @@ def test_the_path_of_a_put_is_the_path_of_the_call_and_tags_are_carried_over(que
     assert item["tags"]["task_id"] == "txt2img_0"
     assert item["tags"].keys() == {"task_id", "requestId", "ts@source", "ts@sink"}
     assert attributes(queue, U)["stream.length"] == "0"
+
+
+def test_a_put_without_a_path_is_told_where_calls_are(queue: TestClient):
+    put(queue, U, BODY)
+    [item] = items(queue, _timeout_="5s", _length_="1")
+    assert item["tags"]["lastCode"] == "405"
+    assert "/api/predict/svc/sdapi/v1/txt2img" in json.loads(data(item))["detail"]
 
 
 def test_a_tag_is_a_parameter_of_the_call(queue: TestClient):

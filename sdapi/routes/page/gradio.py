@@ -104,7 +104,10 @@ def _user_of(request: Request, services: Services) -> str | None:
 
 async def _gradio() -> None:
     """The Gradio protocol is not spoken here; use /sdapi/v1."""
-    raise NotBuilt("the Gradio protocol is not spoken here; use the API under /sdapi/v1")
+    raise NotBuilt(
+        "the Gradio protocol is not spoken here; use the API under /sdapi/v1, or a queue, whose "
+        "address is /api/predict/<service>"
+    )
 
 
 for _path in ("/config", "/info", "/theme.css"):

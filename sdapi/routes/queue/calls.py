@@ -4,36 +4,116 @@ Answers and errors are plain text here, as the clients read them.
 """
 
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import orjson
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope
 
 from sdapi.errors import SDAPIError
 from sdapi.queue.protocol import wire
-from sdapi.queue.protocol.parameters import BadParameter
+from sdapi.queue.protocol.parameters import BadParameter, Parameters
 from sdapi.queue.server import QueueServer
-from sdapi.queue.service import Identity, PayloadTooLarge
+from sdapi.queue.service import Identity, PayloadTooLarge, QueueService
 from sdapi.queue.stores.store import Item
 from sdapi.security import Credentials
 
 REQUEST_ID_HEADER = "X-Eas-Queueservice-Request-Id"
 INDEX_HEADER = "X-Eas-Queueservice-Index"
-_REAR_HEADER = "X-EAS-QueueService-Access-Rear"
-_USER_HEADERS = ("X-EAS-QueueService-Uid", "X-EAS-QueueService-Redis-Uid")
-_GROUP_HEADERS = ("X-EAS-QueueService-Gid", "X-EAS-QueueService-Redis-Gid")
+_REAR_HEADER = "x-eas-queueservice-access-rear"
+_USER_HEADERS = ("x-eas-queueservice-uid", "x-eas-queueservice-redis-uid")
+_GROUP_HEADERS = ("x-eas-queueservice-gid", "x-eas-queueservice-redis-gid")
 _DEFAULT_GROUP = "eas"
 _MAX_IDENTITY = 256
 
 
-def queues_of(connection: HTTPConnection) -> QueueServer:
-    """The queues of the application that was called."""
-    return connection.app.state.queues
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the queues' addresses are answered with; `hold_s` holds back an empty answer."""
+
+    queues: QueueServer
+    credentials: Credentials
+    hold_s: float
+    is_stopping: Callable[[], bool]
 
 
-def credentials_of(connection: HTTPConnection) -> Credentials:
-    """The credentials of the application that was called."""
-    return connection.app.state.services.credentials
+class Call:
+    """One request or watch. `headers` are by names in lower case, of repeated ones the first.
+
+    Not Starlette's request, whose headers are searched from the beginning for every look.
+    """
+
+    __slots__ = ("_body", "headers", "method", "receive", "scope", "served")
+
+    def __init__(self, scope: Scope, receive: Receive, served: Served) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.served = served
+        self.method: str = scope.get("method", "GET")
+        self.headers: dict[str, str] = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in reversed(scope["headers"])
+        }
+        self._body: bytes | None = None
+
+    @property
+    def service(self) -> QueueService:
+        return self.served.queues.service
+
+    def path(self) -> str:
+        """The path of the whole request, as its sender may have signed it."""
+        return HTTPConnection(self.scope).url.path
+
+    def parameters(self) -> Parameters:
+        """What the query string says; raises `BadParameter`."""
+        try:
+            return Parameters.parse(self.scope["query_string"].decode())
+        except UnicodeDecodeError as error:
+            raise BadParameter("the query string is no percent-encoded UTF-8") from error
+
+    def identity(self) -> Identity:
+        """The caller's group and user; the short header names count before the older long ones."""
+        return Identity(
+            self._first(_GROUP_HEADERS) or _DEFAULT_GROUP,
+            self._first(_USER_HEADERS) or str(uuid.uuid4()),
+        )
+
+    def _first(self, names: tuple[str, ...]) -> str:
+        found = next((value for name in names if (value := self.headers.get(name))), "")
+        if len(found) > _MAX_IDENTITY:
+            raise BadParameter(f"{names[0]} has at most {_MAX_IDENTITY} characters")
+        return found
+
+    def is_rear(self) -> bool:
+        """Whether the dead letters are meant."""
+        return self.headers.get(_REAR_HEADER, "").lower() == "true"
+
+    def takes_protobuf(self) -> bool:
+        """Whether the caller wants protobuf rather than JSON."""
+        return wire.PROTOBUF in self.headers.get("accept", "").lower()
+
+    async def body(self, limit: int) -> bytes:
+        """The body, read no further than the limit; kept, so that it can be asked for again."""
+        if self._body is None:
+            self._body = await self._read(limit)
+        return self._body
+
+    async def _read(self, limit: int) -> bytes:
+        body, is_more = b"", True
+        parts: list[bytes] = []
+        size = 0
+        while is_more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise BadParameter("the client went away in the middle of its body")
+            body, is_more = message.get("body", b""), message.get("more_body", False)
+            parts.append(body)
+            size += len(body)
+            if size > limit:
+                raise PayloadTooLarge(f"the data is larger than {limit} bytes")
+        return body if len(parts) == 1 else b"".join(parts)
 
 
 def text_error(error: SDAPIError) -> Response:
@@ -44,53 +124,6 @@ def text_error(error: SDAPIError) -> Response:
 def frame_of(item: Item) -> wire.Frame:
     """An item as it goes over the wire."""
     return wire.Frame(item.index, item.tags, item.data, item.message)
-
-
-def query_of(connection: HTTPConnection) -> str:
-    """The query string as it came; asking the URL for it takes as long as parsing it."""
-    try:
-        return connection.scope["query_string"].decode()
-    except UnicodeDecodeError as error:
-        raise BadParameter("the query string is no percent-encoded UTF-8") from error
-
-
-def identity_of(connection: HTTPConnection) -> Identity:
-    """The caller's group and user; the short header names count before the older long ones."""
-
-    def first(names: tuple[str, ...], default: str) -> str:
-        found = next((v for name in names if (v := connection.headers.get(name))), default)
-        if len(found) > _MAX_IDENTITY:
-            raise BadParameter(f"{names[0]} has at most {_MAX_IDENTITY} characters")
-        return found
-
-    return Identity(first(_GROUP_HEADERS, _DEFAULT_GROUP), first(_USER_HEADERS, str(uuid.uuid4())))
-
-
-def is_rear(connection: HTTPConnection) -> bool:
-    """Whether the dead letters are meant."""
-    return connection.headers.get(_REAR_HEADER, "").lower() == "true"
-
-
-def takes_protobuf(connection: HTTPConnection) -> bool:
-    """Whether the caller wants protobuf rather than JSON."""
-    return wire.PROTOBUF in connection.headers.get("accept", "").lower()
-
-
-async def body_of(request: Request, limit: int) -> bytes:
-    """The body, read no further than the limit; kept, so that it can be asked for again."""
-    kept: bytes | None = getattr(request.state, "queue_body", None)
-    if kept is not None:
-        return kept
-    body = bytearray()
-    try:
-        async for part in request.stream():
-            body += part
-            if len(body) > limit:
-                raise PayloadTooLarge(f"the data is larger than {limit} bytes")
-    except ClientDisconnect as error:
-        raise BadParameter("the client went away in the middle of its body") from error
-    request.state.queue_body = bytes(body)
-    return request.state.queue_body
 
 
 def header_text(text: str) -> str:

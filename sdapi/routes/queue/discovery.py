@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sdapi.errors import SDAPIError
-from sdapi.routes.queue.calls import json_answer, queues_of, text_error
+from sdapi.routes.queue.calls import json_answer, text_error
 
 router = APIRouter(include_in_schema=False)
 
@@ -15,7 +15,7 @@ router = APIRouter(include_in_schema=False)
 async def discover(service: str, request: Request) -> Response:
     """Where a service answers: at the address that was asked."""
     try:
-        queues_of(request).service.spec(service)
+        request.app.state.queues.service.spec(service)
     except SDAPIError as error:
         return text_error(error)
     host, port = request.scope.get("server") or ("127.0.0.1", 80)

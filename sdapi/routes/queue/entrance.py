@@ -2,27 +2,18 @@
 
 from dataclasses import dataclass
 
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sdapi.errors import SDAPIError
 from sdapi.queue.protocol.authorization import authorize, authorize_signed, is_signed
-from sdapi.queue.protocol.parameters import Parameters
-from sdapi.routes.queue.calls import (
-    body_of,
-    credentials_of,
-    is_rear,
-    query_of,
-    queues_of,
-    text_error,
-)
+from sdapi.routes.queue.calls import Call, Served, text_error
 from sdapi.routes.queue.proxy import proxy
 from sdapi.routes.queue.verbs import VERBS
 from sdapi.routes.queue.watching import watch
 
-PREFIX = "/api/predict"
+PREFIX = "/api/predict/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,54 +23,58 @@ class _Route:
     path: str
 
 
-_ROUTE = _Route(PREFIX + "/{name}/{rest:path}")
+_ROUTE = _Route(PREFIX + "{name}/{rest:path}")
+
+
+def is_of_queue(scope: Scope) -> bool:
+    """Whether a request or WebSocket names a service below `PREFIX`."""
+    path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+    return path.startswith(PREFIX) and path[len(PREFIX) :].partition("/")[0] != ""
 
 
 class QueueEntrance:
-    """Answers what lies below `PREFIX` and lets everything else pass on.
+    """Answers what `is_of_queue`.
 
     Queues live on many small requests, and finding and running a route of FastAPI takes longer than
-    all of a put; so this is plain ASGI, inside the middleware that every request passes.
+    all of a put; so this is plain ASGI, and stands before FastAPI rather than in it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, served: Served) -> None:
+        self._served = served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        name, _, rest = path.removeprefix(f"{PREFIX}/").partition("/")
-        if not path.startswith(f"{PREFIX}/") or not name:
-            await self.app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await watch(WebSocket(scope, receive, send), name, rest)
-        else:
-            scope["route"] = _ROUTE
-            response = await predict(Request(scope, receive, send), name, rest)
-            await response(scope, receive, send)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        name, _, rest = path[len(PREFIX) :].partition("/")
+        call = Call(scope, receive, self._served)
+        if scope["type"] == "websocket":
+            await watch(call, WebSocket(scope, receive, send), name, rest)
+            return
+        scope["route"] = _ROUTE
+        response = await predict(call, name, rest)
+        await response(scope, receive, send)
 
 
-async def predict(request: Request, name: str, rest: str) -> Response:
+async def predict(call: Call, name: str, rest: str) -> Response:
     """Every verb of a queue; on a synchronous service a call of its program."""
     try:
-        return await _answer(request, name, rest)
+        return await _answer(call, name, rest)
     except SDAPIError as error:
         return text_error(error)
 
 
-async def _answer(request: Request, name: str, rest: str) -> Response:
-    queues = queues_of(request)
-    spec = queues.service.spec(name)
-    if not is_signed(request.headers):
-        authorize(credentials_of(request), spec.name, request.headers)
+async def _answer(call: Call, name: str, rest: str) -> Response:
+    served, headers = call.served, call.headers
+    spec = call.service.spec(name)
+    has_signature = is_signed(headers)
+    if not has_signature:
+        authorize(served.credentials, spec.name, headers)
     if not spec.is_async:
-        return await proxy(request, queues, spec, f"/{rest}", credentials_of(request))
-    address = queues.service.address(spec, rest, is_rear=is_rear(request))
-    handler = VERBS.get(request.method)
+        return await proxy(call, spec, f"/{rest}")
+    address = call.service.address(spec, rest, is_rear=call.is_rear())
+    handler = VERBS.get(call.method)
     if handler is None:
-        return PlainTextResponse(f"{request.method} is no verb of a queue", 405)
-    if is_signed(request.headers):
-        body = await body_of(request, spec.limits(address.queue).max_payload_bytes)
-        headers, path = request.headers, request.url.path
-        authorize_signed(credentials_of(request), spec.name, headers, path, body)
-    parameters = Parameters.parse(query_of(request))
-    return await handler(request, queues.service, address, parameters)
+        return PlainTextResponse(f"{call.method} is no verb of a queue", 405)
+    if has_signature:
+        body = await call.body(spec.limits(address.queue).max_payload_bytes)
+        authorize_signed(served.credentials, spec.name, headers, call.path(), body)
+    return await handler(call, address, call.parameters())

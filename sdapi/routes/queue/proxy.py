@@ -12,8 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.inference import INTERNAL
 from sdapi.queue.protocol.authorization import authorize_signed, is_signed
-from sdapi.queue.server import QueueServer
-from sdapi.security import Credentials
+from sdapi.routes.queue.calls import Call
 
 #: of one connection, not of the message; the client library writes its own
 _HOP_BY_HOP = frozenset(
@@ -24,16 +23,15 @@ _HOP_BY_HOP = frozenset(
 )
 
 
-async def proxy(
-    request: Request, queues: QueueServer, spec: ServiceSpec, path: str, credentials: Credentials
-) -> Response:
+async def proxy(call: Call, spec: ServiceSpec, path: str) -> Response:
     """Call the service's program; 408 when it takes longer than the service allows."""
-    if is_signed(request.headers):
-        body = await request.body()
-        authorize_signed(credentials, spec.name, request.headers, request.url.path, body)
+    request = Request(call.scope, call.receive)
+    if is_signed(call.headers):
+        credentials, body = call.served.credentials, await request.body()
+        authorize_signed(credentials, spec.name, call.headers, call.path(), body)
     if spec.container.program is Program.OTHER:
         return await _over_http(request, spec, path)
-    if not await queues.inferences[spec.name].is_ready():
+    if not await call.served.queues.inferences[spec.name].is_ready():
         return PlainTextResponse("the inference program is not ready", 503)
     return _InProcess(request.app, spec, path, request)
 

@@ -15,22 +15,21 @@ from sdapi.queue.stores.store import Item, Query, QueueName
 from sdapi.routes.queue.calls import (
     INDEX_HEADER,
     REQUEST_ID_HEADER,
+    Call,
     frame_of,
     header_text,
     json_answer,
-    takes_protobuf,
 )
 
 
-async def read_items(
-    request: Request, service: QueueService, queue: QueueName, parameters: Parameters
-) -> Response:
+async def read_items(call: Call, queue: QueueName, parameters: Parameters) -> Response:
     """Items that match, as the caller wants them told; 204 when there are none in time."""
+    service = call.service
     query = Query(parameters.index, parameters.length, tags=parameters.tags)
     timeout_s = parameters.timeout_s
     is_raw = parameters.flag("_raw_", True)
     claim = service.new_claim() if parameters.flag("_auto_delete_", True) else ""
-    async with _gone(request) as gone:
+    async with _gone(call) as gone:
         try:
             items = await service.get(queue, query, timeout_s, claim, gone)
         except asyncio.CancelledError:
@@ -39,9 +38,9 @@ async def read_items(
             raise
         if not items:
             if timeout_s > 0:
-                await _hold(gone, request.app.state.services.settings.queue_hold_s)
+                await _hold(gone, call.served.hold_s)
             return Response(status_code=204)
-    response = _encoded(request, items, is_raw=is_raw and query.length == 1, as_json=is_raw)
+    response = _encoded(call, items, is_raw=is_raw and query.length == 1, as_json=is_raw)
     return _Claimed(response, service, queue, claim) if claim else response
 
 
@@ -52,7 +51,7 @@ async def _hold(gone: asyncio.Event, seconds: float) -> None:
             await gone.wait()
 
 
-def _encoded(request: Request, items: list[Item], *, is_raw: bool, as_json: bool) -> Response:
+def _encoded(call: Call, items: list[Item], *, is_raw: bool, as_json: bool) -> Response:
     if is_raw:
         item = items[0]
         headers = {
@@ -62,7 +61,7 @@ def _encoded(request: Request, items: list[Item], *, is_raw: bool, as_json: bool
         }
         return Response(item.data, headers=headers)
     frames = [frame_of(item) for item in items]
-    if takes_protobuf(request) and not as_json:
+    if call.takes_protobuf() and not as_json:
         return Response(wire.encode_frames(frames), media_type=wire.PROTOBUF)
     return json_answer([wire.frame_json(frame) for frame in frames])
 
@@ -97,12 +96,12 @@ class _Claimed(Response):
 
 
 @asynccontextmanager
-async def _gone(request: Request) -> AsyncGenerator[asyncio.Event]:
+async def _gone(call: Call) -> AsyncGenerator[asyncio.Event]:
     """An event that is set when the client closes its connection."""
     gone = asyncio.Event()
 
     async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
+        while (await call.receive())["type"] != "http.disconnect":
             pass
         gone.set()
 

@@ -5,23 +5,20 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from sdapi.errors import ShuttingDown
 from sdapi.queue.protocol import wire
 from sdapi.queue.protocol.attributes import PRIORITY_HEADER
 from sdapi.queue.protocol.parameters import BadParameter, Parameters
-from sdapi.queue.service import Address, QueueService
+from sdapi.queue.service import Address
 from sdapi.queue.stores.store import REQUEST_ID
 from sdapi.routes.queue.calls import (
     REQUEST_ID_HEADER,
-    body_of,
+    Call,
     header_text,
-    identity_of,
     json_answer,
     ok,
-    takes_protobuf,
 )
 from sdapi.routes.queue.reading import read_items
 from sdapi.routes.queue.watching import watch_over_http
@@ -29,95 +26,86 @@ from sdapi.routes.queue.watching import watch_over_http
 log = logging.getLogger(__name__)
 
 _MAX_REQUEST_ID = 256
+_PRIORITY_HEADER = PRIORITY_HEADER.lower()
 #: of a negative commit (contract 10.4)
 _CODE = re.compile(r"([A-Z][a-z]*)+(.[A-Z][a-z]*)?|[0-9]+")
 _MAX_CODE = 20
 _MAX_FORM_BYTES = 64 << 10
 
 
-async def post(
-    request: Request, service: QueueService, address: Address, parameters: Parameters
-) -> Response:
+async def post(call: Call, address: Address, parameters: Parameters) -> Response:
     """Put an item; with `_eos_` and `_force_` drop what nobody has been handed."""
     if parameters.flag("_eos_"):
         if parameters.flag("_force_"):
-            await service.store.drop_undelivered(address.queue)
+            await call.service.store.drop_undelivered(address.queue)
         return ok()
-    if request.app.state.is_stopping:
+    if call.served.is_stopping():
         raise ShuttingDown("the server is shutting down")
-    priority = parameters.priority(request.headers.get(PRIORITY_HEADER))
+    priority = parameters.priority(call.headers.get(_PRIORITY_HEADER))
     if len(parameters.tags.get(REQUEST_ID, "")) > _MAX_REQUEST_ID:
         raise BadParameter(f"requestId has at most {_MAX_REQUEST_ID} characters")
-    body = await body_of(request, address.spec.limits(address.queue).max_payload_bytes)
-    index, request_id = await service.put(
+    body = await call.body(address.spec.limits(address.queue).max_payload_bytes)
+    index, request_id = await call.service.put(
         address,
         body,
         parameters.tags,
         priority=priority,
-        content_type=request.headers.get("content-type", ""),
+        content_type=call.headers.get("content-type", ""),
     )
     return PlainTextResponse(str(index), headers={REQUEST_ID_HEADER: header_text(request_id)})
 
 
-async def put(
-    request: Request, service: QueueService, address: Address, parameters: Parameters
-) -> Response:
+async def put(call: Call, address: Address, parameters: Parameters) -> Response:
     """Commit items, or give them back (`_negative_`)."""
-    indexes, identity = parameters.indexes, identity_of(request)
+    indexes, identity = parameters.indexes, call.identity()
     if not parameters.flag("_negative_"):
-        await service.commit(address.queue, identity, indexes)
+        await call.service.commit(address.queue, identity, indexes)
         return ok()
-    form = dict(parse_qsl((await body_of(request, _MAX_FORM_BYTES)).decode(errors="replace")))
+    form = dict(parse_qsl((await call.body(_MAX_FORM_BYTES)).decode(errors="replace")))
     code = form.get("_code_", "")
     if not _CODE.fullmatch(code) or len(code) > _MAX_CODE:
         raise BadParameter(f"_code_ is a word such as Shutdown, or digits, not {code[:40]!r}")
     log.info("items %s came back: %s %s", indexes, code, form.get("_reason_", "")[:200])
-    await service.reject(address.queue, identity, indexes, code)
+    await call.service.reject(address.queue, identity, indexes, code)
     return ok()
 
 
-async def delete(
-    request: Request, service: QueueService, address: Address, parameters: Parameters
-) -> Response:
+async def delete(call: Call, address: Address, parameters: Parameters) -> Response:
     """Delete items, or all below an index (`_trunc_`)."""
     if parameters.flag("_trunc_"):
         if parameters.index < 0:
             raise BadParameter("_index_ of a truncation is 0 or more")
-        await service.store.truncate(address.queue, parameters.index)
+        await call.service.store.truncate(address.queue, parameters.index)
     else:
-        await service.store.delete(address.queue, parameters.indexes)
+        await call.service.store.delete(address.queue, parameters.indexes)
     return ok()
 
 
-async def get(
-    request: Request, service: QueueService, address: Address, parameters: Parameters
-) -> Response:
+async def get(call: Call, address: Address, parameters: Parameters) -> Response:
     """Read, watch, count, search, or ask for the attributes."""
     if parameters.flag("_watch_"):
-        return watch_over_http(request, service, address, parameters)
+        return watch_over_http(call, address, parameters)
     if parameters.flag("_attrs_"):
-        return await _attributes(request, service, address)
+        return await _attributes(call, address)
     if parameters.flag("_search_"):
-        return await _search(request, service, address, parameters)
+        return await _search(call, address, parameters)
     if parameters.flag("_count_"):
         given = "_priority_" in parameters.reserved
         priority = parameters.priority() if given else None
-        count = await service.store.count(address.queue, parameters.tags, priority)
+        count = await call.service.store.count(address.queue, parameters.tags, priority)
         return PlainTextResponse(str(count))
-    return await read_items(request, service, address.queue, parameters)
+    return await read_items(call, address.queue, parameters)
 
 
-async def _attributes(request: Request, service: QueueService, address: Address) -> Response:
-    attributes = await service.attributes(address)
-    if takes_protobuf(request):
+async def _attributes(call: Call, address: Address) -> Response:
+    attributes = await call.service.attributes(address)
+    if call.takes_protobuf():
         return Response(wire.encode_attributes(attributes), media_type=wire.PROTOBUF)
     return json_answer(attributes)
 
 
-async def _search(
-    request: Request, service: QueueService, address: Address, parameters: Parameters
-) -> Response:
-    place = await service.search(address.queue, identity_of(request), parameters.index)
+async def _search(call: Call, address: Address, parameters: Parameters) -> Response:
+    place = await call.service.search(address.queue, call.identity(), parameters.index)
     return json_answer(
         {
             "ConsumerId": place.consumer,
@@ -127,5 +115,5 @@ async def _search(
     )
 
 
-Verb = Callable[[Request, QueueService, Address, Parameters], Awaitable[Response]]
+Verb = Callable[[Call, Address, Parameters], Awaitable[Response]]
 VERBS: Mapping[str, Verb] = {"GET": get, "POST": post, "PUT": put, "DELETE": delete}

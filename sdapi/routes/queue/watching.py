@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 
 import orjson
-from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -13,30 +12,20 @@ from sdapi.errors import SDAPIError, ShuttingDown
 from sdapi.queue.protocol import wire
 from sdapi.queue.protocol.authorization import authorize
 from sdapi.queue.protocol.parameters import BadParameter, Parameters
-from sdapi.queue.service import Address, QueueService
+from sdapi.queue.service import Address
 from sdapi.queue.stores.store import Delivery
-from sdapi.routes.queue.calls import (
-    credentials_of,
-    frame_of,
-    identity_of,
-    is_rear,
-    query_of,
-    queues_of,
-    takes_protobuf,
-    text_error,
-)
+from sdapi.routes.queue.calls import Call, frame_of, text_error
 
 
-async def watch(socket: WebSocket, name: str, rest: str) -> None:
+async def watch(call: Call, socket: WebSocket, name: str, rest: str) -> None:
     """Items as they come, one frame each."""
     try:
-        service = queues_of(socket).service
-        address, parameters = watched(socket, service, name, rest)
+        address, parameters = watched(call, name, rest)
     except SDAPIError as error:
         await socket.send_denial_response(text_error(error))
         return
     await socket.accept()
-    is_binary = takes_protobuf(socket)
+    is_binary = call.takes_protobuf()
 
     async def send(delivery: Delivery) -> None:
         frame = frame_of(delivery.item)
@@ -45,7 +34,7 @@ async def watch(socket: WebSocket, name: str, rest: str) -> None:
         else:
             await socket.send_text(orjson.dumps(wire.frame_json(frame)).decode())
 
-    sending = asyncio.create_task(_deliver(socket, service, address, parameters, send))
+    sending = asyncio.create_task(_deliver(call, address, parameters, send))
     leaving = asyncio.create_task(_left(socket))
     done, pending = await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
@@ -59,31 +48,28 @@ async def watch(socket: WebSocket, name: str, rest: str) -> None:
             await socket.close(1001)
 
 
-def watched(
-    connection: HTTPConnection, service: QueueService, name: str, rest: str
-) -> tuple[Address, Parameters]:
+def watched(call: Call, name: str, rest: str) -> tuple[Address, Parameters]:
     """What a watch is of, checked; raises what its caller is told."""
-    spec = service.spec(name)
-    authorize(credentials_of(connection), spec.name, connection.headers)
+    spec = call.service.spec(name)
+    authorize(call.served.credentials, spec.name, call.headers)
     if not spec.is_async:
         raise BadParameter(f"{spec.name} is a synchronous service and has no queue")
-    if connection.app.state.is_stopping:
+    if call.served.is_stopping():
         raise ShuttingDown("the server is shutting down")
-    parameters = Parameters.parse(query_of(connection))
+    parameters = call.parameters()
     _ = (parameters.index, parameters.window)  # refused now rather than later
     _ = (parameters.flag("_auto_commit_"), parameters.flag("_index_only_"))
-    return service.address(spec, rest, is_rear=is_rear(connection)), parameters
+    return call.service.address(spec, rest, is_rear=call.is_rear()), parameters
 
 
 async def _deliver(
-    connection: HTTPConnection,
-    service: QueueService,
+    call: Call,
     address: Address,
     parameters: Parameters,
     send: Callable[[Delivery], Awaitable[None]],
 ) -> None:
     """Be a consumer until replaced; with auto commit what is sent is committed before."""
-    identity, is_auto = identity_of(connection), parameters.flag("_auto_commit_")
+    service, identity, is_auto = call.service, call.identity(), parameters.flag("_auto_commit_")
     async with service.subscribe(
         address,
         identity,
@@ -107,11 +93,9 @@ async def _left(socket: WebSocket) -> None:
         pass
 
 
-def watch_over_http(
-    request: Request, service: QueueService, address: Address, parameters: Parameters
-) -> Response:
+def watch_over_http(call: Call, address: Address, parameters: Parameters) -> Response:
     """The same as an endless answer: four bytes of length, then a frame, and so on."""
-    watched(request, service, address.spec.name, "")
+    watched(call, address.spec.name, "")
     frames: asyncio.Queue[bytes] = asyncio.Queue(1)
 
     async def send(delivery: Delivery) -> None:
@@ -119,7 +103,7 @@ def watch_over_http(
         await frames.put(len(frame).to_bytes(4, "big") + frame)
 
     async def stream() -> AsyncGenerator[bytes]:
-        sending = asyncio.create_task(_deliver(request, service, address, parameters, send))
+        sending = asyncio.create_task(_deliver(call, address, parameters, send))
         try:
             while not sending.done():
                 coming = asyncio.create_task(frames.get())
