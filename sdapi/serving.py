@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from sdapi.joined_writes import JoiningProtocol
 from sdapi.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: "FastAPI", settings: Settings, on_started: Callable[[], None]) -> None:
         config = uvicorn.Config(
             app,
+            http=JoiningProtocol,
             log_config=None,
             access_log=False,
             server_header=False,
