@@ -69,8 +69,9 @@ def main(argv: list[str]) -> int:
     cut = argv.index("--test") if is_test else len(argv)
     if argv[:1] == [ACCOUNT_COMMAND]:
         cut = 0  # its words are its own
+    command, arguments = split_command(argv[:cut])
     try:
-        flags = parse(split_command(argv[:cut])[1], os.environ)
+        flags = parse(arguments, os.environ)
     except FlagError as error:
         return complain(f"{error}\nlaunch.py --help lists every flag", 2)
     if flags["version"]:
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
         return 0
     try:
         prepare(argv, flags, is_test)
-        if argv[:1] != [ACCOUNT_COMMAND]:
+        if not command and argv[:1] != [ACCOUNT_COMMAND]:
             fetch_face_files(flags)
     except LaunchError as error:
         return complain(str(error), 1)

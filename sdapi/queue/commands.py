@@ -1,8 +1,9 @@
 """`launch.py queue …`: what operators do with queues from a shell."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 
 from sdapi.errors import SDAPIError
+from sdapi.queue.config.service_config import load_services
 from sdapi.queue.protocol.wire import format_duration
 from sdapi.queue.server import make_store
 from sdapi.queue.stores.store import Query, QueueName, Store
@@ -29,10 +30,16 @@ async def run(settings: Settings, words: Sequence[str]) -> str:
     command = _COMMANDS.get(name)
     if command is None or len(arguments) != (0 if name == "list" else 1):
         raise UsageError(USAGE)
+    queues = [QueueName.parse(text) for text in arguments]
+    if [str(queue) for queue in queues] != arguments:
+        raise UsageError(USAGE)
+    services = {spec.name for spec in load_services(settings) if spec.is_async}
     store = make_store(settings, is_server=False)
     await store.open(lambda event: None)
     try:
-        return await command(store, *(QueueName.parse(text) for text in arguments))
+        for queue in queues:
+            _check(queue, services | {each.service for each in await store.queues()})
+        return await command(store, *queues)
     finally:
         await store.close()
 
@@ -48,7 +55,6 @@ async def _list(store: Store) -> str:
 
 
 async def _show(store: Store, queue: QueueName) -> str:
-    await _known(store, queue)
     stats = await store.stats(queue)
     lines = [f"{queue}: {stats.length} items, {stats.bytes} bytes, {stats.first} to {stats.last}"]
     lines += [
@@ -67,22 +73,21 @@ async def _show(store: Store, queue: QueueName) -> str:
 
 
 async def _purge(store: Store, queue: QueueName) -> str:
-    await _known(store, queue)
     removed = await store.truncate(queue, (await store.stats(queue)).last + 1)
     return f"{removed} items deleted from {queue}"
 
 
 async def _requeue(store: Store, queue: QueueName) -> str:
-    await _known(store, queue.rear)
     target = QueueName(queue.service, queue.is_sink)
     moved = await store.requeue(queue.rear, target)
     return f"{moved} items moved from {queue.rear} to {target}"
 
 
-async def _known(store: Store, queue: QueueName) -> None:
-    names = [str(name) for name in await store.queues()]
-    if str(queue) not in names:
-        raise SDAPIError(f"there is no queue {queue}; there are {', '.join(names) or 'none yet'}")
+def _check(queue: QueueName, services: Set[str]) -> None:
+    """A service has all its queues, also before the first item of each."""
+    if queue.service not in services:
+        known = ", ".join(sorted(services)) or "none yet"
+        raise SDAPIError(f"there is no service {queue.service}; there are {known}")
 
 
 _COMMANDS: dict[str, Callable[..., Awaitable[str]]] = {

@@ -119,6 +119,13 @@ def test_a_second_start_installs_nothing(prepared: Project):
     assert again.stdout == f"served 1.0 {prepared.folder}/venv\n"
 
 
+def test_looking_after_queues_fetches_no_models(prepared: Project, tmp_path: Path):
+    done = prepared.launch("queue", "list", "--data-dir", str(tmp_path), python=outside())
+    assert "served 1.0" in done.stdout
+    assert "face models" not in done.stdout + done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_tests_get_their_packages_and_arguments(prepared: Project):
     first = prepared.launch("--test", "-k", "some", python=outside())
     assert first.returncode == 3

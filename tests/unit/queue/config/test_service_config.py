@@ -247,9 +247,27 @@ def test_operators_list_show_purge_and_requeue(tmp_path: Path, capsys: pytest.Ca
 def test_a_command_that_cannot_be_understood_prints_the_usage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    for words in ([], ["drop"], ["show"], ["list", "x"]):
+    for words in ([], ["drop"], ["show"], ["list", "x"], ["show", "svc/sinks"]):
         assert main(["queue", *words, "--data-dir", str(tmp_path)]) == 2
         assert "requeue-rear" in capsys.readouterr().err
     fill(tmp_path)
     assert main(["queue", "show", "other", "--data-dir", str(tmp_path)]) == 1
-    assert "there are svc, svc#rear" in capsys.readouterr().err
+    assert "there is no service other; there are" in capsys.readouterr().err
+    assert main(["queue", "list", "--data-dir", str(tmp_path / "typo")]) == 1
+    assert "--data-dir" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
+def test_commands_find_nothing_to_do_before_the_first_item(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def command(*words: str) -> str:
+        assert main(["queue", *words, "--data-dir", str(tmp_path)]) == 0
+        return capsys.readouterr().out
+
+    assert len(command("list").splitlines()) == 1
+    assert command("purge", "sd_async#rear") == "0 items deleted from sd_async#rear\n"
+    assert command("requeue-rear", "sd_async/sink") == (
+        "0 items moved from sd_async/sink#rear to sd_async/sink\n"
+    )
+    assert command("show", "sd_async").startswith("sd_async: 0 items")
