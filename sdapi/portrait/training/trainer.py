@@ -32,11 +32,11 @@ from sdapi.portrait.models.folders import LORA_MARK
 from sdapi.portrait.tools import Tools
 from sdapi.portrait.training import ranking
 from sdapi.portrait.training.merging import merge_loras
-from sdapi.portrait.training.order import Order
 from sdapi.portrait.training.plans import plan_for
 from sdapi.portrait.training.preparation import Preparation
 from sdapi.portrait.training.ranking import Trial
 from sdapi.portrait.training.study import now_used, recognise, to_jpeg
+from sdapi.portrait.training.training_order import TrainingOrder
 from sdapi.portrait.training.trials import Trials, Written
 from sdapi.portrait.training.validation import Validator
 from sdapi.portrait.training.work_folder import Prepared, WorkFolder, as_kept
@@ -79,13 +79,13 @@ class PortraitTrainer:
         if base is None:
             raise PortraitError(faults.MODEL_UNKNOWN)
         work = WorkFolder(self._tools.folders.work(owner, model_id))
-        order = Order(owner, model_id, request, base, plan_for(request, base), work)
+        order = TrainingOrder(owner, model_id, request, base, plan_for(request, base), work)
         async with self._locks.setdefault((owner, model_id), asyncio.Lock()):
             trained = await self._train(order)
         log.info("portrait model %s is trained", model_id)
         return trained
 
-    async def _train(self, order: Order) -> Trained:
+    async def _train(self, order: TrainingOrder) -> Trained:
         try:
             prepared = await self._prepared(order)
             async with self._alive(order.work):
@@ -97,7 +97,7 @@ class PortraitTrainer:
             raise
         return Trained(meta.to_json(), list(prepared.states))
 
-    async def _prepared(self, order: Order) -> Prepared:
+    async def _prepared(self, order: TrainingOrder) -> Prepared:
         """The photos looked at; those of a run that was interrupted are not fetched again."""
         work, request = order.work, order.request
         asked = {**request.to_json(), "checkpoint": _identity(order.base)}
@@ -121,7 +121,7 @@ class PortraitTrainer:
             raise PortraitError(faults.FOLDER_FAILED) from error
         return prepared
 
-    async def _seen_alike(self, order: Order, prepared: Prepared) -> Prepared:
+    async def _seen_alike(self, order: TrainingOrder, prepared: Prepared) -> Prepared:
         """Embeddings of today's provider: those of two are never compared."""
         if not prepared.providers:  # a scene
             return prepared
@@ -144,7 +144,7 @@ class PortraitTrainer:
         await anyio.to_thread.run_sync(order.work.keep, renewed)
         return renewed
 
-    async def _learn(self, order: Order, prepared: Prepared) -> list[Trial]:
+    async def _learn(self, order: TrainingOrder, prepared: Prepared) -> list[Trial]:
         """Train, and draw trials meanwhile; raises PortraitError, and what passes."""
         written = Written()
         trials = Trials(order, prepared, self._validator(order), self._tools.processes)
@@ -164,7 +164,9 @@ class PortraitTrainer:
             learning.cancel()
             await asyncio.wait({trying, learning})
 
-    async def _learnt(self, order: Order, prepared: Prepared, written: Written) -> TrainingResult:
+    async def _learnt(
+        self, order: TrainingOrder, prepared: Prepared, written: Written
+    ) -> TrainingResult:
         """The weights of every checkpoint; raises PortraitError, and what passes."""
         loop = asyncio.get_running_loop()
 
@@ -194,7 +196,7 @@ class PortraitTrainer:
                     raise QueueFull(error.detail) from error
                 await asyncio.sleep(_HANDOVER_POLL_S)
 
-    def _job(self, order: Order, prepared: Prepared) -> TrainingJob:
+    def _job(self, order: TrainingOrder, prepared: Prepared) -> TrainingJob:
         request, base, work = order.request, order.base, order.work
         steps = request.max_train_steps
         checkpoint = ModelFile.of(base.checkpoint.path, base.checkpoint.sidecar)
@@ -211,7 +213,7 @@ class PortraitTrainer:
             checkpoints_gradients=order.plan.checkpoints_gradients,
         )
 
-    def _validator(self, order: Order) -> Validator:
+    def _validator(self, order: TrainingOrder) -> Validator:
         return Validator(
             self._services.generation,
             self._services.networks,
@@ -221,7 +223,9 @@ class PortraitTrainer:
             _SEED,
         )
 
-    async def _choose(self, order: Order, prepared: Prepared, trials: Sequence[Trial]) -> ModelMeta:
+    async def _choose(
+        self, order: TrainingOrder, prepared: Prepared, trials: Sequence[Trial]
+    ) -> ModelMeta:
         """Write the model's LoRA and best picture into the draft; raises PortraitError."""
         best = ranking.best_trials(trials)
         if order.plan.has_trials and not best:
@@ -252,7 +256,7 @@ class PortraitTrainer:
             raise PortraitError(faults.NO_WEIGHTS) from error
         return meta
 
-    async def _publish(self, order: Order, meta: ModelMeta) -> None:
+    async def _publish(self, order: TrainingOrder, meta: ModelMeta) -> None:
         folders, work = self._tools.folders, order.work
         owner, model_id = order.owner, order.model_id
 
@@ -288,7 +292,7 @@ class PortraitTrainer:
 
 
 def _write(
-    order: Order, meta: ModelMeta, weights: Mapping[int, int], best: Sequence[Trial]
+    order: TrainingOrder, meta: ModelMeta, weights: Mapping[int, int], best: Sequence[Trial]
 ) -> None:
     """The model's LoRA, its best picture, and what it is."""
     files = {checkpoint_path(order.work.weights, step): n for step, n in weights.items()}
@@ -307,7 +311,7 @@ def _identity(base: BaseModel) -> list[Any]:
     return [base.checkpoint.name, file.modified_ns, file.size_bytes, base.native_side]
 
 
-def _metadata(order: Order, meta: ModelMeta) -> dict[str, str]:
+def _metadata(order: TrainingOrder, meta: ModelMeta) -> dict[str, str]:
     """What the LoRA's header tells beside the training's figures."""
     told = {
         "ss_output_name": meta.lora_name,

@@ -13,9 +13,9 @@ from sdapi.errors import SDAPIError
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faults import PASSING
 from sdapi.portrait.training import ranking
-from sdapi.portrait.training.order import Order
 from sdapi.portrait.training.ranking import Trial
 from sdapi.portrait.training.study import recognise
+from sdapi.portrait.training.training_order import TrainingOrder
 from sdapi.portrait.training.validation import Template, Validator
 from sdapi.portrait.training.work_folder import Prepared
 
@@ -31,7 +31,7 @@ Written = asyncio.Queue[tuple[int, Path] | None]
 class Trials:
     """The trials of one training. What fails is logged and costs itself alone."""
 
-    order: Order
+    order: TrainingOrder
     prepared: Prepared
     validator: Validator
     processes: FaceProcesses

@@ -46,7 +46,7 @@ class Places:
         spelled = str(self.settings.data_dir / save_dir) if save_dir[0] != "/" else save_dir
         remote = self._remote(folder, PurePosixPath(spelled))
         if remote is not None:
-            _check_room(remote, save_dir, field)
+            _check_key_length(remote, save_dir, field)
             spelled = posixpath.normpath(spelled)  # clients make keys of it
         return Place(spelled.rstrip("/") or "/", folder, remote)
 
@@ -81,7 +81,7 @@ class Places:
         url, mount = self.allowed(save_dir, field=field)
         if "," in url.key:
             raise BadRequest(f"{field} {_shown(save_dir)} holds a comma; paths are a comma list")
-        _check_room(url, save_dir, field)
+        _check_key_length(url, save_dir, field)
         if mount is None or mount.oss is None:
             return Place(str(url), None, url)
         below = mount.path / url.relative_to(ObjectUrl.parse(mount.oss))
@@ -105,7 +105,7 @@ class Places:
         return found[1] if found else None
 
 
-def _check_room(prefix: ObjectUrl, save_dir: str, field: str) -> None:
+def _check_key_length(prefix: ObjectUrl, save_dir: str, field: str) -> None:
     """Refuse a prefix below which no object could be named."""
     try:
         ObjectUrl.parse(str(prefix))

@@ -142,13 +142,13 @@ class Storage:
         """
         place = self.places.of_save_dir(save_dir, field=field)
         if place.remote is not None:
-            self._check_room()
+            self._check_outbox_room()
         return place
 
     def check_room(self, folders: Iterable[Path]) -> None:
         """Raise `OutboxFull` when files of these folders would have to wait behind too many."""
         if any(self.places.remote_of(folder) is not None for folder in folders):
-            self._check_room()
+            self._check_outbox_room()
 
     async def write(self, place: Place, files: Sequence[NewFile]) -> Stored:
         """Write a request's files, all or none, and upload them where the place says so.
@@ -301,7 +301,7 @@ class Storage:
             log.warning("no links were made: %s", error)
             return (), (f"no links were made: {error}",)
 
-    def _check_room(self) -> None:
+    def _check_outbox_room(self) -> None:
         figures = self._figures()
         limit = self.settings.outbox_bytes
         if figures.pending >= _OUTBOX_MAX_FILES or figures.pending_bytes >= limit:

@@ -9,7 +9,7 @@ from sdapi.portrait.wire.requests import TrainRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TrainingOrder:
     """Whose model is trained, on what, and where."""
 
     owner: str
