@@ -3,13 +3,19 @@
     python -m benchmarks.queue_puts [--redis PROGRAM] [--seconds 5]
 
 16 writers on both sides, the same durability: SQLite with `synchronous=FULL`, each plain insert its
-own commit; Redis with `appendfsync always`, each plain insert one XADD. Also the time from a put to
-its watcher, and of attributes at 100,000 items.
+own commit; Redis with `appendfsync always`, each plain insert one XADD. A writer sends its next put
+when the one before was acknowledged. The HTTP writers are connections of one small loop, so that
+they leave the processor to the server. Also the server's processor time for a put, the time from a
+put to its watcher, and of attributes at 100,000 items.
 """
 
 import argparse
 import asyncio
 import http.client
+import os
+import re
+import selectors
+import socket
 import sqlite3
 import statistics
 import subprocess
@@ -28,6 +34,8 @@ from tests.queue_stores import free_port, redis_server
 
 WRITERS = 16
 DATA = b"x" * 1000
+PATH = "/api/predict/svc/sink"
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 def rate(write: Callable[[], Callable[[], None]], seconds: float) -> float:
@@ -49,11 +57,56 @@ def rate(write: Callable[[], Callable[[], None]], seconds: float) -> float:
     return sum(counts) / seconds
 
 
+class HttpWriter:
+    """A keep-alive connection that puts, waits for the whole answer, and puts again."""
+
+    def __init__(self, port: int) -> None:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(DATA)}\r\n"
+        self._request = head.encode() + b"\r\n" + DATA
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._answer = b""
+
+    def put(self) -> None:
+        self.socket.sendall(self._request)
+
+    def is_acknowledged(self) -> bool:
+        """Read what has come; whether the answer is whole."""
+        part = self.socket.recv(1 << 16)
+        assert part, "the server has closed the connection"
+        self._answer += part
+        head, end, body = self._answer.partition(b"\r\n\r\n")
+        if not end or len(body) < int(LENGTH.findall(head)[0]):
+            return False
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        self._answer = b""
+        return True
+
+
+def http_rate(port: int, seconds: float) -> float:
+    """Acknowledged puts per second of all writers."""
+    count, end = 0, time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        for _ in range(WRITERS):
+            writer = HttpWriter(port)
+            selector.register(writer.socket, selectors.EVENT_READ, writer)
+            writer.put()
+        while time.monotonic() < end:
+            for key, _ in selector.select(timeout=1):
+                writer = key.data
+                if writer.is_acknowledged():
+                    count += 1
+                    writer.put()
+        for key in list(selector.get_map().values()):
+            key.data.socket.close()
+    return count / seconds
+
+
 def http_writer(port: int) -> Callable[[], None]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def put() -> None:
-        connection.request("POST", "/api/predict/svc/sink", body=DATA)
+        connection.request("POST", PATH, body=DATA)
         answer = connection.getresponse()
         assert answer.status == 200
         answer.read()
@@ -72,7 +125,13 @@ def redis_writer(url: str) -> Callable[[], None]:
     return lambda: client.xadd("plain", {"data": DATA}) and None
 
 
-def served(folder: Path, queue_url: str, measure: Callable[[int], None]) -> None:
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def served(folder: Path, queue_url: str, measure: Callable[[int, int], None]) -> None:
     port = free_port()
     file = folder / "svc.json"
     file.write_text(
@@ -84,7 +143,7 @@ def served(folder: Path, queue_url: str, measure: Callable[[int], None]) -> None
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            measure(port)
+            measure(port, process.pid)
         finally:
             process.kill()
 
@@ -131,17 +190,21 @@ def main() -> None:
             db.execute("CREATE TABLE plain (id INTEGER PRIMARY KEY, data BLOB)")
         plain = rate(lambda: sqlite_writer(folder / "plain.db"), options.seconds)
 
-        def compare(kind: str, plain: float, port: int) -> None:
-            ours = rate(lambda: http_writer(port), options.seconds)
-            print(f"{kind}: {ours:.0f} puts/s, plain {plain:.0f}/s, ratio {ours / plain:.2f}")
+        def compare(kind: str, plain: float, port: int, pid: int) -> None:
+            http_rate(port, 0.5)
+            began = cpu_s(pid)
+            ours = http_rate(port, options.seconds)
+            used_us = (cpu_s(pid) - began) / ours / options.seconds * 1e6
+            print(f"{kind}: {ours:.0f} puts/s, plain {plain:.0f}/s, ratio {ours / plain:.2f};")
+            print(f"  the server's processors took {used_us:.0f} us for a put")
             latency(port)
 
-        served(folder, "-", lambda port: compare("SQLite", plain, port))
+        served(folder, "-", lambda port, pid: compare("SQLite", plain, port, pid))
         asyncio.run(attributes_at(folder, 100_000))
         if options.redis:
             with redis_server(options.redis, folder / "redis") as server:
                 plain = rate(lambda: redis_writer(server.url), options.seconds)
-                served(folder, server.url, lambda port: compare("Redis", plain, port))
+                served(folder, server.url, lambda port, pid: compare("Redis", plain, port, pid))
 
 
 if __name__ == "__main__":
