@@ -33,6 +33,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 MAX_REDIRECTS = 5
 MAX_ADDRESSES = 4
 CONNECT_TIMEOUT_S = 5.0
+_MAX_PORT = 65535
 
 
 class Fetcher:
@@ -109,14 +110,11 @@ class Fetcher:
         import httpx
 
         verify = await self._tls_context() if url.scheme == "https" else False
-        limits = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
         for last, address in _mark_last(addresses):
             try:
-                async with httpx.AsyncClient(
-                    verify=verify, trust_env=False, timeout=limits
-                ) as client:
-                    request = _pinned(client, url, address, headers, "POST", body)
-                    response = await client.send(request, stream=True)
+                async with httpx.AsyncHTTPTransport(verify=verify, trust_env=False) as transport:
+                    request = _pinned(url, address, headers, "POST", body)
+                    response = await transport.handle_async_request(request)
                     await response.aclose()  # its body is nobody's business
                     return response.status_code
             except httpx.HTTPError as error:
@@ -132,17 +130,18 @@ class Fetcher:
             "accept-encoding": "identity",
             "user-agent": user_agent or f"sdapi/{__version__}",
         }
-        target, via = _parse(url), ""
+        via = ""
         for _ in range(MAX_REDIRECTS + 1):
             try:
+                target = _parse(url)
                 addresses = await self._checked_addresses(target, allow_hosts)
                 answer = await self._ask(target, addresses, headers, max_bytes)
             except Refused as error:
                 raise Refused(f"{via}{error}") from error
             if isinstance(answer, bytes):
                 return answer
-            target = _parse(str(answer))
-            via = f"redirected to {without_secrets(str(target))}: "
+            url = str(answer)
+            via = f"redirected to {without_secrets(url)}: "
         raise Refused(f"more than {MAX_REDIRECTS} redirects")
 
     async def _checked_addresses(
@@ -178,13 +177,10 @@ class Fetcher:
         verify = await self._tls_context() if url.scheme == "https" else False
         for last, address in _mark_last(addresses):
             try:
-                async with httpx.AsyncClient(
-                    verify=verify,
-                    trust_env=False,
-                    timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
-                ) as client:
-                    request = _pinned(client, url, address, headers)
-                    response = await client.send(request, stream=True)
+                # A client would read where a redirect leads, and raise what it makes of that.
+                async with httpx.AsyncHTTPTransport(verify=verify, trust_env=False) as transport:
+                    request = _pinned(url, address, headers)
+                    response = await transport.handle_async_request(request)
                     try:
                         return await read_answer(url, response, max_bytes)
                     finally:
@@ -221,7 +217,7 @@ def _parse(url: str) -> "httpx.URL":
 
     try:
         parsed = httpx.URL(url.strip())
-        _ = parsed.host, parsed.raw_host, _port(parsed)
+        _ = parsed.host, parsed.raw_host
     except (httpx.InvalidURL, ValueError) as error:
         raise Refused("it is not a valid URL") from error
     if parsed.scheme not in ("http", "https"):
@@ -230,11 +226,14 @@ def _parse(url: str) -> "httpx.URL":
         raise Refused("a URL with user name or password is not fetched")
     if not parsed.host:
         raise Refused("it names no host")
+    if not 1 <= _port(parsed) <= _MAX_PORT:
+        raise Refused(f"it is not a valid URL: its port is outside 1 to {_MAX_PORT}")
     return parsed
 
 
 def _port(url: "httpx.URL") -> int:
-    return url.port or (443 if url.scheme == "https" else 80)
+    usual = 443 if url.scheme == "https" else 80
+    return usual if url.port is None else url.port
 
 
 def _resolver() -> Resolve:
@@ -262,7 +261,6 @@ def _make_tls_context() -> ssl.SSLContext:
 
 
 def _pinned(
-    client: "httpx.AsyncClient",
     url: "httpx.URL",
     address: Address,
     headers: dict[str, str],
@@ -270,12 +268,17 @@ def _pinned(
     content: bytes | None = None,
 ) -> "httpx.Request":
     """A request that goes to the address, and speaks to (and verifies) the host."""
-    return client.build_request(
+    import httpx
+
+    return httpx.Request(
         method,
         url.copy_with(host=str(address)),
         headers={**headers, "host": url.netloc.decode("ascii")},
         content=content,
-        extensions={"sni_hostname": url.raw_host.decode("ascii").rstrip(".")},
+        extensions={
+            "sni_hostname": url.raw_host.decode("ascii").rstrip("."),
+            "timeout": httpx.Timeout(None, connect=CONNECT_TIMEOUT_S).as_dict(),
+        },
     )
 
 

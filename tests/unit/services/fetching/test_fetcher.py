@@ -196,6 +196,61 @@ async def test_a_redirect_to_something_else_is_refused(target: str):
     assert "u:p" not in text
 
 
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("", "the host answered 302"),
+        ("//", "more than 5 redirects"),
+        ("http://", "more than 5 redirects"),
+        ("http:///x", "the host answered 404"),
+        ("http://[", "cannot be resolved"),
+        ("http://a b/", "cannot be resolved"),
+        ("http://a\tb/", "redirects to an invalid URL"),
+        ("http://bücher.invalid/", "cannot be resolved"),
+        ("http://\u202e\u2603/", "redirects to an invalid URL"),
+        ("http://xn--/", "not a valid URL"),
+        ("http://127.0.0.1:port/", "redirects to an invalid URL"),
+        ("http://127.0.0.1:70000/x", "its port is outside 1 to 65535"),
+        ("http://127.0.0.1:0/x", "its port is outside 1 to 65535"),
+        (f"http://127.0.0.1:{'9' * 5000}/", "redirects to an invalid URL"),
+        (f"http://127.0.0.1/{'x' * 66_000}", "redirects to an invalid URL"),
+        (f"http://{'a' * 300}.invalid/", "cannot be resolved"),
+        ("data:,x", "only http and https"),
+        ("data:image/png;base64,AAAA", "only http and https"),
+        ("mailto:a@b", "only http and https"),
+        ("javascript:x", "only http and https"),
+        ("http:x", "the host answered 404"),
+        (":", "more than 5 redirects"),
+    ],
+)
+async def test_a_redirect_to_what_is_no_url_of_a_picture_is_refused(location: str, reason: str):
+    async def reply(head: bytes, writer: asyncio.StreamWriter) -> None:
+        is_first = head.startswith(b"GET /first ")
+        status, headers = ("302 Found", f"location: {location}\r\n") if is_first else ("404 No", "")
+        writer.write(f"HTTP/1.1 {status}\r\n{headers}content-length: 0\r\n\r\n".encode())
+
+    async with serving(reply) as host:
+        text = await refusal(f"http://{host}/first")
+    assert text.startswith(f"http://{host}/first: ")
+    assert reason in text
+    assert len(text) < 400
+
+
+@pytest.mark.parametrize(
+    "location", ["data:,x", "mailto:a@b", "http://[", "http://127.0.0.1:70000/"]
+)
+async def test_where_a_webhook_redirects_to_is_not_looked_at(location: str):
+    async with serving(answer(b"", "302 Found", location=location)) as host:
+        assert await TRUSTING.post(f"http://{host}/", b"{}", {}, timeout_s=5) == 302
+
+
+async def test_a_webhook_of_an_impossible_port_is_refused():
+    with pytest.raises(BadUrl, match="its port is outside 1 to 65535"):
+        await TRUSTING.check("https://127.0.0.1:70000/hook")
+    with pytest.raises(BadUrl, match="its port is outside 1 to 65535"):
+        await TRUSTING.post("https://127.0.0.1:70000/hook", b"{}", {}, timeout_s=5)
+
+
 async def test_redirects_end_after_five():
     asked = 0
 
@@ -219,7 +274,12 @@ async def test_redirects_end_after_five():
         ("http://user:pass@host/x", "user name or password"),
         ("http://[::1/x", "not a valid URL"),
         ("http://host:port/x", "not a valid URL"),
-        ("http://127.0.0.1:99999/x", ""),
+        ("http://8.8.8.8:99999/a.jpg", "its port is outside 1 to 65535"),
+        ("https://8.8.8.8:65536/a.jpg", "its port is outside 1 to 65535"),
+        ("http://8.8.8.8:0/", "its port is outside 1 to 65535"),
+        ("http://8.8.8.8:-1/", "not a valid URL"),
+        (f"http://8.8.8.8:{'9' * 5000}/", "not a valid URL"),
+        (f"http://8.8.8.8/{'x' * 70_000}", "not a valid URL"),
         ("http://a..b/", "resolve"),
         (f"http://{'a' * 70}.example/", "resolve"),
     ],
