@@ -65,7 +65,7 @@ async def test_more_than_the_limit_are_refused_but_for_those_that_have_begun(mod
 
 
 async def test_who_waits_too_long_is_told_and_gives_up_the_place(model: SlowModel):
-    interrogators = Interrogators({"slow": model.describe}, limit=2, timeout_s=0.05)
+    interrogators = Interrogators({"slow": model.describe}, limit=2, timeout_s=0.5)
     asked = [interrogators.describe(PICTURE, "slow", OPTIONS) for _ in range(2)]
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(answer) for answer in answers] == [TimedOut, TimedOut]
