@@ -35,6 +35,9 @@ OK, START_FAILED, USAGE = 0, 1, 2
 ACCOUNT_COMMAND = "portrait-account"
 #: a tenth of Python's own: the event loop shall not wait long for the threads that draw
 GIL_SWITCH_S = 0.0005
+#: How OpenMP's threads wait for each other: asleep. They spin otherwise, and beside another busy
+#: process each picture then takes several times as long. Read when torch is imported.
+OPENMP_WAIT = ("OMP_WAIT_POLICY", "PASSIVE")
 
 logger = logging.getLogger("sdapi")
 
@@ -193,6 +196,7 @@ def _serve(settings: Settings, bound: socket.socket) -> int:
     from sdapi.serving import Server  # imports uvicorn
 
     sys.setswitchinterval(GIL_SWITCH_S)
+    os.environ.setdefault(*OPENMP_WAIT)
     if problem := _storage_problem(settings):
         return _complain(problem, START_FAILED)
     try:
