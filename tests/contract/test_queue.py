@@ -295,6 +295,27 @@ def service_file(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def test_queue_answers_carry_what_every_answer_does(serve: Serve):
+    client = serve(
+        services=("svc",), cors_origins=("https://studio.example",), max_body_bytes=10_000
+    )
+    plain = put(client)
+    assert (len(plain.headers["x-request-id"]), plain.headers["vary"]) == (32, "Origin")
+    assert float(plain.headers["x-process-time"]) < 10
+    page = {"origin": "https://studio.example"}
+    answer = client.post(SINK, content=b"abc", headers=page)
+    assert answer.headers["access-control-allow-origin"] == "https://studio.example"
+    preflight = client.options(SINK, headers=page | {"access-control-request-method": "POST"})
+    assert (preflight.status_code, preflight.text) == (200, "OK")
+    other = client.post(SINK, content=b"abc", headers={"origin": "https://other.example"})
+    assert "access-control-allow-origin" not in other.headers
+    large = client.post(SINK, content=b"x" * 10_001)
+    assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
+    counted = client.get("/metrics").text
+    labels = 'method="POST",route="/api/predict/{name}/{rest:path}",status="200"'
+    assert f"sdapi_requests_total{{{labels}}} 3.0" in counted
+
+
 def test_a_full_queue_is_429_without_retry_after(serve: Serve, tmp_path: Path):
     queue = {
         "memory": 1,
