@@ -1,7 +1,8 @@
 -- Every operation of the queue on Redis, each one atomic. Runs on Redis 6.2 and later.
 --
 -- Called with the operation's name, its arguments as JSON, and the items' data, which is binary.
--- Answers a list: JSON, then the data of each item in it. What happened is published at the end.
+-- Answers a list: JSON, then the data of each item in it. What happened is published at the end, or
+-- is the last of the list for a caller who `hears` it so and is the only one who listens.
 --
 -- Keys of a queue Q, below `sdapi:q:Q:`
 --   meta     hash    last index, stored bytes
@@ -130,7 +131,10 @@ local function put(queue, item, data, room)
   local tags = cjson.decode(item.tags)
   local known = first_of_request(queue, item.request_id)
   if known then
-    if data_of(queue, tonumber(known)) == data then return known end
+    if data_of(queue, tonumber(known)) == data then
+      tell('put', queue, tags)  -- once more, since the first answer may have been lost
+      return known
+    end
     return nil, 'request_id_taken', ''
   end
   local meta = key(queue, 'meta')
@@ -789,5 +793,12 @@ function operations.bury_node()
 end
 
 local answer = operations[ARGV[1]](args.queue)
-if #events > 0 then redis.call('PUBLISH', 'sdapi:events', cjson.encode(events)) end
+if #events == 0 then return answer end
+-- a server that is alone hears by its answer, which saves it a message; where the call is not
+-- allowed this finds nothing
+if args.hears and redis.pcall('PUBSUB', 'NUMSUB', 'sdapi:events')[2] == 1 then
+  answer[#answer + 1] = cjson.encode(events)
+else
+  redis.call('PUBLISH', 'sdapi:events', cjson.encode(events))
+end
 return answer

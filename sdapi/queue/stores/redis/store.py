@@ -58,6 +58,9 @@ class RedisStore:
         self._redis: Redis | None = None
         self._listening: asyncio.Task[None] | None = None
         self._puts = GatheredPuts(self._send_puts)
+        self._listener: Listener = lambda event: None
+        #: whether what happens is published to this process now
+        self._hears = False
         #: of rounds whose answer was lost; asked again under the same token they answer the same
         self._unanswered: dict[tuple[QueueName, str], str] = {}
 
@@ -69,7 +72,7 @@ class RedisStore:
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
         )
-        self._redis = Redis(connection_pool=pool)
+        self._redis, self._listener = Redis(connection_pool=pool), listener
         self._script = self._redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
         try:
             await self._check_server(self._redis)
@@ -115,6 +118,7 @@ class RedisStore:
                         listener(Event(Change.PUT, queue))
                         listener(Event(Change.FREED, queue))
                     is_subscribed.set()
+                    self._hears = True
                     while True:
                         message = await subscription.get_message(
                             ignore_subscribe_messages=True, timeout=_TIMEOUT_S / 2
@@ -123,9 +127,11 @@ class RedisStore:
                             for event in _events_of(message["data"]):
                                 listener(event)
             except (RedisError, OSError, QueueStoreUnavailable) as error:
+                self._hears = False
                 log.warning("no news from Redis: %s", error)
                 await asyncio.sleep(_RETRY_S)
             except (ValueError, KeyError, TypeError):
+                self._hears = False
                 log.exception("news from Redis that nobody here understands")
                 await asyncio.sleep(_RETRY_S)
 
@@ -166,7 +172,11 @@ class RedisStore:
     async def _send_puts(
         self, puts: Sequence[Mapping[str, Any]], data: Sequence[bytes]
     ) -> Sequence[Mapping[str, Any]]:
-        return await self._ask("put", *data, puts=puts)
+        answers, *news = await self._call("put", *data, puts=puts, hears=self._hears)
+        for each in news:
+            for event in _events_of(each):
+                self._listener(event)
+        return orjson.loads(answers)
 
     async def get(self, queue: QueueName, query: Query, claim: str = "") -> list[Item]:
         fields = {"index": query.index, "length": query.length, "at_least": query.at_least}

@@ -625,6 +625,33 @@ async def wait_for(is_true: Callable[[], bool], timeout_s: float = 5) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_put_is_told_once_to_every_server_of_a_redis(name: str, redis_urls: dict[str, str]):
+    async with redis.asyncio.Redis.from_url(redis_urls[name]) as client:
+        await client.flushall()
+    heard: tuple[list[Event], list[Event]] = ([], [])
+    first, second = RedisStore(redis_urls[name]), RedisStore(redis_urls[name])
+    put = Event(Change.PUT, SOURCE, {"requestId": "r-a"})
+
+    async def hear(*counts: int) -> None:
+        async with asyncio.timeout(5):
+            while [events.count(put) for events in heard] != list(counts):
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        assert [events.count(put) for events in heard] == list(counts)
+
+    await first.open(heard[0].append)
+    await first.put(SOURCE, item("a"))
+    await hear(1, 0)
+    await second.open(heard[1].append)
+    await first.put(SOURCE, item("a"))  # a repeated put is told again: it may be a lost answer's
+    await hear(2, 1)
+    await second.put(SOURCE, item("a"))
+    await hear(3, 2)
+    await first.close()
+    await second.close()
+
+
 async def test_items_tags_indexes_and_deliveries_survive_the_process(tmp_path: Path):
     path = tmp_path / "again.db"
     store = SqliteStore(path)
