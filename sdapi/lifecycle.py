@@ -43,7 +43,7 @@ class Lifecycle:
     def interrupt(self) -> None:
         """Let what runs stop within a step."""
         self.queues.abandon()  # first: what is cut short is no result
-        self.services.tasks.interrupt_running()
+        self.services.tasks.cut_short()
 
     def is_busy(self) -> bool:
         """Whether a job runs."""

@@ -199,7 +199,7 @@ class Services:
         self._refuse(ShuttingDown("the server is shutting down"))
         for worker in self.workers:
             worker.stop()
-        self.tasks.interrupt_running()
+        self.tasks.cut_short()
         self.objects.close()
         for worker in self.workers:
             worker.join(timeout_s=5)

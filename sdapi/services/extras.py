@@ -23,6 +23,7 @@ from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation.drafting.hires_request import upscaler_name
 from sdapi.services.generation.order import Caller
 from sdapi.services.generation.pictures.init_images import ImageLoader
+from sdapi.services.jobs.cut_short import told_of_stop
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
 from sdapi.services.options.server_options import ServerOptions
@@ -81,6 +82,7 @@ class ExtrasService:
             )
             task.job = job
             result = await self._worked(task, caller)
+            result = told_of_stop(task, result, wants_whole=caller.wants_whole)
         except BaseException:
             self.tasks.cancel(task)
             raise

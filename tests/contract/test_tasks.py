@@ -85,6 +85,57 @@ def test_running_task_is_interrupted_and_answered(client: TestClient, engine: Fa
     assert answers[0].status_code == 200
 
 
+def stop_at_once(client: TestClient) -> None:
+    """What a server does when `--shutdown-timeout` is over."""
+    app: Any = client.app
+    app.state.lifecycle.interrupt()
+
+
+def test_a_job_that_the_server_s_stop_cuts_short_says_so(client: TestClient, engine: FakeEngine):
+    engine.delay_s = 30
+    thread, answers = start(client, "one")
+    assert engine.is_running.wait(10)
+    stop_at_once(client)
+    thread.join()
+    assert answers[0].status_code == 200
+    assert len(answers[0].json()["images"]) == 1
+    assert ["the server was stopped" in told for told in answers[0].json()["warnings"]] == [True]
+
+
+def test_url_mode_says_so_too(client: TestClient, engine: FakeEngine):
+    engine.delay_s = 30
+    thread, answers = start(client, "one", alwayson_scripts={"save_dir": "cut"})
+    assert engine.is_running.wait(10)
+    stop_at_once(client)
+    thread.join()
+    assert answers[0].json()["parameters"]["image_url"].endswith(".png")
+    assert "the server was stopped" in answers[0].json()["warnings"][0]
+
+
+def test_a_script_that_is_cut_short_says_so(client: TestClient, engine: FakeEngine):
+    engine.delay_s = 30
+    script = {"script_name": "x/y/z plot", "script_args": [4, "3, 4", [], 0, "", []]}
+    thread, answers = start(client, "one", **script)
+    assert engine.is_running.wait(10)
+    stop_at_once(client)
+    thread.join()
+    assert answers[0].status_code == 200, answers[0].text
+    assert "the server was stopped" in answers[0].json()["warnings"][-1]
+
+
+def test_a_job_that_its_caller_interrupted_before_the_stop_says_nothing(
+    client: TestClient, engine: FakeEngine
+):
+    engine.delay_s = 30
+    thread, answers = start(client, "one")
+    assert engine.is_running.wait(10)
+    client.post("/sdapi/v1/interrupt")
+    stop_at_once(client)
+    thread.join()
+    assert answers[0].status_code == 200
+    assert "warnings" not in answers[0].json()
+
+
 def test_full_queue_says_when_to_come_again(serve: Serve, engine: FakeEngine):
     client = serve(queue_limit=1)
     engine.delay_s = 1.0

@@ -41,7 +41,9 @@ def test_running_job_is_answered_new_ones_are_refused_and_the_exit_code_is_zero(
         assert "Traceback" not in server.log
 
 
-def test_job_that_outlasts_the_time_out_is_answered_with_what_it_has(tiny_data_dir: Path):
+def test_job_that_outlasts_the_time_out_is_answered_with_what_it_has_and_says_so(
+    tiny_data_dir: Path,
+):
     with server_process(tiny_data_dir, "--ckpt", "tinyA", "--shutdown-timeout", "1") as server:
         url = f"{server.url}/sdapi/v1"
         answers: list[requests.Response] = []
@@ -58,3 +60,4 @@ def test_job_that_outlasts_the_time_out_is_answered_with_what_it_has(tiny_data_d
         assert server.exit_code() == 0
         assert answers[0].status_code == 200
         assert len(answers[0].json()["images"]) == 1
+        assert "the server was stopped" in answers[0].json()["warnings"][0]

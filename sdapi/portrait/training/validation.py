@@ -172,7 +172,7 @@ class Validator:
         for attempt in range(_TRIES):
             try:
                 answer = await self.generation.answer(
-                    "txt2img" if is_new else "img2img", request, Caller()
+                    "txt2img" if is_new else "img2img", request, Caller(wants_whole=True)
                 )
                 return await anyio.to_thread.run_sync(_png, answer["images"][0])
             except QueueFull:

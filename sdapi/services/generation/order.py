@@ -22,6 +22,8 @@ class Caller:
     wait_disconnected: Callable[[], Any] | None = None
     #: told when the task is over
     webhook: str | None = None
+    #: has no use for unfinished pictures: a stop of the server is then an error
+    wants_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

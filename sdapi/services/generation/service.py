@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -25,6 +26,7 @@ from sdapi.services.generation.order import Caller, Order
 from sdapi.services.generation.saving.image_files import ImageFiles
 from sdapi.services.generation.saving.saving import Saving
 from sdapi.services.generation.telling.telling import Telling
+from sdapi.services.jobs.cut_short import WARNING, stopped, told_of_stop
 from sdapi.services.scripts.script import GenerationRequest, Kind
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ class GenerationService:
         tools = self._tools
         work = self._drawn_in_parts if order.needs_device_before else self._drawn_at_once
         draft, result = await tools.drawing.outcome(order, asyncio.ensure_future(work(order)))
+        result = told_of_stop(order.task, result, wants_whole=order.caller.wants_whole)
         info = await tools.telling.info(order, draft, result)
         drawn_at = time.perf_counter()
         answer = await self._answering.plain(order, result, info, draft.warnings, started)
@@ -123,7 +126,9 @@ class GenerationService:
             inner = tasks.create_inner(order.task)
             inner.job, inner.on_done = draft.job, self._on_done(order)
             result = await tools.drawing.drawn(inner)
-            return draft, await tools.saving.finished(order, draft, result)
+            result = await tools.saving.finished(order, draft, result)
+            is_stopped = order.task.is_cut_short  # perhaps while finished pictures were enlarged
+            return draft, replace(result, interrupted=result.interrupted or is_stopped)
         except BaseException as raised:
             error = raised
             raise
@@ -139,6 +144,10 @@ class GenerationService:
             raise
         runs = InnerRuns(self._services, tools, order)
         result = await tools.drawing.outcome(order, asyncio.ensure_future(run_script(runs)))
+        if order.task.is_cut_short:
+            if order.caller.wants_whole or not result.pictures:
+                raise stopped()
+            runs.warn(WARNING)
         if keep_options is not None:
             keep_options()
         return await self._answering.of_script(order, runs, result, started)

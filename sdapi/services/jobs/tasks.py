@@ -63,6 +63,8 @@ class Task:
     parent: "Task | None" = None
     #: the inner generation that waits or runs
     inner: "Task | None" = None
+    #: the server stopped before it was done: what there is was not asked for
+    is_cut_short: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -257,10 +259,13 @@ class TaskRegistry:
             if task.inner is not None and task.inner.state is State.QUEUED:
                 self._cancel_queued(task.inner)
 
-    def interrupt_running(self) -> None:
-        """Let every running task stop within a step."""
+    def cut_short(self) -> None:
+        """Let every running task stop within a step, because the server stops."""
         with self._lock:
             running = list(self._running)
+            for task in running:
+                # Who has interrupted it already knows that it is not whole.
+                task.is_cut_short |= not task.monitor.interrupted.is_set()
         for task in running:
             self.cancel(task)
 

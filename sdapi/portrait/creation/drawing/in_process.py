@@ -78,7 +78,7 @@ class InProcessDrawer:
             request = model.model_validate(body)
             answer = await self._placed(
                 lambda: self._services.generation.answer(
-                    "txt2img" if kind == TXT2IMG else "img2img", request, Caller()
+                    "txt2img" if kind == TXT2IMG else "img2img", request, Caller(wants_whole=True)
                 )
             )
             return await anyio.to_thread.run_sync(picture_of, answer)
@@ -88,7 +88,7 @@ class InProcessDrawer:
         with _told_as_failed():
             request = ExtrasFields.model_validate(fields)
             answer = await self._placed(
-                lambda: self._services.extras.single(request, text, Caller())
+                lambda: self._services.extras.single(request, text, Caller(wants_whole=True))
             )
             return await anyio.to_thread.run_sync(pixels_of, answer.get("image"))
 
