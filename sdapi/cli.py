@@ -122,7 +122,11 @@ def _start(settings: Settings) -> int:
             f"cannot make the folder {error.filename}: {error.strerror}; --data-dir names another",
             START_FAILED,
         )
-    if problem := _options_problem(settings.options_file) or _mount_problem(settings):
+    if problem := (
+        _options_problem(settings.options_file)
+        or _models_problem(settings)
+        or _mount_problem(settings)
+    ):
         return _complain(problem, START_FAILED)
     try:
         bound = bind(settings.host, settings.port)
@@ -170,6 +174,15 @@ def _mount_problem(settings: Settings) -> str | None:
             path,
         )
     return None
+
+
+def _models_problem(settings: Settings) -> str | None:
+    """Why flags that name models keep the server from starting; warns of what does not."""
+    from sdapi.services.start_check import start_problem, start_warnings
+
+    for warning in start_warnings(settings):
+        logger.warning(warning)
+    return start_problem(settings)
 
 
 def bind(host: str, port: int) -> socket.socket:

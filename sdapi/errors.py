@@ -24,6 +24,7 @@
     ├── TaskCancelled               409 cancelled          the task was cancelled before it began
     ├── NoCheckpoint                503 no_checkpoint      nothing to draw with
     ├── NoModel                     503 no_model           a model file of another kind is not there
+    ├── DefaultModelUnusable        503 default_model_unusable  as the first, but nobody named it
     ├── TimedOut                    503 timed_out          a wait that came to its end
     ├── NoDevice                    503 no_device          nothing to draw on
     └── ShuttingDown                503 shutting_down
@@ -190,6 +191,10 @@ class NoModel(SDAPIError):
     """A model of another kind that is not on disk; the text names the file."""
 
     status, code = 503, "no_model"
+
+
+class DefaultModelUnusable(SDAPIError):
+    status, code = 503, "default_model_unusable"
 
 
 class TaskCancelled(SDAPIError):

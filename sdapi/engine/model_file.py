@@ -1,11 +1,12 @@
 """Which file a model comes from, as it was when a job was made."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sdapi.errors import ModelUnusable
+from sdapi.errors import DefaultModelUnusable, ModelUnusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class ModelFile:
     sidecar: Path | None = None
     modified_ns: int = 0
     size_bytes: int = 0
+    #: the server chose it, the request named none: that it cannot be used is not the caller's fault
+    is_default: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, path: Path, sidecar: Path | None = None) -> "ModelFile":
@@ -27,15 +30,33 @@ class ModelFile:
         return cls(path, sidecar, stat.st_mtime_ns, stat.st_size)
 
     @classmethod
-    def usable(cls, path: Path, sidecar: Path | None = None) -> "ModelFile":
-        """As `of`; raises `ModelUnusable` that says why a file cannot be described."""
+    def usable(
+        cls, path: Path, sidecar: Path | None = None, *, is_default: bool = False
+    ) -> "ModelFile":
+        """As `of`; raises `ModelUnusable`, or for a default `DefaultModelUnusable`, that says why a
+        file cannot be described."""
+        file = cls(path, sidecar, is_default=is_default)
+        with file.blamed():
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                raise ModelUnusable(f"{path.name}: the file is gone") from None
+            except OSError as error:
+                reason = error.strerror or error
+                raise ModelUnusable(f"{path.name}: cannot be read ({reason})") from error
+        return replace(file, modified_ns=stat.st_mtime_ns, size_bytes=stat.st_size)
+
+    @contextmanager
+    def blamed(self) -> Generator[None]:
+        """Make of a `ModelUnusable` about this file a `DefaultModelUnusable` where it is that."""
         try:
-            return cls.of(path, sidecar)
-        except FileNotFoundError:
-            raise ModelUnusable(f"{path.name}: the file is gone") from None
-        except OSError as error:
-            reason = error.strerror or error
-            raise ModelUnusable(f"{path.name}: cannot be read ({reason})") from error
+            yield
+        except ModelUnusable as error:
+            if not self.is_default:
+                raise
+            raise DefaultModelUnusable(
+                f"the model that the server draws with cannot be used: {error.detail}"
+            ) from error
 
 
 def model_paths(jobs: Any) -> frozenset[Path]:

@@ -125,7 +125,7 @@ class Models:
 
     @contextmanager
     def checkpoint(self, file: ModelFile) -> Generator[LoadedCheckpoint]:
-        """A checkpoint on the device; raises `ModelUnusable`.
+        """A checkpoint on the device; raises `ModelUnusable`, or `DefaultModelUnusable`.
 
         Weights made in inference mode could not be trained on: loading leaves it.
         """
@@ -139,7 +139,7 @@ class Models:
 
     @contextmanager
     def vae(self, file: ModelFile, beside: Components) -> Generator[AutoencoderKL]:
-        """A VAE of its own file, for use beside a checkpoint; raises `ModelUnusable`."""
+        """A VAE of its own file, for use beside a checkpoint; raises as `checkpoint` does."""
         with self.cache.use(("vae", file), lambda: self._load_vae(file, beside)) as found:
             assert isinstance(found, LoadedVAE)
             yield found.module
@@ -239,20 +239,25 @@ class Models:
             yield found.module
 
     def _load_checkpoint(self, file: ModelFile) -> LoadedCheckpoint:
-        components = load_checkpoint(file.path, file.sidecar, self.precision)
+        with file.blamed():
+            components = load_checkpoint(file.path, file.sidecar, self.precision)
         return LoadedCheckpoint(components, self.loading.prepare(components))
 
     def _load_vae(self, file: ModelFile, beside: Components) -> LoadedVAE:
-        weights = read_state_dict(file.path)
-        prefix = "first_stage_model."
-        if any(key.startswith(prefix) for key in weights):
-            weights = {
-                k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)
-            }
-        try:
-            module = load_vae(weights, beside.scale_factor, self.precision.vae)
-        except ModelUnusable as error:
-            raise ModelUnusable(f"{file.path.name}: {error}") from error
-        if module.config["latent_channels"] != beside.latent_channels:
-            raise ModelUnusable(f"{file.path.name}: a VAE for another kind of model")
-        return LoadedVAE(module)
+        with file.blamed():
+            return LoadedVAE(_read_vae(file.path, beside, self.precision.vae))
+
+
+def _read_vae(path: Path, beside: Components, dtype: torch.dtype) -> AutoencoderKL:
+    """A VAE for use beside a checkpoint, from a file of its own or a whole checkpoint's."""
+    weights = read_state_dict(path)
+    prefix = "first_stage_model."
+    if any(key.startswith(prefix) for key in weights):
+        weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    try:
+        module = load_vae(weights, beside.scale_factor, dtype)
+    except ModelUnusable as error:
+        raise ModelUnusable(f"{path.name}: {error}") from error
+    if module.config["latent_channels"] != beside.latent_channels:
+        raise ModelUnusable(f"{path.name}: a VAE for another kind of model")
+    return module

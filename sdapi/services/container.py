@@ -23,6 +23,7 @@ from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.object_models import ObjectModels
 from sdapi.services.catalog.safetensors_header import sha256_of_tensors
+from sdapi.services.catalog.weight_file import problem_of
 from sdapi.services.extras import ExtrasService
 from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.services.generation.pictures.init_images import ImageLoader
@@ -234,6 +235,7 @@ class Services:
         ]
         for worker in self.workers:
             worker.start()
+        self._say_what_is_broken()
 
     def _on_worker_failed(self, error: Exception) -> None:
         """Let nobody wait for devices when the last of them has failed."""
@@ -259,6 +261,12 @@ class Services:
             log.warning("no checkpoint yet: put one into %s", folder)
         elif checkpoints[0].path == DEMO_CHECKPOINT:
             log.warning("drawing with the demo checkpoint: %s is empty", folder)
+
+    def _say_what_is_broken(self) -> None:
+        """Warn of checkpoints whose beginning or length shows that they cannot be loaded."""
+        for checkpoint in self.catalog.checkpoints:
+            if problem := problem_of(checkpoint.path):
+                log.warning("the checkpoint %s cannot be used: %s", checkpoint.path, problem)
 
 
 def _first_options(settings: Settings, catalog: Catalog) -> Options:

@@ -91,6 +91,59 @@ def test_an_options_file_that_cannot_be_read_is_named(
     assert f"cannot read {tmp_path / 'config.json'}" in capsys.readouterr().err
 
 
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    """The folder of a data directory with one checkpoint that is none."""
+    folder = tmp_path / "models" / "Stable-diffusion"
+    folder.mkdir(parents=True)
+    (folder / "anything.safetensors").write_bytes(b"cut")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "reason"),
+    [
+        ("--vae-path", "gone.pt", "no such file"),
+        ("--vae-path", "models/Stable-diffusion/anything.safetensors", "neither a safetensors nor"),
+        ("--ckpt", "nope", "'anything.safetensors'"),
+        ("--ckpt", "anything", "neither a safetensors nor"),
+        ("--ckpt", "{root}/gone/nope.safetensors", "'anything.safetensors'"),
+        ("--portrait-checkpoint", "nope", "'anything.safetensors'"),
+        ("--portrait-checkpoint-xl", "nope", "'anything.safetensors'"),
+    ],
+)
+def test_a_flag_that_names_no_usable_model_stops_the_start_in_one_sentence(
+    checkpoints: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flag: str,
+    value: str,
+    reason: str,
+):
+    value = value.format(root=tmp_path)
+    if flag == "--vae-path":
+        value = str(tmp_path / value)
+    with bind("127.0.0.1", 0) as taken:  # which is not come to
+        port = f"--port={taken.getsockname()[1]}"
+        assert main([port, "--data-dir", str(tmp_path), flag, value]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith(f"sdapi: {flag} {value}: "), text
+    assert reason in text
+    assert "in use" not in text
+
+
+def test_a_folder_of_models_that_is_not_there_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    missing = tmp_path / "nowhere"
+    with bind("127.0.0.1", 0) as taken:
+        port = f"--port={taken.getsockname()[1]}"
+        assert main([port, "--data-dir", str(tmp_path), "--lora-dir", str(missing)]) == 1
+    text = capsys.readouterr().err
+    assert f"--lora-dir {missing}: there is no such folder" in text
+    assert "in use" in text
+
+
 @pytest.mark.parametrize("arguments", [["--lsten"], ["--port", "70000"], ["--api-auth", "x"]])
 def test_mistakes_in_the_command_line_are_exit_code_two(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

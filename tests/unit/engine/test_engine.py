@@ -21,7 +21,14 @@ from sdapi.engine.model_cache import ModelCache
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.sampler_names import SAMPLERS, find_sampler
-from sdapi.errors import BadRequest, ModelUnusable, NanProduced, OutOfMemory
+from sdapi.errors import (
+    BadRequest,
+    DefaultModelUnusable,
+    ModelUnusable,
+    NanProduced,
+    OutOfMemory,
+    SDAPIError,
+)
 from tests.builders import build_sd1
 from tests.engines import cpu_engine, golden_file, tiny_job
 
@@ -183,6 +190,28 @@ def test_vae_file_that_is_none_is_named(engine: Engine, tiny: Job, tmp_path: Pat
     bad = replace(tiny, vae=ModelFile.of(tmp_path / "bad.vae.pt"))
     with pytest.raises(ModelUnusable, match=r"bad\.vae\.pt"):
         engine.run(bad, Monitor())
+    assert engine.run(tiny, Monitor()).images
+
+
+@pytest.mark.parametrize("field", ["checkpoint", "vae"])
+@pytest.mark.parametrize(
+    ("is_default", "error"), [(True, DefaultModelUnusable), (False, ModelUnusable)]
+)
+def test_a_broken_file_is_the_callers_fault_only_if_they_named_it(
+    engine: Engine,
+    tiny: Job,
+    tmp_path: Path,
+    field: str,
+    is_default: bool,
+    error: type[SDAPIError],
+):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(b"cut")
+    broken = ModelFile.usable(path, is_default=is_default)
+    for _ in range(2):
+        with pytest.raises(error, match=r"cut\.safetensors: ") as told:
+            engine.run(replace(tiny, **{field: broken}), Monitor())
+        assert type(told.value) is error
     assert engine.run(tiny, Monitor()).images
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image
 
-from sdapi.engine.job import Job, ModelFile
+from sdapi.engine.job import Job
 from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.engine.text import compel_prompts
 from sdapi.engine.text.composition import extract_tags, strip_comments
@@ -162,8 +162,8 @@ class _Building:
             negative_prompts=(negative,) * len(seeds),
             seeds=seeds,
             subseeds=subseeds,
-            checkpoint=ModelFile.usable(checkpoint.path, checkpoint.sidecar),
-            vae=ModelFile.usable(vae.path) if vae else None,
+            checkpoint=self.models.checkpoint_file(checkpoint),
+            vae=self.models.vae_file(vae),
             sampler=sampler,
             scheduler=scheduler,
             steps=request_limits.step_count(request),

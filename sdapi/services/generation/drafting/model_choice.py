@@ -34,15 +34,14 @@ class ModelChoice:
 
     def checkpoint(self) -> Checkpoint:
         """The one the request names, else the server's."""
-        asked = self.eas.sd_model_checkpoint or self._override("sd_model_checkpoint")
-        if asked:
-            return self.catalog.named(str(asked), self.objects)
+        if asked := self._asked_checkpoint:
+            return self.catalog.named(asked, self.objects)
         return self.catalog.default_checkpoint(self.options.text("sd_model_checkpoint"))
 
     def vae(self, checkpoint: Checkpoint) -> VAEFile | None:
         """The one the request names, else the server's, if it is there."""
-        asked = self.eas.sd_vae or self._override("sd_vae")
-        name = str(asked) if asked else self.options.text("sd_vae") or AUTOMATIC
+        asked = self._asked_vae
+        name = asked or self.options.text("sd_vae") or AUTOMATIC
         if not asked and not self.catalog.has_vae(name):
             name = NONE
         overrides = self.options.flag("sd_vae_overrides_per_model_preferences")
@@ -56,8 +55,32 @@ class ModelChoice:
         return NamedModel(
             checkpoint,
             ModelFile.usable(checkpoint.path, checkpoint.sidecar),
-            ModelFile.usable(vae.path) if vae else None,
+            self.vae_file(vae),
         )
+
+    def checkpoint_file(self, checkpoint: Checkpoint) -> ModelFile:
+        """The file of what `checkpoint` found.
+
+        Raises `ModelUnusable`, or `DefaultModelUnusable` where the request names none.
+        """
+        is_default = not self._asked_checkpoint
+        return ModelFile.usable(checkpoint.path, checkpoint.sidecar, is_default=is_default)
+
+    def vae_file(self, vae: VAEFile | None) -> ModelFile | None:
+        """The file of what `vae` found; raises as `checkpoint_file` does."""
+        if vae is None:
+            return None
+        is_named = vae.name == self._asked_vae or vae.path in self.objects.paths
+        return ModelFile.usable(vae.path, is_default=not is_named)
+
+    @property
+    def _asked_checkpoint(self) -> str:
+        """The name in the request, empty without one."""
+        return str(self.eas.sd_model_checkpoint or self._override("sd_model_checkpoint") or "")
+
+    @property
+    def _asked_vae(self) -> str:
+        return str(self.eas.sd_vae or self._override("sd_vae") or "")
 
     def _override(self, key: str) -> object:
         return (self.request.override_settings or {}).get(key)

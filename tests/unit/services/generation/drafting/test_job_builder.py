@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sdapi.errors import BadRequest, NotBuilt, UnknownName, UnknownSampler
+from sdapi.errors import (
+    BadRequest,
+    DefaultModelUnusable,
+    ModelUnusable,
+    NotBuilt,
+    UnknownName,
+    UnknownSampler,
+)
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import Catalog
@@ -237,3 +244,33 @@ def test_eas_checkpoint_and_vae_are_for_this_job_only(builder: JobBuilder):
     other = txt2img(builder, eas=replace(eas, sd_vae="None")).job
     assert other.vae is None
     assert txt2img(builder).job.checkpoint.path.name == "one.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("options", "body", "is_default"),
+    [
+        ({}, {}, (True, None)),
+        ({"sd_vae": "kl.pt", "sd_model_checkpoint": "two.ckpt"}, {}, (True, True)),
+        ({"sd_vae": "kl.pt"}, {"sd_model_checkpoint": "two.ckpt"}, (False, True)),
+        ({"sd_vae": "kl.pt"}, {"sd_vae": "Automatic"}, (True, None)),
+        ({}, {"sd_vae": "kl.pt"}, (True, False)),
+    ],
+)
+def test_a_model_that_the_request_does_not_name_is_the_servers_own(
+    builder: JobBuilder,
+    options: dict[str, Any],
+    body: dict[str, Any],
+    is_default: tuple[bool, bool | None],
+):
+    job = txt2img(builder, options, override_settings=body).job
+    found = job.checkpoint.is_default, None if job.vae is None else job.vae.is_default
+    assert found == is_default
+
+
+def test_a_file_of_the_servers_own_that_has_gone_is_no_fault_of_the_request(builder: JobBuilder):
+    (checkpoint, *_) = builder.catalog.checkpoints
+    checkpoint.path.unlink()
+    with pytest.raises(DefaultModelUnusable, match=r"one\.safetensors: the file is gone"):
+        txt2img(builder)
+    with pytest.raises(ModelUnusable, match=r"^one\.safetensors: the file is gone"):
+        txt2img(builder, override_settings={"sd_model_checkpoint": "one"})
