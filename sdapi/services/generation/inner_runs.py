@@ -221,7 +221,8 @@ async def run_script(runs: InnerRuns) -> ScriptResult:
     script, args = selected
     error: BaseException | None = None
     try:
-        await runs.open()
+        with runs.services.scheduler.place():
+            await runs.open()
         return await script.run(runs, args)
     except BaseException as raised:
         error = raised

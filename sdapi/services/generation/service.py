@@ -108,7 +108,8 @@ class GenerationService:
         """An order's job, and its result with the pictures finished."""
         tools = self._tools
         try:
-            draft = await tools.drafting.draft(order)
+            with self._services.scheduler.place():
+                draft = await tools.drafting.draft(order)
             order.task.on_done = self._on_done(order)
             order.task.job = draft.job
         except BaseException as error:
@@ -122,7 +123,8 @@ class GenerationService:
         tools, tasks = self._tools, self._services.tasks
         error: BaseException | None = None
         try:
-            draft = await tools.drafting.draft(order)
+            with self._services.scheduler.place():
+                draft = await tools.drafting.draft(order)
             inner = tasks.create_inner(order.task)
             inner.job, inner.on_done = draft.job, self._on_done(order)
             result = await tools.drawing.drawn(inner)

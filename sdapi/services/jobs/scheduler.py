@@ -2,7 +2,8 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sdapi.errors import QueueFull, SDAPIError
@@ -12,6 +13,8 @@ from sdapi.services.jobs.tasks import State, Task
 #: passed over.
 _LOOK_AHEAD = 8
 _MAX_OVERTAKEN = 4
+#: Jobs that may be made beyond the limit: some will not wait, because a device is free.
+_MADE_BEYOND = 4
 
 
 @dataclass(slots=True)
@@ -28,21 +31,39 @@ class Scheduler:
         #: guards everything below; notified on every change
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
+        #: jobs that are being made, and will be put
+        self._being_made = 0
         #: why nothing is taken any more
         self._refusal: SDAPIError | None = None
+
+    @contextmanager
+    def place(self) -> Generator[None]:
+        """Room for a job while it is made: its pictures are not decoded to be refused then.
+
+        Raises as `put`, which may still find the queue full.
+        """
+        with self._changed:
+            self._check_open()
+            self._drop_cancelled()
+            beyond = self._limit + _MADE_BEYOND
+            if len(self._waiting) >= self._limit or self._claimed >= beyond:
+                raise self._full(self._claimed)
+            self._being_made += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._being_made -= 1
 
     def put(self, task: Task) -> None:
         """Queue a task with its job; raises `QueueFull`, or `ShuttingDown` once closed."""
         with self._changed:
-            if self._refusal is not None:
-                raise type(self._refusal)(self._refusal.detail)
+            self._check_open()
             self._drop_cancelled()
             # A task that has begun is not stopped half-way: its place was given to it at first.
             has_begun = task.parent is not None and task.parent.state is State.RUNNING
             if len(self._waiting) >= self._limit and not has_begun:
-                raise QueueFull(
-                    f"{len(self._waiting)} jobs are waiting already, which is the limit; try later"
-                )
+                raise self._full(len(self._waiting))
             self._waiting.append(_Waiting(task))
             self._changed.notify()
 
@@ -77,6 +98,17 @@ class Scheduler:
             self._waiting.clear()
             self._changed.notify_all()
         return left
+
+    @property
+    def _claimed(self) -> int:
+        return len(self._waiting) + self._being_made
+
+    def _check_open(self) -> None:
+        if self._refusal is not None:
+            raise type(self._refusal)(self._refusal.detail)
+
+    def _full(self, count: int) -> QueueFull:
+        return QueueFull(f"{count} jobs are waiting already; {self._limit} may wait; try later")
 
     def _choose(self, is_loaded: Callable[[Task], bool]) -> _Waiting:
         head = self._waiting[0]

@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -50,6 +51,23 @@ def test_queue_over_its_limit_is_refused(tasks: TaskRegistry):
     taken(scheduler)
     queued(tasks, scheduler, "d")
     assert scheduler.depth == 2
+
+
+def test_jobs_that_are_being_made_count_against_the_limit(tasks: TaskRegistry):
+    scheduler = Scheduler(2)
+    queued(tasks, scheduler, "a")
+    with ExitStack() as made:
+        for _ in range(5):
+            made.enter_context(scheduler.place())
+        with pytest.raises(QueueFull), scheduler.place():
+            pass
+    with scheduler.place():
+        queued(tasks, scheduler, "b")
+    with pytest.raises(QueueFull, match="2 jobs are waiting"), scheduler.place():
+        pass
+    scheduler.close(ShuttingDown("the server is shutting down"))
+    with pytest.raises(ShuttingDown), scheduler.place():
+        pass
 
 
 def test_cancelled_task_makes_room_and_is_not_taken(tasks: TaskRegistry):
