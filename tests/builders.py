@@ -5,6 +5,7 @@ rules of their own (those of diffusers' `convert_diffusers_to_original_*` script
 them is checked against something other than the loader's tables.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -49,10 +50,16 @@ def build_sd1(
     words: int = VOCABULARY,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    blocks: int = 2,
 ) -> Built:
-    """SD1's layout: eight heads, convolutions as projections, OpenAI's CLIP."""
+    """SD1's layout: eight heads, convolutions as projections, OpenAI's CLIP.
+
+    The demo checkpoint has one block at each level, where all others have two.
+    """
     torch.manual_seed(seed)
-    unet = _unet(in_channels=in_channels, heads=8, context=64, channels=(32, 64))
+    unet = _unet(
+        in_channels=in_channels, heads=8, context=64, channels=(32, 64), layers_per_block=blocks
+    )
     text = CLIPTextModel(_text_config(64, "quick_gelu", words))
     built = Built(unet, _vae(), (text,))
     _round(built, dtype)
@@ -249,22 +256,25 @@ _TOP = [
 def _unet_names(unet: UNet2DConditionModel) -> Iterator[tuple[str, Tensor]]:
     has_attention = [kind.startswith("Cross") for kind in unet.config["up_block_types"]]
     pairs: list[tuple[str, str]] = []
+    count = unet.config["layers_per_block"] + 1
     for level, attends in enumerate(has_attention):
-        for index in range(3):
-            up = f"output_blocks.{3 * level + index}"
+        for index in range(count):
+            up = f"output_blocks.{count * level + index}"
             pairs += [
                 (f"up_blocks.{level}.resnets.{index}.", f"{up}.0."),
                 (f"up_blocks.{level}.attentions.{index}.", f"{up}.1."),
             ]
-        upsampler = f"output_blocks.{3 * level + 2}.{2 if attends else 1}."
+        upsampler = f"output_blocks.{count * (level + 1) - 1}.{2 if attends else 1}."
         pairs.append((f"up_blocks.{level}.upsamplers.0.", upsampler))
-    yield from encoder_names(unet.state_dict(), levels=len(has_attention), others=pairs)
+    yield from encoder_names(unet.state_dict(), others=pairs)
 
 
 def encoder_names(
-    state: State, *, levels: int, others: Sequence[tuple[str, str]] = ()
+    state: State, *, others: Sequence[tuple[str, str]] = ()
 ) -> Iterator[tuple[str, Tensor]]:
     """A UNet's weights under the original names; `others` renames what is not of its encoder."""
+    levels = _numbered(state, "down_blocks.{}.resnets.0.conv1.weight")
+    blocks = _numbered(state, "down_blocks.0.resnets.{}.conv1.weight")
     pairs = [
         ("mid_block.attentions.0.", "middle_block.1."),
         ("mid_block.resnets.0.", "middle_block.0."),
@@ -272,13 +282,13 @@ def encoder_names(
         *others,
     ]
     for level in range(levels):
-        for index in range(2):
-            down = f"input_blocks.{3 * level + index + 1}"
+        for index in range(blocks):
+            down = f"input_blocks.{(blocks + 1) * level + index + 1}"
             pairs += [
                 (f"down_blocks.{level}.resnets.{index}.", f"{down}.0."),
                 (f"down_blocks.{level}.attentions.{index}.", f"{down}.1."),
             ]
-        downsampler = f"input_blocks.{3 * level + 3}.0.op."
+        downsampler = f"input_blocks.{(blocks + 1) * (level + 1)}.0.op."
         pairs.append((f"down_blocks.{level}.downsamplers.0.conv.", downsampler))
     for key, tensor in state.items():
         renamed = _replace_all(key, pairs)
@@ -287,6 +297,11 @@ def encoder_names(
         elif ".resnets." in key:
             renamed = _replace_all(renamed, _RESNET)
         yield renamed, tensor
+
+
+def _numbered(state: State, pattern: str) -> int:
+    """How many names there are from 0 on, the number put into the pattern."""
+    return next(number for number in itertools.count() if pattern.format(number) not in state)
 
 
 def _vae_names(vae: AutoencoderKL) -> Iterator[tuple[str, Tensor]]:

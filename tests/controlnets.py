@@ -55,7 +55,7 @@ def _original_names(module: ControlNetModel) -> Iterator[tuple[str, torch.Tensor
             yield f"middle_block_out.0.{rest}", tensor
     own = ("controlnet_",)
     encoder = {k: v for k, v in module.state_dict().items() if not k.startswith(own)}
-    yield from encoder_names(encoder, levels=len(module.down_blocks))
+    yield from encoder_names(encoder)
 
 
 def write_state(state: State, path: Path, *, prefix: str = "") -> Path:

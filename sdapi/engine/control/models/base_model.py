@@ -70,13 +70,24 @@ class BaseModel:
 
     def check(self, name: str, shape: UNetShape) -> None:
         """Raise `ModelUnusable` unless a copy of an encoder fits this checkpoint."""
-        # Copies without attention tell no width of the context.
+        # Copies without attention tell no width of the texts.
         context_width = shape.context_width or self.context_width
-        theirs = (shape.channels, context_width, shape.vector_width)
-        if theirs != (self.channels, self.context_width, self.vector_width):
+        figures = (
+            ("widths of its levels", shape.channels, self.channels),
+            ("blocks at each level", shape.resnets, self.encoder.resnets),
+            ("width of texts", context_width, self.context_width),
+            ("width of the vector beside them", shape.vector_width, self.vector_width),
+        )
+        unlike = [
+            f"{what}: {_shown(theirs)}, the checkpoint's {_shown(ours)}"
+            for what, theirs, ours in figures
+            if theirs != ours
+        ]
+        if unlike:
             raise ModelUnusable(
                 f"ControlNet model {name}({_family(context_width, shape.vector_width)}) is not "
-                f"compatible with sd model({_family(self.context_width, self.vector_width)})"
+                f"compatible with sd model({_family(self.context_width, self.vector_width)}): "
+                + "; ".join(unlike)
             )
 
 
@@ -89,3 +100,7 @@ def _family(context_width: int, vector_width: int | None) -> str:
     if vector_width is not None:
         return "SDXL"
     return _FAMILIES.get(context_width, f"context of {context_width}")
+
+
+def _shown(figure: tuple[int, ...] | int | None) -> str:
+    return "none" if figure is None else str(list(figure) if isinstance(figure, tuple) else figure)

@@ -1,6 +1,7 @@
 """ControlNets of every family and layout, against diffusers' own."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,12 @@ from sdapi.errors import ModelUnusable
 from tests.builders import FEW_WORDS, Built, build_sd1, build_sd2, build_sdxl
 from tests.controlnets import build_controlnet, original_state, write_state
 
-BUILD: dict[str, Callable[..., Built]] = {"sd1": build_sd1, "sd2": build_sd2, "sdxl": build_sdxl}
+BUILD: dict[str, Callable[..., Built]] = {
+    "sd1": build_sd1,
+    "sd1 of the demo's depth": partial(build_sd1, blocks=1),
+    "sd2": build_sd2,
+    "sdxl": build_sdxl,
+}
 
 
 def base_of(built: Built) -> BaseModel:
@@ -65,8 +71,20 @@ def test_a_controlnet_of_another_family_is_refused_by_both_names(tmp_path: Path)
     state = original_state(build_controlnet(build_sdxl(words=FEW_WORDS).unet))
     file = read_control_file(write_state(state, tmp_path / "edges.safetensors"))
     base = base_of(build_sd1(words=FEW_WORDS))
-    with pytest.raises(ModelUnusable, match=r"edges\(SDXL\) is not compatible with sd model"):
+    with pytest.raises(
+        ModelUnusable, match=r"edges\(SDXL\) is not compatible with sd model"
+    ) as told:
         load_controlnet(file, base)
+    for words in ("widths of its levels: [64, 128], the checkpoint's [32, 64]", "texts: 192, "):
+        assert words in told.value.detail
+    assert "blocks" not in told.value.detail
+
+
+def test_a_controlnet_of_another_depth_is_refused_by_what_differs(tmp_path: Path):
+    state = original_state(build_controlnet(build_sd1(words=FEW_WORDS).unet))
+    file = read_control_file(write_state(state, tmp_path / "edges.safetensors"))
+    with pytest.raises(ModelUnusable, match=r"blocks at each level: 2, the checkpoint's 1$"):
+        load_controlnet(file, base_of(build_sd1(words=FEW_WORDS, blocks=1)))
 
 
 @pytest.mark.parametrize(
