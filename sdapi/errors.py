@@ -30,7 +30,7 @@
     └── ShuttingDown                503 shutting_down
 
 The wire shape is `design` 3a's: `{"error", "detail", "body", "errors", "code", "request_id"}`; see
-`sdapi.problems`.
+`sdapi.problems`. Where `detail` is a text of the webui's that names no field, `errors` does.
 """
 
 from collections.abc import Iterable
@@ -52,9 +52,16 @@ class SDAPIError(Exception):
     #: whether the request was begun, though it may be sent again
     was_tried = False
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, *, place: str = "") -> None:
         super().__init__(detail)
         self.detail = detail
+        #: the field, where the text is the webui's and does not name it
+        self.place = place
+
+    @property
+    def sentence(self) -> str:
+        """The text, with the field where that is not in it."""
+        return f"{self.place}: {self.detail}" if self.place else self.detail
 
 
 class BadRequest(SDAPIError):

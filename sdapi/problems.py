@@ -35,7 +35,7 @@ def error_body(error: SDAPIError, request_id: str) -> dict[str, Any]:
         "error": "HTTPException",
         "detail": error.detail,
         "body": "",
-        "errors": "",
+        "errors": error.sentence if error.place else "",
         "code": error.code,
         "request_id": request_id,
     }

@@ -56,7 +56,7 @@ async def _generate(
         return url_pending(error)
     except SDAPIError as error:
         headers = error_headers(error)
-        return url_failure(error.detail, error.status, id_task, headers, _since(started))
+        return url_failure(error.sentence, error.status, id_task, headers, _since(started))
     except Exception as error:
         log.exception("request failed in URL mode")
         return url_failure(type(error).__name__, 500, id_task, total_time_s=_since(started))

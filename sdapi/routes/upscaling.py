@@ -42,7 +42,10 @@ async def extra_batch_images(
     body: ExtrasBatchImagesRequest, request: Request, services: ServicesDep
 ) -> Response:
     """Enlarge pictures, and restore their faces; one result for each, in order."""
-    sent = [NamedPicture(each.data, each.name) for each in body.imageList]
+    sent = [
+        NamedPicture(each.data, each.name, f"imageList.{i}.data")
+        for i, each in enumerate(body.imageList)
+    ]
     return json_response(await services.extras.batch(body, sent, caller_of(request, services)))
 
 

@@ -27,7 +27,9 @@ class Problem(BaseModel):
     error: str = Field(description="HTTPException, or a defect's class name")
     detail: str = Field(description="What was wrong, and what would be right")
     body: str = Field(description="Empty, as in the webui")
-    errors: str = Field(description="Empty, as in the webui")
+    errors: str = Field(
+        description="The field, and again what was wrong, where `detail` names none; else empty"
+    )
     code: str = Field(description="Stable, for programs")
     request_id: str = Field(description="As in the header X-Request-Id and in the log")
 

@@ -41,6 +41,8 @@ class NamedPicture:
 
     data: str
     name: str = ""
+    #: its field in the request
+    place: str = "image"
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ class ExtrasService:
         self, request: ExtrasFields, sent: Sequence[NamedPicture], options: Options
     ) -> tuple[Task, ExtrasJob, list[Image.Image]]:
         """A task with its job, and the pictures that it works on."""
-        pictures = [await self.images.load(each.data, options, field="image") for each in sent]
+        pictures = [await self.images.load(each.data, options, field=each.place) for each in sent]
         names = tuple(each.name for each in sent)
         task = self.tasks.create("extras")
         try:

@@ -165,6 +165,10 @@ def test_resize_modes_have_names_and_numbers(client: TestClient, engine: FakeEng
         ({"model": "None"}, ["You have not selected any ControlNet Model."]),
         ({"model": ""}, ["You have not selected any ControlNet Model."]),
         ({"image": "zzz"}, ["args.0.image", "Invalid encoded image"]),
+        (
+            {"effective_region_mask": "zzz"},
+            ["args.0.effective_region_mask", "Invalid encoded image"],
+        ),
         ({"image": 7}, ["args.0.image", "7"]),
         ({"image": {"mask": PICTURE}}, ["args.0.image", '"image"']),
         ({"image": [PICTURE, PICTURE, PICTURE]}, ["args.0.image", "[image, mask]"]),

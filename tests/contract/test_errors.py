@@ -3,14 +3,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from sdapi.app import build_app
+from sdapi.images import encode_png, to_base64
 from sdapi.services.jobs.worker import JobRunner
 from sdapi.settings import Settings
 from tests.contract.conftest import Serve
 from tests.fakes import FakeEngine, FakeEngines
 
+PNG = to_base64(encode_png(Image.new("RGB", (64, 64)), {}))
+FIRST_PASS = {"enable_hr": True, "denoising_strength": 0.5, "width": 64, "height": 64}
 KEYS = {"error", "detail", "body", "errors", "code", "request_id"}
 
 
@@ -101,8 +105,46 @@ def test_refusal_has_the_four_keys_and_ours(
     assert answer.keys() == KEYS
     assert answer["error"] == "HTTPException"
     assert answer["detail"].startswith(detail)
-    assert (answer["body"], answer["errors"]) == ("", "")
+    assert answer["body"] == ""
+    assert answer["errors"] in ("", f"{answer['errors'].partition(':')[0]}: {answer['detail']}")
     assert answer["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "errors"),
+    [
+        ("sdapi/v1/img2img", {}, "init_images: Init image not found"),
+        ("sdapi/v1/img2img", {"init_images": [PNG, "!"], "batch_size": 2}, "init_images.1: {}"),
+        ("sdapi/v1/img2img", {"init_images": [PNG], "mask": "!"}, "mask: {}"),
+        ("sdapi/v1/txt2img", FIRST_PASS | {"firstpass_image": "!"}, "firstpass_image: {}"),
+        ("sdapi/v1/extra-single-image", {"image": "!"}, "image: {}"),
+        (
+            "sdapi/v1/extra-batch-images",
+            {"imageList": [{"data": PNG, "name": "a"}, {"data": "!", "name": "b"}]},
+            "imageList.1.data: {}",
+        ),
+        ("sdapi/v1/png-info", {"image": "!"}, "image: {}"),
+        ("sdapi/v1/interrogate", {"image": "!"}, "image: {}"),
+        ("controlnet/detect", {}, "controlnet_input_images: No image selected"),
+        ("sdapi/v1/txt2img", {"sampler_name": "no"}, ""),
+    ],
+)
+def test_errors_tells_the_field_that_the_webuis_text_does_not(
+    client: TestClient, path: str, body: dict[str, Any], errors: str
+):
+    answer = client.post(f"/{path}", json=body).json()
+    assert answer["errors"] == errors.format("Invalid encoded image")
+    if errors:
+        assert errors.endswith(answer["detail"]) or answer["detail"] == "Invalid encoded image"
+
+
+def test_tasks_and_url_mode_tell_it_in_their_sentence(client: TestClient):
+    eas = {"save_dir": "out", "id_task": "x"}
+    body = {"init_images": ["!"], "alwayson_scripts": eas}
+    told = client.post("/sdapi/v1/img2img", json=body).json()["parameters"]["error_msg"]
+    assert told == "init_images.0: Invalid encoded image"
+    status = client.get("/sdapi/v1/task", params={"id_task": "x"}).json()
+    assert status["error"] == told
 
 
 @pytest.mark.parametrize("action", ["interrupt", "skip"])

@@ -294,7 +294,7 @@ class TaskRegistry:
             if task.state is not State.QUEUED:
                 return
             task.state = State.FAILED
-            task.error = error.detail
+            task.error = error.sentence
             task.finished = time.time()
             task.job = None
             future, task.future = task.future, None
@@ -319,4 +319,4 @@ def _sentence(error: BaseException | None) -> str | None:
     """What a client may hear of an error: an unexpected one only its class."""
     if error is None:
         return None
-    return error.detail if isinstance(error, SDAPIError) else type(error).__name__
+    return error.sentence if isinstance(error, SDAPIError) else type(error).__name__

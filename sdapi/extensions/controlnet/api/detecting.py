@@ -102,7 +102,7 @@ def _checked(asked: Detection) -> Preprocessor:
             f"Module not supported: {asked.module} makes no map, but what a model reads"
         )
     if not asked.images:
-        raise BadRequest("No image selected")
+        raise BadRequest("No image selected", place="controlnet_input_images")
     for name, pictures in (
         ("controlnet_input_images", asked.images),
         ("controlnet_masks", asked.masks),

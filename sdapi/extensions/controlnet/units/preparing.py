@@ -204,7 +204,8 @@ class UnitPreparer:
         if text is None:
             return None
         where = f"{asked.place}.effective_region_mask"
-        image = self.preparation.load_image(text, where)
+        with _located(where):
+            image = self.preparation.load_image(text, where)
         self._budget.take(image.size, where)
         return np.asarray(image.convert("L"), np.float32) / 255
 

@@ -33,12 +33,15 @@ class ImageLoader:
         """The picture in a base64 text or data URI, or behind an http(s) or object-store URL.
 
         A script may put a picture itself where requests have texts. Raises `BadImage`, `BadUrl`,
-        or what `Storage.read` does; `field` names the place in the request for what a URL holds.
+        or what `Storage.read` does; `field` is the place in the request, which errors tell.
         """
         if isinstance(text, Image.Image):
             return text
         if not is_url(text):
-            return await anyio.to_thread.run_sync(decode_image, text)
+            try:
+                return await anyio.to_thread.run_sync(decode_image, text)
+            except BadImage as error:
+                raise BadImage(error.detail, place=field) from error
         data = await self._fetched(text, options, field)
         try:
             return await anyio.to_thread.run_sync(decode_bytes, data)
@@ -51,7 +54,7 @@ class ImageLoader:
                 url, field=field, max_bytes=_FETCH_MAX_BYTES, timeout_s=_FETCH_TIMEOUT_S
             )
         if not options.flag("api_enable_requests"):
-            raise BadUrl("Requests not allowed")
+            raise BadUrl("Requests not allowed", place=field)
         return await self._fetcher.get(
             url,
             max_bytes=_FETCH_MAX_BYTES,
@@ -72,7 +75,7 @@ class ImageLoader:
         if image_link:
             texts[:1] = [image_link]
         elif request.init_images is None:
-            raise Missing("Init image not found")
+            raise Missing("Init image not found", place="init_images")
         if not texts:
             raise BadRequest("init_images: the list is empty; it needs at least one picture")
         if request.resize_mode not in _RESIZE_MODES:
@@ -80,8 +83,8 @@ class ImageLoader:
         check_init_count(len(texts), request)
         mask = await self.load(request.mask, options, field="mask") if request.mask else None
         images: list[Image.Image] = []
-        for text in texts:
-            field = "image_link" if image_link else "init_images"
+        for index, text in enumerate(texts):
+            field = "image_link" if image_link and index == 0 else f"init_images.{index}"
             images.append(await self.load(_source(text), options, field=field))
             if sum(image.width * image.height for image in images) > _MAX_PIXELS:
                 raise BadRequest(
