@@ -28,7 +28,9 @@ raise SystemExit(3)
 
 #: what the launcher imports before there is an environment
 COPIED = (
-    *("launch.py", "sdapi/__init__.py", "sdapi/flags.py", "sdapi/errors.py"),
+    *("launch.py", "sdapi/__init__.py", "sdapi/errors.py"),
+    *(f"sdapi/flags/{name}.py" for name in ("__init__", "command_line", "environment", "flag")),
+    *(f"sdapi/flags/{name}.py" for name in ("own", "parsing", "table", "values", "webui")),
     *("sdapi/object_url.py", "sdapi/settings/__init__.py", "sdapi/settings/settings.py"),
     *("sdapi/settings/flag_values.py", "sdapi/settings/from_flags.py"),
     *("sdapi/portrait/__init__.py", "sdapi/portrait/faces/__init__.py"),
