@@ -1,5 +1,6 @@
 """Making an embedding file to be trained: vectors copied from the words of a text."""
 
+import io
 from pathlib import Path
 
 import torch
@@ -35,16 +36,16 @@ def new_embedding(checkpoint: Path, count: int, text: str) -> Tensor:
     return torch.stack([table[ids[i * len(ids) // count]] for i in range(count)])
 
 
-def save_embedding(path: Path, vectors: Tensor) -> None:
-    """Write vectors as trainers keep them; raises OSError."""
+def embedding_file(name: str, vectors: Tensor) -> bytes:
+    """The bytes of a file that keeps vectors as trainers do."""
     content = {
         "string_to_token": {"*": _PLACEHOLDER_TOKEN},
         "string_to_param": {"*": vectors},
-        "name": path.stem,
+        "name": name,
         "step": 0,
         "sd_checkpoint": None,
         "sd_checkpoint_name": None,
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    torch.save(content, temporary)
-    temporary.replace(path)
+    data = io.BytesIO()
+    torch.save(content, data)
+    return data.getvalue()

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from sdapi.errors import BadRequest, StorageFailed
 from sdapi.services.catalog.catalog import Checkpoint
+from sdapi.services.storage.leftovers import Leftovers
+from sdapi.services.storage.local_disk import replace_file
 
 _MAX_NAME = 200
 _MAX_VECTORS = 75
@@ -21,7 +23,7 @@ def create_embedding(
     Letters, digits and `._- ` of the name stay. Raises `NotCreated`, `BadRequest`,
     `ModelUnusable`, `StorageFailed`.
     """
-    from sdapi.engine.networks.new_embedding import new_embedding, save_embedding  # torch
+    from sdapi.engine.networks.new_embedding import embedding_file, new_embedding  # torch
 
     if not 1 <= count <= _MAX_VECTORS:
         raise BadRequest(f"num_vectors_per_token: {count}; from 1 to {_MAX_VECTORS}")
@@ -35,7 +37,8 @@ def create_embedding(
         raise NotCreated(f"file {path} already exists")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_embedding(path, new_embedding(checkpoint.path, count, text))
+        Leftovers().clear([folder])
+        replace_file(path, embedding_file(kept, new_embedding(checkpoint.path, count, text)))
     except OSError as error:
         raise StorageFailed(f"cannot write {path}: {error.strerror}") from error
     return path
