@@ -16,7 +16,7 @@ from sdapi.engine import hires
 from sdapi.engine.adaptations.circular import circular_padding
 from sdapi.engine.adaptations.sampling_run import adapted_unet, adapted_vae
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.checkpoints.precision import wider_vae_type
+from sdapi.engine.checkpoints.precision import NanRule, wider_vae_type
 from sdapi.engine.faces.restorer import FaceRestoration
 from sdapi.engine.faces.restoring import restore_faces
 from sdapi.engine.init_images import Inversion
@@ -142,9 +142,16 @@ class JobRun:
             self._vae(job, loaded.components) as module,
         ):
             self._load_s += time.perf_counter() - started
-            components = replace(loaded.components, vae=module)
+            components = replace(loaded.components, vae=module, nans=self._nan_rule(job))
             with circular_padding((components.unet, module), wanted=job.tiling):
                 yield Model(components, loaded.conditioner, loaded)
+
+    def _nan_rule(self, job: Job) -> NanRule:
+        options = job.options
+        wider = wider_vae_type(
+            prefers_bfloat16=options.auto_vae_precision_bfloat16, allowed=options.auto_vae_precision
+        )
+        return NanRule(self.checks_nan, wider)
 
     @contextmanager
     def _vae(self, job: Job, components: Components) -> Generator[AutoencoderKL]:
@@ -394,16 +401,7 @@ class JobRun:
     def _pictures(self, job: Job, model: Model, latent: Tensor) -> list[Image]:
         started, components = time.perf_counter(), model.components
         with adapted_vae(components.vae, job, self._tile_choice):
-            images = vae.decode(
-                components.vae,
-                latent,
-                components.scale_factor,
-                widen_to=wider_vae_type(
-                    prefers_bfloat16=job.options.auto_vae_precision_bfloat16,
-                    allowed=job.options.auto_vae_precision,
-                ),
-                checks_nan=self.checks_nan,
-            )
+            images = vae.decode(components.vae, latent, components.scale_factor, components.nans)
         if self.job.options.vae_decode_method != "Full":
             self.extra["VAE Decoder"] = self.job.options.vae_decode_method
         self._decode_s += time.perf_counter() - started

@@ -82,7 +82,7 @@ def test_tiles_take_less_memory_than_the_whole_and_look_like_it(
 
     def decoded() -> tuple[int, list[np.ndarray]]:
         with torch.inference_mode(), Peak(bench.device) as peak:
-            images = vae.decode(made.vae, latent, made.scale_factor, widen_to=None)
+            images = vae.decode(made.vae, latent, made.scale_factor)
         return peak.bytes, [np.asarray(image, dtype=np.float64) for image in images]
 
     whole_bytes, whole = decoded()

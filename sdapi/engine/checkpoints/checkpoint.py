@@ -22,7 +22,7 @@ from sdapi.engine.checkpoints.architecture import (
     read_sidecar,
 )
 from sdapi.engine.checkpoints.diffusers_folder import DiffusersFolder
-from sdapi.engine.checkpoints.precision import Precision
+from sdapi.engine.checkpoints.precision import NANS_FAIL, NanRule, Precision
 from sdapi.engine.checkpoints.reference_unet import use_reference_upsampling
 from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
 from sdapi.engine.sizes import module_bytes
@@ -49,6 +49,8 @@ class Components:
     scale_factor: float
     #: cumulative products of 1 - beta over the training steps, float32 [1000]
     alphas_cumprod: Tensor
+    #: for what the VAE makes; of the job that runs
+    nans: NanRule = NANS_FAIL
 
     @property
     def latent_channels(self) -> int:

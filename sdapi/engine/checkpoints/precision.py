@@ -1,6 +1,7 @@
 """Which number type each part of a model runs in."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
@@ -34,3 +35,17 @@ def wider_vae_type(*, prefers_bfloat16: bool, allowed: bool) -> torch.dtype | No
     if prefers_bfloat16:
         return torch.bfloat16
     return torch.float32 if allowed else None
+
+
+@dataclass(frozen=True, slots=True)
+class NanRule:
+    """What becomes of NaNs that a VAE makes: an error, unless a wider number type mends them."""
+
+    #: without it nobody looks for them
+    checks: bool = True
+    #: what a float16 VAE is switched to for good; None: nothing
+    widen_to: torch.dtype | None = None
+
+
+NANS_FAIL: Final = NanRule()
+NANS_PASS: Final = NanRule(checks=False)

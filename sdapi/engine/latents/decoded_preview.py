@@ -2,11 +2,12 @@
 
 import logging
 
+from sdapi.engine.checkpoints.precision import NANS_PASS
+from sdapi.engine.pass_plan import Model
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.preview import approximate
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor, Preview, PreviewMethod
-from sdapi.engine.pass_plan import Model
 from sdapi.errors import ModelUnusable
 
 log = logging.getLogger(__name__)
@@ -26,9 +27,7 @@ def show_preview(models: Models, model: Model, monitor: Monitor) -> None:
     try:
         halves = ("decoder",) if method is PreviewMethod.TAESD else ()
         with models.tiny_halves(components.vae, components, halves) as decoder:
-            images = vae.decode(
-                decoder, latent, components.scale_factor, widen_to=None, checks_nan=False
-            )
+            images = vae.decode(decoder, latent, components.scale_factor, NANS_PASS)
     except ModelUnusable as error:
         log.warning("show_progress_type TAESD: %s", error)
         images = approximate(latent)

@@ -64,7 +64,7 @@ def masked_picture(
 
 def picture_mode(components: Components, job: Job, init: InitImages) -> Tensor:
     """The most likely latents of the pictures, without the scale factor."""
-    latent = vae.encode_mode(components.vae, vae.to_tensor(init.images))
+    latent = vae.encode_mode(components.vae, vae.to_tensor(init.images), components.nans)
     if not init.latent_resize:
         return latent
     return torch.nn.functional.interpolate(latent, size=job.latent_size, mode="bilinear")

@@ -61,7 +61,7 @@ def encode_pixels(
 
     Pictures of another size than the job's get theirs by interpolating the latents.
     """
-    latent = vae.encode(components.vae, pixels, components.scale_factor, generator)
+    latent = vae.encode(components.vae, pixels, components.scale_factor, generator, components.nans)
     if latent_resize:
         latent = torch.nn.functional.interpolate(latent, size=job.latent_size, mode="bilinear")
     return latent

@@ -10,6 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
+from sdapi.engine.checkpoints.precision import NANS_FAIL, NanRule
 from sdapi.errors import NanProduced
 
 #: Pictures of more pixels pass the VAE in tiles that are blended; the result is not exact there.
@@ -31,34 +32,58 @@ def to_tensor(images: Sequence[Image.Image]) -> Tensor:
 
 
 def encode(
-    vae: AutoencoderKL, pixels: Tensor, scale_factor: float, generator: torch.Generator
+    vae: AutoencoderKL,
+    pixels: Tensor,
+    scale_factor: float,
+    generator: torch.Generator,
+    nans: NanRule = NANS_FAIL,
 ) -> Tensor:
     """Sample latents [B, C, H/8, W/8], float32, of pictures [B, 3, H, W] in [-1, 1], one at a time.
 
-    The posterior is sampled with CPU noise from `generator`, not its mode.
+    The posterior is sampled with CPU noise from `generator`, not its mode. Raises `NanProduced`.
     """
     latents: list[Tensor] = []
     for picture in pixels.split(1):
-        mean, std = moments(vae, picture)
+        mean, std = moments(vae, picture, nans)
         noise = torch.randn(mean.shape, generator=generator)
         latents.append((mean + std * noise.to(mean.device)) * scale_factor)
     return torch.cat(latents)
 
 
-def moments(vae: AutoencoderKL, picture: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of a picture's latent, float32, not scaled; [1, 3, H, W] in [-1, 1]."""
-    posterior = _posterior(vae, picture)
+def moments(
+    vae: AutoencoderKL, picture: Tensor, nans: NanRule = NANS_FAIL
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of a picture's latent, float32, not scaled; [1, 3, H, W] in [-1, 1].
+
+    Raises `NanProduced`.
+    """
+    posterior = _posterior(vae, picture, nans)
     return posterior.mean.float(), posterior.std.float()
 
 
-def encode_mode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """The most likely latents of pictures [B, 3, H, W] in [-1, 1], float32, not scaled."""
-    return torch.cat([_posterior(vae, picture).mode().float() for picture in pixels.split(1)])
+def encode_mode(vae: AutoencoderKL, pixels: Tensor, nans: NanRule = NANS_FAIL) -> Tensor:
+    """The most likely latents of pictures [B, 3, H, W] in [-1, 1], float32, not scaled.
+
+    Raises `NanProduced`.
+    """
+    modes = [_posterior(vae, picture, nans).mode().float() for picture in pixels.split(1)]
+    return torch.cat(modes)
 
 
-def _posterior(vae: AutoencoderKL, picture: Tensor) -> Any:
+def _posterior(vae: AutoencoderKL, picture: Tensor, nans: NanRule) -> Any:
     with _tiled(vae, picture.shape[-2] * picture.shape[-1]):
-        return vae.encode(picture.to(vae.device, vae.dtype), return_dict=False)[0]
+        posterior = vae.encode(picture.to(vae.device, vae.dtype), return_dict=False)[0]
+    if nans.checks and torch.isnan(posterior.mean).any():
+        _widen(vae, nans)
+        return _posterior(vae, picture, nans)
+    return posterior
+
+
+def _widen(vae: AutoencoderKL, nans: NanRule) -> None:
+    """Switch a VAE that makes NaNs to the rule's type for good, or raise `NanProduced`."""
+    if nans.widen_to is None or vae.dtype != torch.float16:
+        raise NanProduced(_NAN_TEXT)
+    torch.nn.Module.to(vae, nans.widen_to)  # diffusers' wrapper of `to` hides its types
 
 
 @contextmanager
@@ -77,34 +102,24 @@ def _tiled(vae: torch.nn.Module, pixels: int) -> Generator[None]:
 
 
 def decode(
-    vae: AutoencoderKL,
-    latents: Tensor,
-    scale_factor: float,
-    *,
-    widen_to: torch.dtype | None,
-    checks_nan: bool = True,
+    vae: AutoencoderKL, latents: Tensor, scale_factor: float, nans: NanRule = NANS_FAIL
 ) -> list[Image.Image]:
     """Decode latents [B, C, h, w] to RGB pictures, one at a time.
 
-    A float16 VAE that makes NaNs is switched to `widen_to` for good; without that, or when it makes
-    them there too, raises `NanProduced`. Without `checks_nan` they become black.
+    Raises `NanProduced`; NaNs that nobody looks for become black.
     """
-    if not checks_nan:
-        decoded = [_decode_unchecked(vae, each / scale_factor) for each in latents.split(1)]
-        return [to_image(torch.nan_to_num(pixels, nan=-1.0)[0]) for pixels in decoded]
     return [
-        to_image(_decode_one(vae, latent / scale_factor, widen_to)) for latent in latents.split(1)
+        to_image(torch.nan_to_num(_decode_one(vae, latent / scale_factor, nans), nan=-1.0))
+        for latent in latents.split(1)
     ]
 
 
-def _decode_one(vae: AutoencoderKL, latent: Tensor, widen_to: torch.dtype | None) -> Tensor:
+def _decode_one(vae: AutoencoderKL, latent: Tensor, nans: NanRule) -> Tensor:
     pixels = _decode_unchecked(vae, latent)
-    if not torch.isnan(pixels).any():
-        return pixels[0]
-    if widen_to is None or vae.dtype != torch.float16:
-        raise NanProduced(_NAN_TEXT)
-    torch.nn.Module.to(vae, widen_to)  # diffusers' wrapper of `to` hides its types
-    return _decode_one(vae, latent, widen_to)
+    if nans.checks and torch.isnan(pixels).any():
+        _widen(vae, nans)
+        return _decode_one(vae, latent, nans)
+    return pixels[0]
 
 
 def _decode_unchecked(vae: AutoencoderKL, latent: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import TRAIN_STEPS, Components
+from sdapi.engine.checkpoints.precision import NANS_PASS
 from sdapi.engine.latents import vae as latents
 from sdapi.engine.training.job import TrainingJob
 from sdapi.errors import ModelUnusable, NanProduced
@@ -117,10 +118,10 @@ def _slack(picture: Image.Image, side: int) -> tuple[int, int]:
 def _moments(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation on the CPU; a half-precision VAE that makes NaNs is widened for good."""
     with torch.no_grad():
-        mean, std = latents.moments(vae, pixels)
+        mean, std = latents.moments(vae, pixels, NANS_PASS)
         if not mean.isfinite().all() and vae.dtype != torch.float32:
             torch.nn.Module.to(vae, torch.float32)  # diffusers' wrapper of `to` hides its types
-            mean, std = latents.moments(vae, pixels)
+            mean, std = latents.moments(vae, pixels, NANS_PASS)
     if not mean.isfinite().all():
         raise NanProduced("the VAE made NaNs of a picture to train on")
     return mean.cpu(), std.cpu()

@@ -58,7 +58,7 @@ def test_full_preview_is_what_the_vae_makes_of_the_step_it_was_asked_at(
     assert (shown.step, later) == (1, shown)
     with engine.models.checkpoint(golden_file(golden, "tinyA")) as loaded, torch.inference_mode():
         parts = loaded.components
-        whole = vae.decode(parts.vae, asking.latents[0], parts.scale_factor, widen_to=None)
+        whole = vae.decode(parts.vae, asking.latents[0], parts.scale_factor)
     assert shown.images[0].tobytes() == whole[0].tobytes()
 
 

@@ -278,6 +278,19 @@ def test_nans_fail_a_job_unless_nobody_checks(golden: Path, tiny: Job):
     assert result.image.getextrema() == ((0, 0), (0, 0), (0, 0))
 
 
+@pytest.mark.parametrize("name", ["tinyA", "tinyInpaint"])
+def test_nans_that_the_vae_makes_of_an_init_picture_are_told_as_its_own(golden: Path, name: str):
+    job = tiny_job(golden_file(golden, name), init=InitImages((Image.new("RGB", (64, 64)),), 0.5))
+    made = cpu_engine()
+    with made.models.checkpoint(job.checkpoint) as loaded:
+        loaded.components.vae.quant_conv.bias.data.fill_(float("nan"))
+    with pytest.raises(NanProduced, match=r"produced in VAE.*--no-half-vae"):
+        made.run(job, Monitor())
+    made.checks_nan = False
+    (result,) = made.run(job, Monitor()).images
+    assert result.image.getextrema() == ((0, 0), (0, 0), (0, 0))
+
+
 def test_emphasis_is_told_only_where_brackets_could_feel_it(engine: Engine, tiny: Job):
     options = SamplingOptions(emphasis="No norm")
     plain = replace(tiny, options=options)
