@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
+from sdapi.engine.drawing.job_run import JobRun
 from sdapi.engine.extras_job import ExtrasJob
 from sdapi.engine.extras_run import ExtrasRun
 from sdapi.engine.job import Job, ModelFile, Result
-from sdapi.engine.job_run import JobRun
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.shortage import telling_shortage

@@ -3,7 +3,7 @@
 import logging
 
 from sdapi.engine.checkpoints.precision import NANS_PASS
-from sdapi.engine.pass_plan import Model
+from sdapi.engine.drawing.pass_plan import Model
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.preview import approximate
 from sdapi.engine.models import Models

@@ -236,7 +236,7 @@ def test_memory_that_does_not_suffice_is_told_and_the_engine_goes_on(
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sdapi.engine.job_run.run_sampler", fail)
+        patch.setattr("sdapi.engine.drawing.job_run.run_sampler", fail)
         with pytest.raises(OutOfMemory, match="64x64"):
             engine.run(tiny, Monitor())
     assert engine.run(tiny, Monitor()).images
@@ -252,7 +252,7 @@ def test_error_of_a_job_that_ran_out_of_memory_keeps_none_of_its_tensors(
         held.append(weakref.ref(activations))
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
 
-    monkeypatch.setattr("sdapi.engine.job_run.run_sampler", fail)
+    monkeypatch.setattr("sdapi.engine.drawing.job_run.run_sampler", fail)
     with pytest.raises(OutOfMemory) as caught:
         engine.run(tiny, Monitor())
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from sdapi.engine.drawing.hires import cut, merge_keys, timeline
 from sdapi.engine.engine import Engine
-from sdapi.engine.hires import cut, merge_keys, timeline
 from sdapi.engine.job import BEFORE_HIRES, HiresPass, Job, SamplingOptions
 from sdapi.engine.latents.latent_modes import LATENT_MODES
 from sdapi.engine.monitor import Monitor

@@ -2,46 +2,36 @@
 
 import random
 import time
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL.Image import Image
 from torch import Tensor
 
-from sdapi.engine import hires
-from sdapi.engine.adaptations.circular import circular_padding
 from sdapi.engine.adaptations.sampling_run import adapted_unet, adapted_vae
-from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.checkpoints.precision import NanRule, wider_vae_type
+from sdapi.engine.drawing import hires
+from sdapi.engine.drawing.job_models import JobModels
+from sdapi.engine.drawing.job_start import JobStart
+from sdapi.engine.drawing.pass_plan import Batch, Model, PassPlan
+from sdapi.engine.drawing.refiner import Relief, handover
+from sdapi.engine.drawing.told import Told
 from sdapi.engine.faces.restorer import FaceRestoration
 from sdapi.engine.faces.restoring import restore_faces
-from sdapi.engine.init_images import Inversion
 from sdapi.engine.job import BEFORE_FACES, BEFORE_HIRES, GeneratedImage, HiresPass, Job, Result
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.decoded_preview import show_preview
-from sdapi.engine.latents.image_cond import image_conditioning
-from sdapi.engine.latents.init_latent import InitLatent, encode_init, seeded_generator
 from sdapi.engine.latents.latent_modes import LatentMode
-from sdapi.engine.latents.tiny_vae import Half
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.networks.selection import select
-from sdapi.engine.pass_plan import Batch, Model, PassPlan
-from sdapi.engine.refiner import Relief, handover
 from sdapi.engine.sampling.guidance import Stopped
-from sdapi.engine.sampling.inversion import find_noise, from_found_noise
-from sdapi.engine.sampling.noise import NoiseSource
-from sdapi.engine.sampling.sampling_pass import SamplingPass, Start, denoiser_calls, run_sampler
+from sdapi.engine.sampling.sampling_pass import Start, denoiser_calls, run_sampler
 from sdapi.engine.sampling.soft_inpainting import SoftBlend, composite_masks
 from sdapi.engine.text.conditioning import BatchCond
-from sdapi.engine.text.notes import ti_hashes
 from sdapi.engine.text.schedule import Timeline
 from sdapi.engine.upscaling.upscale import upscale_with
-from sdapi.errors import ModelUnusable
 from sdapi.images.resize import Upscale
 
 
@@ -69,23 +59,19 @@ class JobRun:
     job: Job
     monitor: Monitor
     checks_nan: bool = True
-    #: infotext keys that come up, in order
-    extra: dict[str, Any] = field(default_factory=dict[str, Any])
-    #: what could not be used, in order
-    warnings: dict[str, None] = field(default_factory=dict[str, None])
-    _init: InitLatent | None = None
-    _image_cond: Tensor | None = None
-    _is_encoded: bool = False
-    #: behind the init picture
-    _found_noise: Tensor | None = None
+    _lent: JobModels = field(init=False)
+    _start: JobStart = field(init=False)
+    _told: Told = field(init=False)
     #: Hypertile's choices
     _tile_choice: random.Random = field(init=False)
     #: what the running sampler draws with
     _drawing: Model | None = None
-    _load_s: float = 0.0
     _decode_s: float = 0.0
 
     def __post_init__(self) -> None:
+        self._lent = JobModels(self.models, self.job, self.checks_nan)
+        self._start = JobStart(self.models, self.job)
+        self._told = Told(self.job)
         self._tile_choice = random.Random(self.job.seeds[0])
 
     def run(self) -> Result:
@@ -110,63 +96,24 @@ class JobRun:
         images: list[GeneratedImage] = []
         is_inpainting = edits = False
         for number in range(self.job.n_iter):
-            with self._model(self.job) as model:
+            with self._lent.lend(self.job) as model:
                 is_inpainting = model.components.is_inpainting
                 edits = model.components.is_instruct_pix2pix
                 images += self._draw(model, self._batch(number))
         total = time.perf_counter() - started
         return Result(
             images=tuple(images),
-            extra=self.extra,
-            warnings=tuple(self.warnings | self._told_by_stages),
+            extra=self._told.extra,
+            warnings=self._told.all_warnings,
             is_inpainting_model=is_inpainting,
             is_editing_model=edits,
             interrupted=self.monitor.interrupted.is_set() or len(images) < len(self.job.prompts),
-            load_s=self._load_s,
-            sample_s=total - self._load_s - self._decode_s,
+            load_s=self._lent.load_s,
+            sample_s=total - self._lent.load_s - self._decode_s,
             decode_s=self._decode_s,
             extra_images=tuple(each for s in self.job.stages for each in s.extra_images),
             detected_maps=tuple(each for s in self.job.stages for each in s.detected_maps),
         )
-
-    @property
-    def _told_by_stages(self) -> dict[str, None]:
-        return dict.fromkeys(text for stages in self.job.stages for text in stages.warnings)
-
-    @contextmanager
-    def _model(self, job: Job) -> Generator[Model]:
-        """The checkpoint of a job, as one of its passes sees it, with the job's VAE in place."""
-        started = time.perf_counter()
-        with (
-            self.models.checkpoint(job.checkpoint) as loaded,
-            self._vae(job, loaded.components) as module,
-        ):
-            self._load_s += time.perf_counter() - started
-            components = replace(loaded.components, vae=module, nans=self._nan_rule(job))
-            with circular_padding((components.unet, module), wanted=job.tiling):
-                yield Model(components, loaded.conditioner, loaded)
-
-    def _nan_rule(self, job: Job) -> NanRule:
-        options = job.options
-        wider = wider_vae_type(
-            prefers_bfloat16=options.auto_vae_precision_bfloat16, allowed=options.auto_vae_precision
-        )
-        return NanRule(self.checks_nan, wider)
-
-    @contextmanager
-    def _vae(self, job: Job, components: Components) -> Generator[AutoencoderKL]:
-        """The job's VAE, or the checkpoint's own; TAESD in place of the halves that ask for it."""
-        options, halves = job.options, list[Half]()
-        encodes = self.job.init is not None or self.job.hires is not None
-        if encodes and options.vae_encode_method == "TAESD":
-            halves.append("encoder")
-        if options.vae_decode_method == "TAESD":
-            halves.append("decoder")
-        with ExitStack() as lent:
-            full = components.vae
-            if job.vae is not None:
-                full = lent.enter_context(self.models.vae(job.vae, components))
-            yield lent.enter_context(self.models.tiny_halves(full, components, halves))
 
     def _batch(self, number: int) -> Batch:
         first = number * self.job.batch_size
@@ -230,7 +177,7 @@ class JobRun:
         variants = {BEFORE_HIRES: pictures} if asked.keeps_first else {}
         job = hires.second_pass(self.job, asked)
         if (job.checkpoint, job.vae) != (self.job.checkpoint, self.job.vae):
-            model = lent.enter_context(self._model(job))
+            model = lent.enter_context(self._lent.lend(job))
         noise = hires.encoder_noise(job.seeds[batch.numbers[-1]])
         enlarger = hires.Enlarger(
             asked, job, model.components, noise, partial(self._pictures, job, model)
@@ -245,7 +192,7 @@ class JobRun:
         cond = self._encode_texts(plan, model) if asked.uses_first_networks else None
         self._activate(model, asked.prompts[batch.rows.start])
         drawn = self._sample(plan, model, cond or self._encode_texts(plan, model), lent)
-        hires.merge_keys(self.extra, plan.extra)
+        hires.merge_keys(self._told.extra, plan.extra)
         return drawn or Drawn(plan, model, enlarged.latent), variants
 
     def _upscale(self, asked: HiresPass) -> Upscale | None:
@@ -272,30 +219,13 @@ class JobRun:
         with prompts of its own, or on another checkpoint, activates again.
         """
         files = self.job.networks
-        self._warn(self.models.activate(model.loaded, select(prompt, files), files))
-        if names := model.loaded.networks.lora_names:
-            # Names for now: who answers knows the hashes of the files.
-            shown = dict.fromkeys((*self.extra.get("Lora hashes", ()), *names))
-            self.extra["Lora hashes"] = tuple(shown)
-
-    def _warn(self, texts: Sequence[str]) -> None:
-        """Tell what cannot be used; raises `ModelUnusable` where the job is strict about it."""
-        told = dict.fromkeys(texts)
-        if told and self.job.networks.is_strict:
-            raise ModelUnusable("; ".join(told))
-        self.warnings |= told
+        self._told.warn(self.models.activate(model.loaded, select(prompt, files), files))
+        self._told.loras(model.loaded.networks.lora_names)
 
     def _encode_texts(self, plan: PassPlan, model: Model) -> BatchCond:
         """The prompts of a pass, with what there is to tell of them."""
         cond = plan.cond(model)
-        for note in cond.notes:
-            self._warn(note.refused)
-        if plan.is_second:
-            return cond
-        if hashes := ti_hashes(cond.notes, tells_bundled=self.job.networks.tells_bundled):
-            self.extra.setdefault("TI hashes", hashes)
-        if _shows_emphasis(self.job):
-            self.extra["Emphasis"] = self.job.options.emphasis
+        self._told.texts(cond, is_second=plan.is_second)
         return cond
 
     def _sample(
@@ -318,7 +248,7 @@ class JobRun:
         try:
             with adapted_unet(model.components, plan.job, self._tile_choice):
                 if inversion is not None:
-                    sampling = self._inverted(inversion, plan, model, sampling)
+                    sampling = self._start.inverted(inversion, plan, model, sampling)
                 latent = run_sampler(sampling, plan.extra)
         except Stopped as stop:
             latent = stop.latent
@@ -337,24 +267,14 @@ class JobRun:
         assert self.job.refiner is not None
         refiner = self.job.refiner
         job = replace(plan.job, checkpoint=refiner.checkpoint, vae=refiner.vae)
-        model = lent.enter_context(self._model(job))
+        model = lent.enter_context(self._lent.lend(job))
         self._activate(model, job.prompts[plan.batch.rows.start])
         lent.enter_context(adapted_unet(model.components, job, self._tile_choice))
         return model
 
-    def _inverted(
-        self, inversion: Inversion, plan: PassPlan, model: Model, sampling: SamplingPass
-    ) -> SamplingPass:
-        """A run that starts from the noise behind the picture, which all batches share."""
-        assert sampling.start is not None
-        if self._found_noise is None:
-            cond = plan.inversion_cond(model, inversion)
-            self._found_noise = find_noise(inversion, sampling, sampling.start, cond)
-        return from_found_noise(inversion, sampling, sampling.start, self._found_noise)
-
     def _first_pass(self, model: Model, batch: Batch) -> PassPlan:
-        if not self._is_encoded:
-            self._encode(model)
+        start = self._start
+        start.encode(model)
         timeline = Timeline(
             denoiser_calls(self.job, self.job.steps),
             use_old_scheduling=self.job.options.use_old_scheduling,
@@ -362,37 +282,16 @@ class JobRun:
         return PassPlan(
             self.job,
             batch,
-            self._start(),
-            self._image_cond,
+            start.start,
+            start.image_cond,
             timeline,
-            self._init.blend if self._init else None,
-            extra=self.extra,
-        )
-
-    def _encode(self, model: Model) -> None:
-        """Encode the job's pictures, once for all batches."""
-        job, device = self.job, self.models.device
-        generator = seeded_generator(job)
-        if job.init is not None:
-            source = NoiseSource(job.options.randn_source, device)
-            self._init = encode_init(model.components, job, job.init, source, generator)
-        self._image_cond = image_conditioning(model.components, job, device, generator)
-        self._is_encoded = True
-
-    def _start(self) -> Start | None:
-        if self.job.init is None or self._init is None:
-            return None
-        return Start(
-            self._init.latent,
-            self.job.init.denoising_strength,
-            self.job.init.noise_multiplier,
-            self.job.options.img2img_extra_noise,
-            self.job.options.img2img_fix_steps,
+            start.blend,
+            extra=self._told.extra,
         )
 
     def _with_faces(self, image: Image, asked: FaceRestoration) -> Image:
         restored, missing = restore_faces(self.models, image, asked)
-        self.warnings |= dict.fromkeys(missing)
+        self._told.warnings |= dict.fromkeys(missing)
         return restored
 
     def _decode(self, drawn: Drawn) -> list[Image]:
@@ -403,14 +302,6 @@ class JobRun:
         with adapted_vae(components.vae, job, self._tile_choice):
             images = vae.decode(components.vae, latent, components.scale_factor, components.nans)
         if self.job.options.vae_decode_method != "Full":
-            self.extra["VAE Decoder"] = self.job.options.vae_decode_method
+            self._told.extra["VAE Decoder"] = self.job.options.vae_decode_method
         self._decode_s += time.perf_counter() - started
         return images
-
-
-def _shows_emphasis(job: Job) -> bool:
-    if job.options.emphasis == "Original":
-        return False
-    return any(
-        bracket in text for text in (*job.prompts, *job.negative_prompts) for bracket in "(["
-    )
