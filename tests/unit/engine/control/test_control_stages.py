@@ -30,22 +30,16 @@ from tests.controlnets import (
     original_state,
     write_state,
 )
-from tests.engines import cpu_engine, golden_file, tiny_job
+from tests.engines import tiny_job
 
 DOWN, MIDDLE = "down_block_additional_residuals", "mid_block_additional_residual"
 INSIDE = "down_intrablock_additional_residuals"
 STEPS = 4
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    """One for all, as in a server: whatever a job leaves behind would meet the next."""
-    return cpu_engine()
-
-
 @pytest.fixture
-def job(golden: Path) -> Job:
-    return tiny_job(golden_file(golden, "tinyA"), steps=STEPS)
+def job(checkpoint: ModelFile) -> Job:
+    return tiny_job(checkpoint, steps=STEPS)
 
 
 def noise(seed: int, size: int = 64, channels: int = 3) -> Pixels:

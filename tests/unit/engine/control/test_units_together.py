@@ -24,25 +24,10 @@ from sdapi.engine.monitor import Monitor
 from sdapi.engine.stages import Stages
 from sdapi.errors import BadRequest, ModelUnusable
 from tests.controlnets import control_lora_of, write_state
-from tests.engines import cpu_engine, golden_file, tiny_job
+from tests.engines import cpu_engine
 from tests.ip_adapters import ip_adapter, plain_projection, save_image_encoder, save_ip_adapter
 
 CPU, FP32, BF16 = torch.device("cpu"), torch.float32, torch.bfloat16
-
-
-@pytest.fixture
-def engine() -> Engine:
-    return cpu_engine()
-
-
-@pytest.fixture
-def job(golden: Path) -> Job:
-    return tiny_job(golden_file(golden, "tinyA"))
-
-
-@pytest.fixture
-def photo(golden: Path) -> Pixels:
-    return load(golden, "a128.png")
 
 
 def load(golden: Path, name: str) -> Pixels:

@@ -20,13 +20,10 @@ from sdapi.engine.control.ip_adapter.image_encoder import load_image_encoder, pr
 from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.models.control_file import read_control_file
 from sdapi.engine.control.unit import ControlUnit, Pixels
-from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job, ModelFile
+from sdapi.engine.job import ModelFile
 from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
 from sdapi.engine.stages import UNetCall
 from sdapi.errors import BadRequest, ModelUnusable
-from tests.engines import cpu_models, golden_file, tiny_job
 from tests.ip_adapters import (
     POOLED,
     SIDE,
@@ -38,21 +35,10 @@ from tests.ip_adapters import (
     save_image_encoder,
     save_ip_adapter,
 )
-from tests.servers import GOLDEN
 
 PROJECTIONS = {"plain": plain_projection, "full": full_projection, "plus": plus_projection}
 #: how far ours may be from diffusers' own attention processors
 TOLERANCE = 1e-4
-
-
-@pytest.fixture(scope="module")
-def checkpoint() -> ModelFile:
-    return golden_file(GOLDEN, "tinyA")
-
-
-@pytest.fixture(scope="module")
-def models() -> Models:
-    return cpu_models()
 
 
 @pytest.fixture(scope="module")
@@ -88,20 +74,6 @@ def unit_with(files: dict[str, ModelFile], kind: str = "plus", **changes: Any) -
         encoder=files["encoder"],
     )
     return replace(unit, **changes)
-
-
-@pytest.fixture
-def draw(models: Models, checkpoint: ModelFile) -> Callable[..., list[Tensor]]:
-    """Draws a job with units; the pictures as float tensors."""
-
-    def run(*units: ControlUnit, **changes: Any) -> list[Tensor]:
-        job: Job = tiny_job(checkpoint, **changes)
-        if units:
-            job = replace(job, stages=(ControlStages(units),))
-        result = Engine(models).run(job, Monitor())
-        return [torch.from_numpy(np.asarray(each.image, np.float32)) for each in result.images]
-
-    return run
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -19,17 +19,7 @@ from sdapi.engine.job import Job
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.stages import Stages, UNetCall
 from sdapi.errors import NanProduced
-from tests.engines import cpu_engine, golden_file, tiny_job
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return cpu_engine()
-
-
-@pytest.fixture
-def job(golden: Path) -> Job:
-    return tiny_job(golden_file(golden, "tinyA"))
+from tests.engines import cpu_engine, golden_file
 
 
 @pytest.fixture
@@ -104,9 +94,7 @@ def test_a_prediction_is_changed_at_the_noise_level_of_the_model_that_made_it(
     everything[:, :, 3] = 0
     with engine.models.checkpoint(job.checkpoint) as loaded, torch.inference_mode():
         components = loaded.components
-        sampling: Any = SimpleNamespace(
-            components=components, job=job, is_second=False, checks_nan=True
-        )
+        sampling: Any = SimpleNamespace(components=components, job=job, is_second=False)
         control = InpaintOnly(ControlUnit("unit", "inpaint_only", None, everything), sampling)
         refiner = replace(components, alphas_cumprod=torch.full((1000,), 0.25), v_prediction=True)
         x = torch.randn(1, 4, 8, 8)

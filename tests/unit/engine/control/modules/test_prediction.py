@@ -1,12 +1,10 @@
 """Modules that change what is predicted, on a tiny checkpoint without a control model."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
@@ -19,23 +17,6 @@ from sdapi.engine.latents.init_latent import encode_pixels
 from sdapi.engine.latents.vae import to_tensor
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.stages import Stages
-from tests.engines import cpu_engine, golden_file, tiny_job
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return cpu_engine()
-
-
-@pytest.fixture
-def job(golden: Path) -> Job:
-    return tiny_job(golden_file(golden, "tinyA"))
-
-
-@pytest.fixture
-def photo(golden: Path) -> Pixels:
-    with Image.open(golden / "inputs" / "a128.png") as image:
-        return np.asarray(image.convert("RGB").resize((64, 64)))
 
 
 def drawn(engine: Engine, job: Job, unit: ControlUnit) -> np.ndarray[Any, Any]:

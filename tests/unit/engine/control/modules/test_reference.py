@@ -1,6 +1,5 @@
 """Reference units on the golden checkpoint: pictures in the style of another, without a model."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,38 +12,14 @@ from torch import Tensor
 from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.unit import ControlMode, ControlUnit, Pixels
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Hypertile, Job, ModelFile, TileOptions
+from sdapi.engine.job import Hypertile, ModelFile, TileOptions
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.errors import BadRequest
-from tests.engines import cpu_models, golden_file, tiny_job
+from tests.engines import tiny_job
 from tests.servers import GOLDEN
 
 MODULES = ("reference_only", "reference_adain", "reference_adain+attn")
-
-
-@pytest.fixture(scope="module")
-def checkpoint() -> ModelFile:
-    return golden_file(GOLDEN, "tinyA")
-
-
-@pytest.fixture(scope="module")
-def models() -> Models:
-    return cpu_models()
-
-
-@pytest.fixture
-def draw(models: Models, checkpoint: ModelFile) -> Callable[..., list[Tensor]]:
-    """Draws a job with units; the pictures as float tensors."""
-
-    def run(*units: ControlUnit, **changes: Any) -> list[Tensor]:
-        job: Job = tiny_job(checkpoint, **changes)
-        if units:
-            job = replace(job, stages=(ControlStages(units),))
-        result = Engine(models).run(job, Monitor())
-        return [torch.from_numpy(np.asarray(each.image, np.float32)) for each in result.images]
-
-    return run
 
 
 def picture(name: str = "a128.png") -> Pixels:
