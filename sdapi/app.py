@@ -67,15 +67,7 @@ def build_app(
     portrait = _portrait(settings, services, specs) if settings.portrait else None
     services.annotators.faces = None if portrait is None else portrait.faces
 
-    app = Application(
-        title="sdapi",
-        version=__version__,
-        description=DESCRIPTION,
-        openapi_tags=TAGS,
-        docs_url=None,
-        redoc_url=None,
-        lifespan=lifespan,
-    )
+    app = _bare_app()
     programs = {Program.WEBUI: InProcess(app, lambda: services.is_ready)}
     if portrait is not None:
         programs |= _portrait_programs(portrait)
@@ -92,6 +84,19 @@ def build_app(
     if settings.role != "worker":
         app.queue_entrance = _queue_entrance(app, settings, services, queues)
     return app
+
+
+def _bare_app() -> Application:
+    """An application without routes."""
+    return Application(
+        title="sdapi",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
 
 
 def _add_middleware(app: FastAPI, settings: Settings, services: Services) -> None:

@@ -1,7 +1,7 @@
 """Emphasis: `(word)`, `(word:1.3)`, `[word]` and `BREAK` -> weighted fragments."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sdapi.errors import BadRequest
 
@@ -38,46 +38,68 @@ def parse_attention(prompt: str) -> list[Fragment]:
     Raises `BadRequest` for a weight that is no number, such as `(a:1..2)`.
     Contract: webui-generation 2.6.
     """
-    pieces: list[tuple[str, float]] = []
-    round_open: list[int] = []
-    square_open: list[int] = []
-
-    def scale(start: int, factor: float) -> None:
-        pieces[start:] = [(text, weight * factor) for text, weight in pieces[start:]]
-
-    position = 0
+    reading, position = _Reading(prompt), 0
     while position < len(prompt):
-        char = prompt[position]
-        step = 1
-        if char == "\\":
-            escaped = prompt[position + 1 : position + 2]
-            if escaped in _ESCAPED and escaped:
-                pieces.append((escaped, 1.0))
-                step = 2
-            # A backslash before anything else is dropped.
-        elif char in "([":
-            (round_open if char == "(" else square_open).append(len(pieces))
-            if len(round_open) + len(square_open) > _MAX_OPEN:
-                raise BadRequest(f"prompt: more than {_MAX_OPEN} brackets are open at once")
-        elif char == ":" and round_open and (match := _CLOSING_WEIGHT.match(prompt, position)):
-            scale(round_open.pop(), _weight(match[1]))
-            step = len(match[0])
-        elif char == ")" and round_open:
-            scale(round_open.pop(), ROUND_WEIGHT)
-        elif char == "]" and square_open:
-            scale(square_open.pop(), SQUARE_WEIGHT)
-        elif match := _TEXT.match(prompt, position):
-            pieces.extend(_split_breaks(match[0]))
-            step = len(match[0])
-        else:
-            pieces.append((char, 1.0))
-        position += step
+        position += reading.take(position)
+    return _merge(reading.closed())
 
-    for start in round_open:
-        scale(start, ROUND_WEIGHT)
-    for start in square_open:
-        scale(start, SQUARE_WEIGHT)
-    return _merge(pieces)
+
+@dataclass(slots=True)
+class _Reading:
+    """A prompt while it is read: its pieces so far, and the brackets that are open."""
+
+    prompt: str
+    pieces: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
+    #: the piece behind each
+    round_open: list[int] = field(default_factory=list[int])
+    square_open: list[int] = field(default_factory=list[int])
+
+    def take(self, position: int) -> int:
+        """Read what stands at a position; returns how long it is."""
+        char = self.prompt[position]
+        if char == "\\":
+            return self._take_escaped(self.prompt[position + 1 : position + 2])
+        if char in "([":
+            self._open(self.round_open if char == "(" else self.square_open)
+        elif char == ":" and self.round_open and (weight := self._closing_weight(position)):
+            self._scale(self.round_open.pop(), _weight(weight[1]))
+            return len(weight[0])
+        elif char == ")" and self.round_open:
+            self._scale(self.round_open.pop(), ROUND_WEIGHT)
+        elif char == "]" and self.square_open:
+            self._scale(self.square_open.pop(), SQUARE_WEIGHT)
+        elif match := _TEXT.match(self.prompt, position):
+            self.pieces.extend(_split_breaks(match[0]))
+            return len(match[0])
+        else:
+            self.pieces.append((char, 1.0))
+        return 1
+
+    def _closing_weight(self, position: int) -> re.Match[str] | None:
+        return _CLOSING_WEIGHT.match(self.prompt, position)
+
+    def closed(self) -> list[tuple[str, float]]:
+        """The pieces, brackets that were left open taken for closed at the end."""
+        for start in self.round_open:
+            self._scale(start, ROUND_WEIGHT)
+        for start in self.square_open:
+            self._scale(start, SQUARE_WEIGHT)
+        return self.pieces
+
+    def _take_escaped(self, escaped: str) -> int:
+        """A backslash before anything that needs none is dropped."""
+        if escaped not in _ESCAPED:
+            return 1
+        self.pieces.append((escaped, 1.0))
+        return 2
+
+    def _open(self, brackets: list[int]) -> None:
+        brackets.append(len(self.pieces))
+        if len(self.round_open) + len(self.square_open) > _MAX_OPEN:
+            raise BadRequest(f"prompt: more than {_MAX_OPEN} brackets are open at once")
+
+    def _scale(self, start: int, factor: float) -> None:
+        self.pieces[start:] = [(text, weight * factor) for text, weight in self.pieces[start:]]
 
 
 def _weight(text: str) -> float:

@@ -1,4 +1,4 @@
-"""The picture that a script of img2img starts from."""
+"""What the scripts of img2img begin with: its request, and the picture they start from."""
 
 import anyio.to_thread
 from PIL import Image
@@ -6,6 +6,12 @@ from PIL import Image
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.generation.pictures.img2img import flatten
 from sdapi.services.scripts.script import ScriptRun
+
+
+def img2img_request(run: ScriptRun) -> Img2ImgRequest:
+    """The request of a run whose script img2img alone has."""
+    assert isinstance(run.request, Img2ImgRequest)
+    return run.request
 
 
 def first_picture(request: Img2ImgRequest) -> Image.Image:

@@ -14,7 +14,11 @@ from sdapi.extensions.scripts.selectable.composite import (
     grid_of,
     told_by_first,
 )
-from sdapi.extensions.scripts.selectable.first_picture import first_picture, opaque_first_picture
+from sdapi.extensions.scripts.selectable.first_picture import (
+    first_picture,
+    img2img_request,
+    opaque_first_picture,
+)
 from sdapi.schemas.coercion import Int
 from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.generation.drafting.seeds import with_fixed_seeds
@@ -65,8 +69,7 @@ class Loopback(SelectableScript):
     args = LoopbackArgs
 
     async def run(self, run: ScriptRun, args: LoopbackArgs) -> ScriptResult:
-        asked = run.request
-        assert isinstance(asked, Img2ImgRequest)
+        asked = img2img_request(run)
         batches = asked.n_iter or 1
         check_pictures(batches * args.loops)
         run.plan(batches * args.loops)

@@ -15,7 +15,7 @@ from sdapi.extensions.scripts.selectable.composite import (
     told_by_first,
     wants_grid,
 )
-from sdapi.extensions.scripts.selectable.first_picture import opaque_first_picture
+from sdapi.extensions.scripts.selectable.first_picture import img2img_request, opaque_first_picture
 from sdapi.extensions.scripts.selectable.heading import HEADING, Heading
 from sdapi.extensions.scripts.selectable.sides import SIDES, Extension, Side
 from sdapi.images.colour_noise import fill_with_noise
@@ -62,8 +62,7 @@ class OutpaintingMk2(SelectableScript):
     args = OutpaintingArgs
 
     async def run(self, run: ScriptRun, args: OutpaintingArgs) -> ScriptResult:
-        asked = run.request
-        assert isinstance(asked, Img2ImgRequest)
+        asked = img2img_request(run)
         original = await opaque_first_picture(run, asked)
         extension = Extension.of(original.size, args.pixels, args.direction)
         check_pictures((asked.n_iter or 1) * (asked.batch_size or 1), extension.size)

@@ -11,12 +11,11 @@ from pydantic import BaseModel, Field
 
 from sdapi.errors import BadRequest
 from sdapi.extensions.scripts.selectable.composite import told_by_first
-from sdapi.extensions.scripts.selectable.first_picture import opaque_first_picture
+from sdapi.extensions.scripts.selectable.first_picture import img2img_request, opaque_first_picture
 from sdapi.extensions.scripts.selectable.sides import SIDES, Extension, Side
 from sdapi.images.masks import Box, white_around
 from sdapi.images.tiles import TileGrid
 from sdapi.schemas.coercion import Int
-from sdapi.schemas.generation import Img2ImgRequest
 from sdapi.services.scripts.arguments import Arg
 from sdapi.services.scripts.script import (
     IMG2IMG_ONLY,
@@ -53,8 +52,7 @@ class PoorMansOutpainting(SelectableScript):
     args = PoorMansOutpaintingArgs
 
     async def run(self, run: ScriptRun, args: PoorMansOutpaintingArgs) -> ScriptResult:
-        asked = run.request
-        assert isinstance(asked, Img2ImgRequest)
+        asked = img2img_request(run)
         picture = await opaque_first_picture(run, asked)
         tiling = await anyio.to_thread.run_sync(
             _Tiling.of, picture, args, (asked.width or 0, asked.height or 0)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sdapi.engine.upscaling.upscaler import Filter
 from sdapi.errors import BadRequest, UnknownName, near_names
 from sdapi.extensions.scripts.selectable.composite import check_pictures, told_by_first
-from sdapi.extensions.scripts.selectable.first_picture import opaque_first_picture
+from sdapi.extensions.scripts.selectable.first_picture import img2img_request, opaque_first_picture
 from sdapi.extensions.scripts.selectable.heading import HEADING, Heading
 from sdapi.images.tiles import TileGrid
 from sdapi.schemas.coercion import Float, Int
@@ -58,8 +58,7 @@ class SDUpscale(SelectableScript):
     args = SDUpscaleArgs
 
     async def run(self, run: ScriptRun, args: SDUpscaleArgs) -> ScriptResult:
-        asked = run.request
-        assert isinstance(asked, Img2ImgRequest)
+        asked = img2img_request(run)
         name = await anyio.to_thread.run_sync(_find_upscaler, args.upscaler, run.services)
         picture = await _enlarged(run, args, name, asked)
         tile = (asked.width or 0, asked.height or 0)

@@ -1,5 +1,7 @@
 """The server's options as the engine knows them, checked before a job is made of them."""
 
+from dataclasses import replace
+
 from sdapi.engine.job import (
     Churn,
     Hypertile,
@@ -30,6 +32,32 @@ def sampling_options(options: Options) -> SamplingOptions:
 
     Raises `BadRequest` for an unknown name.
     """
+    return replace(
+        _noise_options(options),
+        batch_cond_uncond=options.flag("batch_cond_uncond"),
+        pad_cond_uncond=options.flag("pad_cond_uncond"),
+        pad_cond_uncond_v0=options.flag("pad_cond_uncond_v0"),
+        s_min_uncond_all=options.flag("s_min_uncond_all"),
+        skip_early_cond=options.number("skip_early_cond"),
+        refiner_counts_calls=options.flag("refiner_switch_by_sample_steps"),
+        upcast_attn=options.flag("upcast_attn"),
+        inpainting_mask_weight=_share(options, "inpainting_mask_weight"),
+        use_old_scheduling=options.flag("use_old_scheduling"),
+        clip_skip=_within(options, "CLIP_stop_at_last_layers", _MAX_CLIP_SKIP),
+        emphasis=_choice(options, "emphasis", _EMPHASIS_MODES),
+        prompt_attention=_choice(options, "prompt_attention", _PROMPT_ATTENTIONS),
+        comma_backtrack=options.integer("comma_padding_backtrack"),
+        sdxl_clip_l_skip=options.flag("sdxl_clip_l_skip"),
+        sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
+        vae_encode_method=_choice(options, "sd_vae_encode_method", _VAE_METHODS),
+        vae_decode_method=_choice(options, "sd_vae_decode_method", _VAE_METHODS),
+        auto_vae_precision=options.flag("auto_vae_precision"),
+        auto_vae_precision_bfloat16=options.flag("auto_vae_precision_bfloat16"),
+    )
+
+
+def _noise_options(options: Options) -> SamplingOptions:
+    """Those of noise, its levels and samplers; the others at their defaults."""
     return SamplingOptions(
         randn_source=_choice(options, "randn_source", _RANDN_SOURCES),
         eta_noise_seed_delta=_within(options, "eta_noise_seed_delta", _LARGEST_DELTA),
@@ -50,25 +78,6 @@ def sampling_options(options: Options) -> SamplingOptions:
         noise_schedule=_choice(options, "sd_noise_schedule", _NOISE_SCHEDULES),
         use_downcasted_alpha_bar=options.flag("use_downcasted_alpha_bar"),
         churn=churn(options),
-        batch_cond_uncond=options.flag("batch_cond_uncond"),
-        pad_cond_uncond=options.flag("pad_cond_uncond"),
-        pad_cond_uncond_v0=options.flag("pad_cond_uncond_v0"),
-        s_min_uncond_all=options.flag("s_min_uncond_all"),
-        skip_early_cond=options.number("skip_early_cond"),
-        use_old_scheduling=options.flag("use_old_scheduling"),
-        clip_skip=_within(options, "CLIP_stop_at_last_layers", _MAX_CLIP_SKIP),
-        emphasis=_choice(options, "emphasis", _EMPHASIS_MODES),
-        prompt_attention=_choice(options, "prompt_attention", _PROMPT_ATTENTIONS),
-        comma_backtrack=options.integer("comma_padding_backtrack"),
-        sdxl_clip_l_skip=options.flag("sdxl_clip_l_skip"),
-        sdxl_crop=(options.integer("sdxl_crop_top"), options.integer("sdxl_crop_left")),
-        vae_encode_method=_choice(options, "sd_vae_encode_method", _VAE_METHODS),
-        vae_decode_method=_choice(options, "sd_vae_decode_method", _VAE_METHODS),
-        auto_vae_precision=options.flag("auto_vae_precision"),
-        auto_vae_precision_bfloat16=options.flag("auto_vae_precision_bfloat16"),
-        refiner_counts_calls=options.flag("refiner_switch_by_sample_steps"),
-        upcast_attn=options.flag("upcast_attn"),
-        inpainting_mask_weight=_share(options, "inpainting_mask_weight"),
         unipc=UniPCOptions(
             variant=_choice(options, "uni_pc_variant", _UNIPC_VARIANTS),
             skip_type=_choice(options, "uni_pc_skip_type", _UNIPC_SKIP_TYPES),

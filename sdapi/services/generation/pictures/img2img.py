@@ -114,15 +114,11 @@ def prepare_init(
         mask=_inpaint_mask(plan.mask, latent_mask, soft, rounds=rounds),
         image_cfg_scale=request.image_cfg_scale,
     )
-    finish = Finish(
-        size,
-        colours=images if options.flag("img2img_color_correction") else (),
-        surroundings=geometry.surroundings(flat, shows=options.flag("overlay_inpaint")),
-        upscale=geometry.upscale,
-    )
-    originals = inputs.images if options.flag("save_init_img") else ()
-    image_hash = pixel_hash(originals[-1]) if originals else None
-    return PreparedInit(init, finish, _keys(request, options, soft, plan), originals, image_hash)
+    finish = geometry.finish(images, flat, options)
+    keys = _keys(request, options, soft, plan)
+    if not options.flag("save_init_img"):
+        return PreparedInit(init, finish, keys)
+    return PreparedInit(init, finish, keys, inputs.images, pixel_hash(inputs.images[-1]))
 
 
 def _keys(
@@ -221,11 +217,22 @@ class _Geometry:
             return picture
         return fill_masked(picture, _fitting(latent_mask or self.mask.drawn, picture.size))
 
-    def surroundings(self, flat: tuple[Image.Image, ...], *, shows: bool) -> Surroundings | None:
+    def _surroundings(self, flat: tuple[Image.Image, ...], *, shows: bool) -> Surroundings | None:
         """What results show around the part that is drawn anew."""
         if self.mask is None:
             return None
         return Surroundings(flat, _fitting(self.mask.hides, flat[0].size), self.mask.box, shows)
+
+    def finish(
+        self, images: tuple[Image.Image, ...], flat: tuple[Image.Image, ...], options: Options
+    ) -> Finish:
+        """What becomes of results; `images` are what the engine starts from."""
+        return Finish(
+            self.size,
+            colours=images if options.flag("img2img_color_correction") else (),
+            surroundings=self._surroundings(flat, shows=options.flag("overlay_inpaint")),
+            upscale=self.upscale,
+        )
 
 
 def _fitting(mask: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -2,14 +2,13 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from PIL import Image
 
-from sdapi.errors import StorageFailed
 from sdapi.images import encode_file, resize_to
 from sdapi.images.encode import SIDE_LIMITS
 from sdapi.options import Options
@@ -76,37 +75,17 @@ class ImageFiles:
         with `export_for_4chan` a smaller JPEG of a large one. `tell` hears of every file.
         """
         self._leftovers.clear([directory])
-        has_number = options.flag("save_images_add_number") or not name.decoration
-        stem = fit(name.decoration) + name.suffix
-        number: Numbering | None = None
-
-        def give_name(temporary: Path, ending: str) -> Path:
-            nonlocal number
-            if has_number:
-                number = numbering(name.prefix, fit(name.decoration), name.suffix + ending)
-                return self._publish_numbered(temporary, directory, number)
-            if options.text("save_images_replace_action") == "Replace":
-                path = directory / f"{stem}{ending}"
-                os.replace(temporary, path)
-                return path
-            number = Numbering(f"{stem}-", 1, ending)
-            return _publish_first_free(temporary, directory, stem, number)
-
-        path, size_bytes = _write(image, directory, give_name, fmt, infotext, options)
-        saved = SavedFile(path, number is None, number)
+        naming = _Naming(self, directory, name, options)
+        path, size_bytes = _write(image, directory, naming.give, fmt, infotext, options)
+        saved = SavedFile(path, naming.number is None, naming.number)
         tell(saved)
         with storage_errors(directory):
-            if options.flag("export_for_4chan") and (
-                copy := _export_smaller(image, path, size_bytes, infotext, options)
-            ):
-                tell(_beside(saved, copy))
-            if options.flag("save_txt") and infotext:
-                text = path.with_suffix(".txt")
-                replace_file(text, f"{infotext}\n".encode())
-                tell(_beside(saved, text))
+            for beside in _companions(image, path, size_bytes, infotext, options):
+                tell(_beside(saved, beside))
         return path
 
-    def _publish_numbered(self, temporary: Path, directory: Path, number: Numbering) -> Path:
+    def publish_numbered(self, temporary: Path, directory: Path, number: Numbering) -> Path:
+        """Give a finished file the next number of its folder; raises `OSError`. Blocks."""
         self._names_beside(directory)  # what takes long is done before others have to wait
         with self._lock:
             taking_turns = self._numbering.setdefault(directory, threading.Lock())
@@ -118,23 +97,29 @@ class ImageFiles:
             return path
 
 
-def save_image(
-    image: Image.Image,
-    directory: Path,
-    stem: str,
-    fmt: str,
-    infotext: str | None,
-    options: Options,
-) -> Path:
-    """Write a picture as `stem` in the folder and nothing beside it; a file there is an error."""
+@dataclass(slots=True)
+class _Naming:
+    """How one picture comes to its name; `number` is the one it has, if any."""
 
-    def give_name(temporary: Path, ending: str) -> Path:
-        path = directory / f"{stem}{ending}"
-        if not publish(temporary, path):
-            raise StorageFailed(f"cannot write {path}: it exists already")
-        return path
+    files: ImageFiles
+    directory: Path
+    name: FileName
+    options: Options
+    number: Numbering | None = None
 
-    return _write(image, directory, give_name, fmt, infotext, options)[0]
+    def give(self, temporary: Path, ending: str) -> Path:
+        """Give a finished file its name, and return where it is; raises `OSError`."""
+        decoration = fit(self.name.decoration)
+        stem = decoration + self.name.suffix
+        if self.options.flag("save_images_add_number") or not self.name.decoration:
+            self.number = numbering(self.name.prefix, decoration, self.name.suffix + ending)
+            return self.files.publish_numbered(temporary, self.directory, self.number)
+        if self.options.text("save_images_replace_action") == "Replace":
+            path = self.directory / f"{stem}{ending}"
+            os.replace(temporary, path)
+            return path
+        self.number = Numbering(f"{stem}-", 1, ending)
+        return _publish_first_free(temporary, self.directory, stem, self.number)
 
 
 def _write(
@@ -160,6 +145,20 @@ def fitting_format(image: Image.Image, fmt: str) -> str:
     return "png" if max(image.size) > SIDE_LIMITS.get(fmt, max(image.size)) else fmt
 
 
+def _companions(
+    image: Image.Image, path: Path, size_bytes: int, infotext: str | None, options: Options
+) -> Iterator[Path]:
+    """Write the files that options want beside a picture's."""
+    if options.flag("export_for_4chan"):
+        copy = _export_smaller(image, path, size_bytes, infotext, options)
+        if copy is not None:
+            yield copy
+    if options.flag("save_txt") and infotext:
+        text = path.with_suffix(".txt")
+        replace_file(text, f"{infotext}\n".encode())
+        yield text
+
+
 def _export_smaller(
     image: Image.Image, path: Path, size_bytes: int, infotext: str | None, options: Options
 ) -> Path | None:
@@ -172,9 +171,8 @@ def _export_smaller(
         return None
     if too_wide:
         scale = side_limit / max(image.size)
-        image = resize_to(
-            image.convert("RGB"), (round(image.width * scale), round(image.height * scale))
-        )
+        width, height = (max(round(side * scale), 1) for side in image.size)
+        image = resize_to(image.convert("RGB"), (width, height))
     replace_file(copy, encode_file(image, "jpg", infotext, options))
     return copy
 

@@ -63,7 +63,7 @@ class GenerationInfo:
 
     def _named_fields(self, index: int) -> list[tuple[str, object]]:
         """Those that every infotext may have."""
-        job, options = self.job, self.options
+        job = self.job
         varies = job.subseed_strength != 0
         resize = job.seed_resize_from
         clip_skip, edits = job.options.clip_skip, self.is_editing_model
@@ -81,10 +81,7 @@ class GenerationInfo:
             ("Seed", job.seeds[index]),
             ("Face restoration", job.faces.name if job.faces else None),
             ("Size", f"{job.width}x{job.height}"),
-            ("Model hash", self.model_hash if options.flag("add_model_hash_to_info") else None),
-            ("Model", self._model_name if options.flag("add_model_name_to_info") else None),
-            ("VAE hash", self.vae_hash if options.flag("add_vae_hash_to_info") else None),
-            ("VAE", self._vae_name if options.flag("add_vae_name_to_info") else None),
+            *self._model_fields(),
             ("Variation seed", job.subseeds[index] if varies else None),
             ("Variation seed strength", job.subseed_strength if varies else None),
             ("Seed resize from", f"{resize[0]}x{resize[1]}" if resize else None),
@@ -102,6 +99,17 @@ class GenerationInfo:
             ("Prompt attention", _unless(job.options.prompt_attention, "webui")),
             ("Tiling", True if job.tiling else None),
         ]
+
+    def _model_fields(self) -> list[tuple[str, object]]:
+        """Those of the models, as far as the options want them."""
+        told = (
+            ("Model hash", self.model_hash, "add_model_hash_to_info"),
+            ("Model", self._model_name, "add_model_name_to_info"),
+            ("VAE hash", self.vae_hash, "add_vae_hash_to_info"),
+            ("VAE", self._vae_name, "add_vae_name_to_info"),
+        )
+        flag = self.options.flag
+        return [(key, value if flag(option) else None) for key, value, option in told]
 
     @property
     def _denoising_strength(self) -> float | None:
@@ -127,8 +135,25 @@ class GenerationInfo:
         changes: Mapping[str, Any] | None = None,
     ) -> str:
         """The `info` of an answer: JSON in a string; a script says what differs for it."""
+        content = self._drawn() | {
+            "seed_resize_from_w": self.seed_resize_from_w,
+            "seed_resize_from_h": self.seed_resize_from_h,
+            "denoising_strength": self._denoising_strength,
+            "extra_generation_params": self.extra,
+            "index_of_first_image": index_of_first_image,
+            "infotexts": list(infotexts),
+            "styles": list(self.styles),
+            "job_timestamp": self.job_timestamp,
+            "clip_skip": self.job.options.clip_skip,
+            "is_using_inpainting_conditioning": self.is_inpainting_model,
+            "version": VERSION,
+        }
+        return json.dumps(content | dict(changes or {}))
+
+    def _drawn(self) -> dict[str, Any]:
+        """The first entries of `info`: what was drawn with which models."""
         job = self.job
-        content = {
+        return {
             "prompt": job.prompts[0],
             "all_prompts": list(job.prompts),
             "negative_prompt": job.negative_prompts[0],
@@ -150,19 +175,7 @@ class GenerationInfo:
             "sd_model_hash": self.model_hash,
             "sd_vae_name": self._vae_name,
             "sd_vae_hash": self.vae_hash,
-            "seed_resize_from_w": self.seed_resize_from_w,
-            "seed_resize_from_h": self.seed_resize_from_h,
-            "denoising_strength": self._denoising_strength,
-            "extra_generation_params": self.extra,
-            "index_of_first_image": index_of_first_image,
-            "infotexts": list(infotexts),
-            "styles": list(self.styles),
-            "job_timestamp": self.job_timestamp,
-            "clip_skip": job.options.clip_skip,
-            "is_using_inpainting_conditioning": self.is_inpainting_model,
-            "version": VERSION,
         }
-        return json.dumps(content | dict(changes or {}))
 
 
 def _unless(value: str, usual: str) -> str | None:

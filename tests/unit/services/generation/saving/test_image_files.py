@@ -13,7 +13,7 @@ from sdapi.errors import StorageFailed
 from sdapi.images import read_infotext
 from sdapi.options import Options
 from sdapi.services.generation.saving import image_files
-from sdapi.services.generation.saving.image_files import FileName, ImageFiles, save_image
+from sdapi.services.generation.saving.image_files import FileName, ImageFiles
 from sdapi.services.storage.storage import SavedFile
 
 OPTIONS = Options.defaults()
@@ -72,8 +72,10 @@ def test_text_file_is_written_beside_on_request(tmp_path: Path):
 
 def test_picture_larger_than_its_format_holds_becomes_png(tmp_path: Path):
     wide = Image.new("RGB", (16384, 1))
-    path = save_image(wide, tmp_path, "wide", "webp", None, OPTIONS)
-    assert path.name == "wide.png"
+    path = ImageFiles().save(wide, tmp_path, FileName("wide"), "webp", None, OPTIONS)
+    assert path.name == "00000-wide.png"
+    with Image.open(tmp_path / "00000-wide.jpg") as smaller:
+        assert smaller.size == (4000, 1)
 
 
 def test_large_picture_gets_a_smaller_jpeg_beside_it(tmp_path: Path):
@@ -97,15 +99,6 @@ def test_jpeg_gets_no_copy_over_itself(tmp_path: Path):
     path = ImageFiles().save(IMAGE, tmp_path, FileName("1"), "jpg", None, options)
     with Image.open(path) as image:
         assert image.size == IMAGE.size
-
-
-def test_exact_name_is_never_overwritten(tmp_path: Path):
-    save_image(IMAGE, tmp_path, "name", "png", INFOTEXT, OPTIONS)
-    with pytest.raises(StorageFailed, match=r"name\.png: it exists already"):
-        save_image(IMAGE, tmp_path, "name", "png", None, OPTIONS)
-    assert names_in(tmp_path) == ["name.png"]
-    with Image.open(tmp_path / "name.png") as image:
-        assert read_infotext(image)[0] == INFOTEXT
 
 
 def test_threads_get_numbers_without_gaps(tmp_path: Path):
@@ -177,9 +170,6 @@ def test_file_system_without_hard_links_serves_as_well(
     monkeypatch.setattr(image_files.os, "link", no_links)
     (tmp_path / "00000-1234.txt").touch()
     assert [save(tmp_path) for _ in range(2)] == ["00001-1234.png", "00002-1234.png"]
-    save_image(IMAGE, tmp_path, "x", "png", None, OPTIONS)
-    with pytest.raises(StorageFailed, match="exists already"):
-        save_image(IMAGE, tmp_path, "x", "png", None, OPTIONS)
 
 
 def test_full_disk_is_a_clear_error_and_leaves_nothing(
