@@ -74,8 +74,8 @@ class FakeDrawer:
         factor = fields.get("upscaling_resize", 1)
         return np.repeat(np.repeat(rgb, int(factor), axis=0), int(factor), axis=1)
 
-    async def has_lora(self, name: str) -> bool:
-        return name in self.loras
+    async def lora(self, name: str, file: Path) -> str | None:
+        return name if name in self.loras else None
 
     async def inventory(self) -> Inventory:
         return self.models

@@ -131,7 +131,9 @@ class PortraitCreator:
             if model.model_id not in known:
                 artefacts = Artefacts(self._tools.folders.published(model.owner, model.model_id))
                 person = await load_person(artefacts, studio.target.kind, self._sight)
-                await _check_lora(person.meta, studio.drawer)
+                if person.meta is not None:
+                    meta = await _drawable(person.meta, artefacts, studio.drawer)
+                    person = replace(person, meta=meta)
                 known[model.model_id] = person
         people = [known[model.model_id] for model in models]
         if picture is not None:
@@ -209,8 +211,7 @@ class PortraitCreator:
             raise PortraitError(faults.NOT_TRAINED)
         artefacts = Artefacts(self._tools.folders.published(owner, scene_id))
         meta = await load_meta(artefacts, studio.target.kind, "scene")
-        await _check_lora(meta, studio.drawer)
-        return meta
+        return await _drawable(meta, artefacts, studio.drawer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +244,13 @@ def _prompt(studio: Studio, person: Person) -> str:
     return studio.speaker.person(meta.trigger, meta.lora_name, options.lora_weights, sex)
 
 
-async def _check_lora(meta: ModelMeta | None, drawer: Drawer) -> None:
-    """Raise PortraitError when whoever draws does not have the person's weights."""
-    if meta is None or await drawer.has_lora(meta.lora_name):
-        return
-    log.warning("portrait: there is no LoRA %s", meta.lora_name)
-    raise PortraitError(faults.MODEL_ID_MALFORMED)
+async def _drawable(meta: ModelMeta, artefacts: Artefacts, drawer: Drawer) -> ModelMeta:
+    """What a model is, with its LoRA's name for whoever draws; PortraitError without the LoRA."""
+    name = await drawer.lora(meta.lora_name, artefacts.lora)
+    if name is None:
+        log.warning("portrait: there is no LoRA %s", meta.lora_name)
+        raise PortraitError(faults.MODEL_ID_MALFORMED)
+    return replace(meta, lora_name=name)
 
 
 def _film_lora(

@@ -85,17 +85,20 @@ class ModelFolders:
         of_model = self.work(owner, model_id), self.of(owner, model_id)
         return any([self._discard(f) for f in (*of_model, self._replaced(owner, model_id))])
 
-    def lora_name(self, owner: str, model_id: str) -> str:
+    def lora_name(self, owner: str, model_id: str, known: Collection[Path] = ()) -> str:
         """What prompts call the model's LoRA: its id, unless another file has that name.
 
+        `known` are files elsewhere that prompts find by their base names, as those of sub-folders.
         Raises FileExistsError when every name that could be made of it is taken.
         """
         if self.lora_dir is None:
             return model_id
         mark, target = _full_name(owner, model_id), self.of(owner, model_id) / LORA
         for name in _names(model_id):
-            link = _link(self.lora_dir, name)
-            if not os.path.lexists(link) or _is_of(link, target, mark):
+            named = [path for path in known if path.stem == name]
+            if os.path.lexists(link := _link(self.lora_dir, name)):
+                named.append(link)
+            if all(_is_of(path, target, mark) for path in named):
                 return name
         raise FileExistsError(f"every name for the LoRA of {mark} is taken in {self.lora_dir}")
 

@@ -233,9 +233,7 @@ class PortraitTrainer:
         steps = order.request.max_train_steps
         weights = ranking.merge_weights(best) or {steps: 1}
         try:
-            name = await anyio.to_thread.run_sync(
-                self._tools.folders.lora_name, order.owner, order.model_id
-            )
+            name = await anyio.to_thread.run_sync(self._lora_name, order)
             meta = ModelMeta(
                 kind=order.base.kind,
                 role="scene" if order.request.is_scene else "person",
@@ -255,6 +253,12 @@ class PortraitTrainer:
             log.warning("portrait training: the result cannot be written: %s", error)
             raise PortraitError(faults.NO_WEIGHTS) from error
         return meta
+
+    def _lora_name(self, order: TrainingOrder) -> str:
+        networks = self._services.networks
+        networks.refresh()
+        known = [lora.path for lora in networks.loras]
+        return self._tools.folders.lora_name(order.owner, order.model_id, known)
 
     async def _publish(self, order: TrainingOrder, meta: ModelMeta) -> None:
         folders, work = self._tools.folders, order.work

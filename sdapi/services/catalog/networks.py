@@ -51,7 +51,7 @@ class NetworkCatalog:
         self._loras: dict[str, Lora] | None = None
         self._aliases: dict[str, Lora] = {}
         self._forbidden: set[str] = set()
-        #: files outside the folders, for those who know their names
+        #: files for those who know their names, in the folders or not
         self._lent: dict[str, Lora] = {}
         #: headers by file, so that a new look reads those of new files only
         self._metadata: dict[ModelFile, dict[str, str]] = {}
@@ -86,11 +86,19 @@ class NetworkCatalog:
                 found = self._lookup(name)
             return found
 
+    def lend(self, name: str, path: Path) -> None:
+        """Know a file by a name from now on, whatever the folders hold; no listing shows it.
+
+        A name with a slash is no file's base name, so that it hides none.
+        """
+        lora = Lora(name, path, read_metadata(path))
+        with self._lock:
+            self._lent[name] = lora
+
     @contextmanager
     def lent(self, name: str, path: Path) -> Generator[None]:
-        """Know a file outside the folders by a name while the block runs; no listing shows it."""
-        with self._lock:
-            self._lent[name] = Lora(name, path, read_metadata(path))
+        """Know a file by a name while the block runs, whatever the folders hold."""
+        self.lend(name, path)
         try:
             yield
         finally:

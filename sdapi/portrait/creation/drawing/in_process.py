@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import anyio.to_thread
@@ -92,8 +94,22 @@ class InProcessDrawer:
             )
             return await anyio.to_thread.run_sync(pixels_of, answer.get("image"))
 
-    async def has_lora(self, name: str) -> bool:
-        return await anyio.to_thread.run_sync(self._services.networks.lora, name) is not None
+    async def lora(self, name: str, file: Path) -> str | None:
+        """A file of the same name in another folder never stands for the model's own."""
+        return await anyio.to_thread.run_sync(self._lora, name, file)
+
+    def _lora(self, name: str, file: Path) -> str | None:
+        networks = self._services.networks
+        link = self._services.settings.lora_dirs[0] / f"{name}.safetensors"
+        own = next((path for path in (file, link) if path.is_file()), None)
+        if own is None:
+            return None
+        found = networks.lora(name)
+        if found is not None and os.path.realpath(found.path) == os.path.realpath(own):
+            return name
+        lent = "/".join(("portrait", *own.with_suffix("").parts[-3:]))
+        networks.lend(lent, own)
+        return lent
 
     async def _placed(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         """The answer, once there is a place in the queue; raises TimeoutError."""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
@@ -58,8 +59,11 @@ class RemoteDrawer:
         image = cast("dict[str, Any]", answer).get("image") if isinstance(answer, dict) else None
         return await anyio.to_thread.run_sync(pixels_of, image)
 
-    async def has_lora(self, name: str) -> bool:
+    async def lora(self, name: str, file: Path) -> str | None:
         """The other server looks into its folders again for a name that it does not list."""
+        return name if await self._has_lora(name) else None
+
+    async def _has_lora(self, name: str) -> bool:
         try:
             if await self._lists_lora(name):
                 return True

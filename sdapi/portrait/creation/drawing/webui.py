@@ -5,6 +5,7 @@ Either a service in this process or a server elsewhere takes the same body, as a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
@@ -50,8 +51,12 @@ class Drawer(Protocol):
         """A picture through `extra-single-image`; raises DrawingFailed."""
         ...
 
-    async def has_lora(self, name: str) -> bool:
-        """Whether a LoRA is there, were it new; True where that cannot be told."""
+    async def lora(self, name: str, file: Path) -> str | None:
+        """What prompts call the LoRA of a model, which is linked under `name`; None without it.
+
+        `file` is the model's own, where whoever draws can see it. A name of which nothing can be
+        told counts as there.
+        """
         ...
 
     async def inventory(self) -> Inventory:

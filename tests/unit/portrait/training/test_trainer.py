@@ -333,16 +333,18 @@ async def test_twenty_trainings_of_several_models_wait_for_each_other(
     assert len(engine.trainings) == 20
 
 
+@pytest.mark.parametrize("file", ["anna.safetensors", "sub/anna.safetensors", "anna.pt"])
 async def test_a_lora_of_somebody_else_is_never_replaced(
-    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses, file: str
 ):
-    other = tmp_path / "models" / "Lora" / "anna.safetensors"
+    folder = tmp_path / "models" / "Lora"
+    other = folder / file
     other.parent.mkdir(parents=True)
     other.write_bytes(b"somebody else's")
     async with trainer_bench(tmp_path, PortraitEngine(), processes) as bench:
         await bench.train(photos.of("person_0"))
         assert Artefacts(bench.folder).meta().lora_name == "portrait-anna"
-        assert (other.parent / "portrait-anna.safetensors").is_file()
+        assert (folder / "portrait-anna.safetensors").is_file()
         assert bench.tools.folders.delete("queue", "anna")
-        assert [path.name for path in other.parent.iterdir()] == ["anna.safetensors"]
+        assert [path for path in folder.rglob("*") if path.is_file()] == [other]
     assert other.read_bytes() == b"somebody else's"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +62,47 @@ async def test_a_pass_has_a_deadline(
         await asyncio.sleep(0.01)
 
 
-async def test_a_person_trained_on_another_server_is_found(services: Services):
+async def test_a_person_trained_on_another_server_is_found(services: Services, tmp_path: Path):
     drawer = InProcessDrawer(services)
     folder = services.settings.lora_dirs[0]
     folder.mkdir(parents=True, exist_ok=True)
-    assert not await drawer.has_lora("anna")
-    save_file({"a": np.zeros(1)}, folder / "anna.safetensors")
-    assert await drawer.has_lora("anna")
+    own = tmp_path / "portrait" / "users" / "anna" / "lora.safetensors"
+    assert await drawer.lora("anna", own) is None
+    own.parent.mkdir(parents=True)
+    save_file({"a": np.zeros(1)}, own)
+    (folder / "anna.safetensors").symlink_to(own)
+    assert await drawer.lora("anna", own) == "anna"
+
+
+@pytest.mark.parametrize(
+    "other", ["sub/anna.safetensors", "anna.pt", "anna.ckpt", "../LyCORIS/anna.safetensors"]
+)
+@pytest.mark.parametrize("is_linked", [True, False])
+async def test_another_file_of_the_name_is_never_drawn_with(
+    services: Services, engine: FakeEngine, tmp_path: Path, other: str, is_linked: bool
+):
+    folder = services.settings.lora_dirs[0]
+    own = tmp_path / "portrait" / "users" / "anna" / "lora.safetensors"
+    for path in (own, folder / other):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"a": np.zeros(1)}, path)
+    if is_linked:
+        (folder / "anna.safetensors").symlink_to(own)
+    services.networks.refresh()
+    drawer = InProcessDrawer(services)
+    name = await drawer.lora("anna", own)
+    await drawer.draw(replace(PASS, prompt=f"anna, <lora:{name}:0.9>"))
+    drawn_with = [file.path.resolve() for file in engine.jobs[-1].networks.loras.values()]
+    assert drawn_with == [own.resolve()]
+
+
+async def test_a_stranger_of_the_name_is_nobody_whose_weights_are_gone(
+    services: Services, tmp_path: Path
+):
+    other = services.settings.lora_dirs[0] / "sub" / "anna.safetensors"
+    other.parent.mkdir(parents=True)
+    save_file({"a": np.zeros(1)}, other)
+    assert await InProcessDrawer(services).lora("anna", tmp_path / "lora.safetensors") is None
 
 
 async def test_nobodys_weights_serve_as_a_style(services: Services):
