@@ -1,5 +1,6 @@
 """The application: services, routes, and what every request passes through."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from sdapi.lifecycle import Lifecycle, lifespan
 from sdapi.middleware import BodyLimit, CrossOrigin, Gate, RequestLog
 from sdapi.portrait.creation.drawing.address import elsewhere
 from sdapi.portrait.portrait import Portrait
-from sdapi.portrait.surfaces.queue_services import SINK_BYTES
+from sdapi.portrait.surfaces.queue_services import SINK_BYTES, USEFUL_SINK_BYTES
 from sdapi.portrait.surfaces.routes import portrait_router
 from sdapi.problems import install_handlers
 from sdapi.queue.config.service_config import PORTRAIT_SERVICES, load_services
@@ -33,6 +34,8 @@ from sdapi.services.jobs.worker import EngineMaker, TorchEngines
 from sdapi.services.scripts.registry import Scripts
 from sdapi.services.storage.places import with_named_mounts
 from sdapi.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Application(FastAPI):
@@ -140,6 +143,12 @@ def _portrait(settings: Settings, services: Services, specs: Sequence[ServiceSpe
         {settings.port, *(each.port for each in (spec.containers if spec else ()))},
     )
     sink_bytes = SINK_BYTES if spec is None else spec.sink.max_payload_bytes
+    if spec is not None and sink_bytes < USEFUL_SINK_BYTES:
+        log.warning(
+            "%s: its output queue takes %d bytes, too few for most portraits; raise "
+            "queue.sink.max_payload_size_kb in its service file (20480 is usual)",
+            *(spec.name, sink_bytes),
+        )
     return Portrait.build(settings, services=services, drawn_at=drawn_at, sink_bytes=sink_bytes)
 
 

@@ -19,7 +19,13 @@ from sdapi.portrait.handlers import Created, Handlers, Trained
 from sdapi.portrait.portrait import Portrait
 from sdapi.portrait.state.records import Model
 from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
-from sdapi.portrait.surfaces.queue_services import CHECK, CREATE, TRAIN
+from sdapi.portrait.surfaces.queue_services import (
+    CHECK,
+    CREATE,
+    SINK_BYTES,
+    TRAIN,
+    USEFUL_SINK_BYTES,
+)
 from sdapi.portrait.wire.requests import CreateRequest, TrainRequest
 from sdapi.queue.inference import Call, InProcess
 from sdapi.settings import Settings
@@ -36,6 +42,8 @@ class Work:
         self.fails: faults.Fault | None = None
         self.passes: SDAPIError | None = None
         self.is_slow = False
+        self.portrait = Image.new("RGB", (24, 16), "red")
+        self.warnings: tuple[str, ...] = ()
         self.ended = asyncio.Event()
 
     async def can_train(self, *, is_xl: bool) -> bool:
@@ -57,7 +65,7 @@ class Work:
                 await asyncio.sleep(60)
             finally:
                 self.ended.set()
-        return Created(Image.new("RGB", (24, 16), "red"))
+        return Created(self.portrait, self.warnings)
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +93,11 @@ async def able(tmp_path: Path, work: Work) -> AsyncIterator[Portrait]:
         yield made
 
 
-async def _started(path: Path, handlers: Handlers) -> AsyncIterator[Portrait]:
+async def _started(
+    path: Path, handlers: Handlers, sink_bytes: int = SINK_BYTES
+) -> AsyncIterator[Portrait]:
     settings = Settings(data_dir=path, allow_private_urls=True, portrait_processes=1)
-    made = Portrait.build(settings, handlers)
+    made = Portrait.build(settings, handlers, sink_bytes=sink_bytes)
     await made.start()
     yield made
     await made.close()
@@ -227,6 +237,44 @@ async def test_a_trained_user_is_portrayed_as_png(able: Portrait, work: Work):
     text = "Training - Not get best template image"
     assert (again.status_code, again.json()) == (469, failed("12345", text))
     assert (await post(able, CREATE, create)).status_code == 200  # the old model is still there
+
+
+@pytest.mark.parametrize("sink_bytes", [USEFUL_SINK_BYTES, 20 << 10, 100 << 10, 500 << 10])
+@pytest.mark.parametrize("request_id", ["1", "日本", "x" * 900])
+async def test_a_portrait_is_as_large_as_its_queue_takes(
+    tmp_path: Path, work: Work, sink_bytes: int, request_id: str
+):
+    work.portrait = Image.effect_noise((300, 400), 100).convert("RGB")
+    work.warnings = ("a warning",)
+    async for portrait in _started(tmp_path, Handlers(work, work), sink_bytes):
+        await post(portrait, TRAIN, TRAINING)
+        response = await post(portrait, CREATE, {**CREATION, "request_id": request_id})
+        data = response.json()["data"]
+        assert response.status_code == 200
+        assert len(response.content) <= sink_bytes
+        size = Image.open(io.BytesIO(base64.b64decode(data["image"]))).size
+        if size != (300, 400):
+            assert min(size) >= 64
+            told = f"too large for the output queue: 300x400 became {size[0]}x{size[1]}"
+            assert data["warnings"] == ["a warning", f"the picture is {told}"]
+            assert len(response.content) > sink_bytes / 3
+
+
+@pytest.mark.parametrize("sink_bytes", [1 << 10, 8 << 10])
+async def test_a_queue_too_small_for_a_portrait_says_what_to_raise(
+    tmp_path: Path, work: Work, sink_bytes: int
+):
+    work.portrait = Image.merge("RGB", [Image.effect_noise((300, 400), 100) for _ in range(3)])
+    async for portrait in _started(tmp_path, Handlers(work, work), sink_bytes):
+        await post(portrait, TRAIN, TRAINING)
+        response = await post(portrait, CREATE, CREATION)
+        assert (response.status_code, response.json()["code"]) == (413, "error")
+        message = response.json()["message"]
+        assert f"takes {sink_bytes} bytes" in message
+        assert "queue.sink.max_payload_size_kb" in message
+        assert len(response.content) < 1 << 10
+        work.portrait = Image.new("RGB", (24, 16), "red")  # what fits is answered
+        assert (await post(portrait, CREATE, CREATION)).status_code == 200
 
 
 CREATION = {"request_id": 1, "template_image": "u", "configure": {"user_id": "zhoumo"}}

@@ -13,6 +13,8 @@ import httpx
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketDisconnect
 
+from sdapi.app import build_app
+from sdapi.settings import Settings
 from tests.fakes import FakeEngine
 from tests.servers import wait_ready
 
@@ -314,6 +316,20 @@ def test_queue_answers_carry_what_every_answer_does(serve: Serve):
     counted = client.get("/metrics").text
     labels = 'method="POST",route="/api/predict/{name}/{rest:path}",status="200"'
     assert f"sdapi_requests_total{{{labels}}} 3.0" in counted
+
+
+@pytest.mark.parametrize(("sink_kb", "is_told"), [(None, True), (17, True), (18, False)])
+def test_the_start_warns_of_an_output_queue_too_small_for_portraits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sink_kb: int | None, is_told: bool
+):
+    path = service_file(
+        tmp_path,
+        containers=[{"image": "x/photog_pub:infer.1.0.0.pub", "port": 7861}],
+        queue={} if sink_kb is None else {"sink": {"max_payload_size_kb": sink_kb}},
+    )
+    build_app(Settings(data_dir=tmp_path, service_files=(path,)))
+    told = [r.getMessage() for r in caplog.records if "max_payload_size_kb" in r.getMessage()]
+    assert [text.partition(":")[0] for text in told] == ["small"] * is_told
 
 
 def test_a_full_queue_is_429_without_retry_after(serve: Serve, tmp_path: Path):

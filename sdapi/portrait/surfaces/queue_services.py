@@ -36,8 +36,12 @@ CREATE: Final = "photog_pre_pmml"
 
 #: of a result's JSON, where the service does not say otherwise
 SINK_BYTES: Final = 20480 << 10
-#: of that for everything but the picture
-_ENVELOPE_BYTES: Final = 16 << 10
+#: below this a portrait is of no use: of its short side, in pixels
+_USEFUL_SIDE: Final = 64
+#: what holds any portrait of that size: three bytes a pixel in base64, and what is around it
+USEFUL_SINK_BYTES: Final = _USEFUL_SIDE**2 * 4 + (2 << 10)
+#: for what is only known when the picture fits: the time it took, and that it was scaled
+_ROOM_BYTES: Final = 256
 #: how much a side shrinks when a picture is too large for the sink
 _SHRINK: Final = 0.85
 
@@ -47,6 +51,12 @@ _STORE_PATIENCE_S, _RETRY_S = 300.0, 1.0
 Body = Mapping[str, Any]
 Work = Callable[[Body], Awaitable[dict[str, Any]]]
 log = logging.getLogger(__name__)
+
+
+class SinkTooSmall(SDAPIError):
+    """A portrait that would have to be too small for any use to fit the output queue."""
+
+    status, code = 413, "payload_too_large"
 
 
 class QueueServices:
@@ -62,7 +72,7 @@ class QueueServices:
         sink_bytes: int = SINK_BYTES,
     ) -> None:
         self._store = store
-        self._picture_bytes = max(sink_bytes - _ENVELOPE_BYTES, 1)
+        self._sink_bytes = sink_bytes
         self._checker = checker
         self._handlers = handlers
         self._is_corrected = is_corrected
@@ -113,12 +123,16 @@ class QueueServices:
             raise PortraitError(faults.MODEL_UNKNOWN)
         models = await trained_models(self._store, QUEUE_OWNER, request)
         created = await creator.create(models, request)
+        warnings = [*request.warnings, *created.warnings]
+        data = {"user_id": ",".join(request.model_ids), "image": "", "cost_time": 0.0}
+        around = {**data, "warnings": warnings}
+        request_id = requests.queue_request_id(body, faults.INVALID_CREATE)
+        around_bytes = len(_content(request_id, "OK", "success", around)) + _ROOM_BYTES
         image, scaled = await anyio.to_thread.run_sync(
-            _fitting_png_text, created.image, self._picture_bytes
+            _fitting_png_text, created.image, self._sink_bytes, around_bytes
         )
-        cost_s = time.perf_counter() - started
-        data = {"user_id": ",".join(request.model_ids), "image": image, "cost_time": cost_s}
-        warnings = [*request.warnings, *created.warnings, *scaled]
+        data |= {"image": image, "cost_time": time.perf_counter() - started}
+        warnings += scaled
         return {**data, "warnings": warnings} if warnings else data
 
     def _app(self, work: Work, unreadable: Fault) -> Starlette:
@@ -173,20 +187,37 @@ def _response(
     data: dict[str, Any],
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    body = {"request_id": request_id, "code": code, "message": message, "data": data}
-    try:
-        content = json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell and UTF-8 cannot
-        content = json.dumps(body).encode()
+    content = _content(request_id, code, message, data)
     return Response(content, status, headers, media_type="application/json")
 
 
-def _fitting_png_text(image: Image.Image, most_bytes: int) -> tuple[str, tuple[str, ...]]:
-    """The picture, scaled down until the sink can take it, and a sentence if it was."""
+def _content(request_id: str, code: str, message: str, data: Mapping[str, Any]) -> bytes:
+    body = {"request_id": request_id, "code": code, "message": message, "data": data}
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell and UTF-8 cannot
+        return json.dumps(body).encode()
+
+
+def _fitting_png_text(
+    image: Image.Image, sink_bytes: int, around_bytes: int
+) -> tuple[str, tuple[str, ...]]:
+    """The picture, scaled down until the sink can take it, and a sentence if it was.
+
+    Raises `SinkTooSmall` rather than make it smaller than is of use.
+    """
     text, whole = to_base64(encode_png(image)), image.size
-    while len(text) > most_bytes and min(image.size) > 1:
-        size = tuple(max(int(side * _SHRINK), 1) for side in image.size)
-        image = image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    while len(text) + around_bytes > sink_bytes:
+        short = min(image.size)
+        if short <= _USEFUL_SIDE:
+            raise SinkTooSmall(
+                f"the portrait does not fit the output queue, which takes {sink_bytes} bytes, "
+                f"even with a short side of {short} pixels; raise queue.sink.max_payload_size_kb "
+                "in the service file (20480 is usual)"
+            )
+        scale = max(_SHRINK, _USEFUL_SIDE / short)
+        size = round(image.width * scale), round(image.height * scale)
+        image = image.resize(size, Image.Resampling.LANCZOS)
         text = to_base64(encode_png(image))
     if image.size == whole:
         return text, ()
