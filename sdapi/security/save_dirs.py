@@ -29,9 +29,23 @@ def resolve_save_dir(path: str, settings: Settings, *, field: str = "save_dir") 
     if not above:
         allowed = ", ".join(dict.fromkeys(str(root) for root in settings.allowed_roots))
         raise PathNotAllowed(f"{shown} is outside the folders this server may write to: {allowed}")
+    _refuse_read_only(resolved, settings, shown)
     _refuse_own_files(resolved, above, settings, shown)
     _refuse_below_file(resolved, shown)
     return resolved
+
+
+def _refuse_read_only(resolved: Path, settings: Settings, shown: str) -> None:
+    """Refuse what lies on a read-only mount; the innermost mount decides."""
+    places = [(mount.on_disk.resolve(), mount) for mount in settings.mounts]
+    above = [(place, mount) for place, mount in places if resolved.is_relative_to(place)]
+    innermost = max((len(place.parts) for place, _ in above), default=0)
+    for place, mount in above:
+        if len(place.parts) == innermost and mount.is_read_only:
+            raise PathNotAllowed(
+                f"{shown} is on the mount {mount.path}, which is read-only: "
+                "the service file's storage says readOnly"
+            )
 
 
 def _refuse_own_files(resolved: Path, roots: list[Path], settings: Settings, shown: str) -> None:

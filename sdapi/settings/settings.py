@@ -28,12 +28,14 @@ AUXILIARY_FOLDERS: Mapping[str, str] = {
 class Mount:
     """A folder for results; `oss` is the object-store prefix it stands for, if any.
 
-    With `folder` the path is only a name, which clients use: the files lie in that folder.
+    With `folder` the path is only a name, which clients use: the files lie in that folder. What is
+    read-only is read, and takes no results.
     """
 
     path: Path
     oss: str | None = None
     folder: Path | None = None
+    is_read_only: bool = False
 
     @property
     def on_disk(self) -> Path:

@@ -261,9 +261,10 @@ def _storage(section: _Section) -> Storage:
         raise ServiceFileError(f"{section.full('mount_path')} is an absolute path")
     section.section("properties").text("resource_type")
     oss, nfs = section.section("oss"), section.section("nfs")
-    oss.flag("readOnly")
     nfs.text("server")
-    return Storage(mount_path, oss.text("path").rstrip("/") or nfs.text("path"))
+    is_read_only = any([oss.flag("readOnly"), nfs.flag("readOnly")])  # both count as asked for
+    target = oss.text("path").rstrip("/") or nfs.text("path")
+    return Storage(mount_path, target, is_read_only)
 
 
 def _container(section: _Section) -> Container:

@@ -94,6 +94,7 @@ def _mounts(spec: ServiceSpec, data_dir: Path) -> list[Mount]:
             Path(storage.mount_path),
             _oss_prefix(storage.target, spec),
             _folder_of(storage.mount_path, data_dir),
+            storage.is_read_only,
         )
         for storage in spec.storage
     ]

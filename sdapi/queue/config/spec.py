@@ -46,6 +46,7 @@ class Storage:
 
     mount_path: str
     target: str
+    is_read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

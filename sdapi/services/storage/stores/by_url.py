@@ -56,7 +56,8 @@ def start_problem(
             warn(
                 f"--sign-urls: no links for {mount.path}: it is a FUSE mount, which uploads itself"
             )
-    named = [(f"--mount {m.path}", m.oss) for m in settings.mounts if m.oss and places.uploads(m)]
+    written = [mount for mount in settings.mounts if not mount.is_read_only]
+    named = [(f"--mount {m.path}", m.oss) for m in written if m.oss and places.uploads(m)]
     named += [("--allow-oss", prefix) for prefix in settings.allow_oss]
     for flag, prefix in dict.fromkeys(named):
         url = ObjectUrl.parse(prefix)

@@ -7,13 +7,14 @@ import pytest
 import yaml
 
 from sdapi.cli import main
+from sdapi.errors import PathNotAllowed
 from sdapi.flags import parse
 from sdapi.queue.config.service_config import ServiceFileError, load_services, parse_service
 from sdapi.queue.config.service_files import Deployment
 from sdapi.queue.config.spec import Program
 from sdapi.queue.stores.sqlite.store import SqliteStore
 from sdapi.queue.stores.store import NewItem, QueueName, Store
-from sdapi.services.storage.places import named_folder
+from sdapi.services.storage.places import Places, named_folder
 from sdapi.settings import Settings, settings_from
 
 DEPLOY = Path(__file__).parents[4] / "deploy"
@@ -157,6 +158,32 @@ def test_a_mount_that_is_not_on_this_machine_is_a_name(tmp_path: Path):
     assert settings.on_disk(named) == tmp_path / "mounts" / named.relative_to("/")
     assert settings.on_disk(Path("/elsewhere")) == Path("/elsewhere")
     assert [mount.oss for mount in settings.mounts] == ["oss://examplebucket/aohai-singapore", None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "save_dir"),
+    [
+        ({"oss": {"path": "oss://bucket/in", "readOnly": True}}, "/data-in/x"),
+        ({"oss": {"path": "oss://bucket/in", "readOnly": True}}, "oss://bucket/in/x"),
+        ({"oss": {"path": "oss://bucket/in", "readOnly": True}}, "mounts/data-in"),
+        ({"nfs": {"path": "/", "server": "nas", "readOnly": True}}, "/data-in"),
+    ],
+)
+def test_storage_that_is_read_only_takes_no_results(
+    tmp_path: Path, kind: dict[str, Any], save_dir: str
+):
+    inner = {"mount_path": "/data-in/out", "oss": {"path": "oss://bucket/in/out"}}
+    content = json.loads(SD_ASYNC) | {"storage": [{"mount_path": "/data-in", **kind}, inner]}
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps(content))
+    places = Places(Deployment.read([path]).add_storage(Settings(data_dir=tmp_path)))
+    with pytest.raises(PathNotAllowed, match="the mount /data-in, which is read-only") as caught:
+        places.of_save_dir(save_dir)
+    assert caught.value.status == 403
+    assert places.of_save_dir("/data-in/out/x").spelled == "/data-in/out/x"
+    if "oss" in kind:
+        url, _ = places.allowed("oss://bucket/in/picture.png", field="image_link")
+        assert url.key == "in/picture.png"
 
 
 def test_a_broken_service_file_is_one_sentence_and_exit_code_two(
