@@ -17,6 +17,7 @@ from sdapi.engine.job import Job
 from sdapi.errors import OutOfMemory
 from tests.contract.conftest import Serve
 from tests.fakes import FakeEngine, colour_of
+from tests.photo_server import photo_server
 from tests.servers import ROOT
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 1, "seed": 100}
@@ -200,6 +201,16 @@ def test_scheme_counts_in_any_case(client: TestClient, loopback: str, place: str
         response = ask(client, "img2img", {"init_images": [url]})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_url")
     assert "public address" in response.json()["detail"]
+
+
+def test_a_url_that_holds_no_picture_is_named_without_its_secrets(serve: Serve):
+    with photo_server() as photos:
+        url = f"{photos.url}/html?Signature=secret"
+        response = ask(serve(allow_private_urls=True), "img2img", image_link=url)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_image")
+    named = f"Invalid image url: image_link {photos.url}/html holds no picture"
+    assert response.json()["detail"].startswith(named)
+    assert "secret" not in response.text
 
 
 def test_image_link_that_is_no_url_is_no_picture_either(client: TestClient):

@@ -10,7 +10,7 @@ from sdapi.images import decode_bytes, decode_image
 from sdapi.object_url import is_object_url
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
-from sdapi.services.fetching.fetcher import Fetcher
+from sdapi.services.fetching.fetcher import Fetcher, without_secrets
 from sdapi.services.generation.drafting.hires_request import first_size
 from sdapi.services.generation.pictures.img2img import InitInputs, flatten
 from sdapi.services.storage.storage import Storage
@@ -46,7 +46,8 @@ class ImageLoader:
         try:
             return await anyio.to_thread.run_sync(decode_bytes, data)
         except BadImage as error:
-            raise BadImage(f"Invalid image url: {field} holds no picture ({error})") from error
+            shown = f"{field} {without_secrets(text)}"
+            raise BadImage(f"Invalid image url: {shown} holds no picture ({error})") from error
 
     async def _fetched(self, url: str, options: Options, field: str) -> bytes:
         if is_object_url(url) and self._storage is not None:
