@@ -14,7 +14,14 @@ from torch import Tensor
 from sdapi.engine.job import Churn, Job
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.noise import BrownianNoise, ImageNoise
-from sdapi.engine.sampling.samplers import WITH_CHURN, WITH_S_NOISE, WITHOUT_ETA, Run
+from sdapi.engine.sampling.samplers import (
+    EXPONENTIAL_SDE,
+    WITH_CHURN,
+    WITH_S_NOISE,
+    WITHOUT_ETA,
+    Run,
+)
+from sdapi.errors import BadRequest
 
 _DEFAULT_CHURN = Churn()
 
@@ -37,6 +44,7 @@ def sigma_settings(
     eta = job.options.eta_ancestral if job.eta is None else job.eta
     if job.sampler.name not in WITHOUT_ETA and eta != 1.0:
         extra["Eta"] = eta
+    _check_eta(job, eta)
     churn = _churn(job, extra)
     return Run(
         noise=sources.noise.next,
@@ -50,13 +58,23 @@ def sigma_settings(
     )
 
 
+def _check_eta(job: Job, eta: float) -> None:
+    """Refuse an eta whose noise would have a negative variance."""
+    lowest = 0.0 if job.sampler.name in EXPONENTIAL_SDE else -1.0
+    if job.sampler.name not in WITHOUT_ETA and eta < lowest:
+        name = "eta_ancestral" if job.eta is None else "eta"
+        raise BadRequest(
+            f"{name}: {eta:g} is too low for sampler {job.sampler.name!r}; at least {lowest:g}"
+        )
+
+
 def timestep_settings(job: Job, sources: RunSources, extra: dict[str, Any]) -> Run:
     """Settings of a sampler over training time steps."""
     eta = job.options.eta_ddim if job.eta is None else job.eta
     if job.sampler.name in ("DDIM", "DDIM CFG++") and eta != 0:
         extra["Eta DDIM"] = eta
-    next_noise = sources.noise.next
-    return Run(next_noise, lambda *_: next_noise(), sources.on_step, eta=eta)
+    next_noise, name = sources.noise.next, "eta_ddim" if job.eta is None else "eta"
+    return Run(next_noise, lambda *_: next_noise(), sources.on_step, eta=eta, eta_name=name)
 
 
 def _churn(job: Job, extra: dict[str, Any]) -> Churn:

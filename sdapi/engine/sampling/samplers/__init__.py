@@ -70,6 +70,8 @@ UNIPC = "UniPC"
 
 #: Sigma-space samplers that read no eta; the infotext of their pictures tells none.
 WITHOUT_ETA = frozenset({"DPM++ 2M", "DPM2", "Euler", "Heun", "LCM", "LMS", "Restart"})
+#: Sigma-space samplers whose noise decays with eta; the others read theirs as a share of a step.
+EXPONENTIAL_SDE = frozenset({"DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE"})
 #: Sigma-space samplers that read the whole churn window, and those that read `s_noise` only.
 WITH_CHURN = frozenset({"DPM2", "Euler", "Heun"})
 WITH_S_NOISE = WITH_CHURN | {
@@ -86,6 +88,7 @@ CFG_DIVISORS = {"DDIM CFG++": 12.5}
 
 __all__ = [
     "CFG_DIVISORS",
+    "EXPONENTIAL_SDE",
     "RANGE_SAMPLERS",
     "SIGMA_SAMPLERS",
     "TIMESTEP_SAMPLERS",

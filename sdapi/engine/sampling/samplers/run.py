@@ -20,6 +20,8 @@ class Run:
     noise_between: Callable[[Tensor, Tensor], Tensor]
     on_step: Callable[[int], None]
     eta: float = 1.0
+    #: what the request calls it, for refusals
+    eta_name: str = "eta"
     s_noise: float = 1.0
     s_churn: float = 0.0
     s_tmin: float = 0.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sdapi.engine.sampling.samplers.run import Run
+from sdapi.errors import BadRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,7 @@ def _ddim(
     for i, index in enumerate(range(len(timesteps) - 1, 0, -1)):
         predicted = predict(x, timesteps[index])
         alpha, alpha_next = alphas.here(index), alphas.before(index)
-        variance = (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
-        sigma = run.eta * variance**0.5
+        sigma = _added_noise(alpha, alpha_next, run)
         clean = (x - (1 - alpha) ** 0.5 * predicted.guided) / alpha**0.5
         noise = predicted.uncond if renoises_uncond else predicted.guided
         x = alpha_next**0.5 * clean + (1 - alpha_next - sigma**2) ** 0.5 * noise
@@ -68,6 +68,17 @@ def _ddim(
             x = x + sigma * run.noise()
         run.on_step(i)
     return x
+
+
+def _added_noise(alpha: float, alpha_next: float, run: Run) -> float:
+    """How much of the noise after a step is new; raises `BadRequest` for more than there is."""
+    variance = (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
+    if run.eta**2 * variance > 1 - alpha_next:
+        raise BadRequest(
+            f"{run.eta_name}: {run.eta:g} adds more noise than a step of this length leaves; -1 to "
+            "1 always fit"
+        )
+    return run.eta * variance**0.5
 
 
 def sample_plms(

@@ -1,5 +1,6 @@
 """What samplers are told besides the schedule, and what the infotext says of it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
 from sdapi.engine.sampling.run_settings import RunSources, sigma_settings
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.engine.sampling.samplers import Run
+from sdapi.errors import BadRequest
 
 SIGMAS = torch.tensor([10.0, 3.0, 1.0, 0.0])
 SHAPE = (4, 8, 8)
@@ -86,3 +88,21 @@ def test_emulated_source_draws_its_whole_brownian_path_from_the_emulation():
     nv, cpu = (settings(job("DPM++ SDE", randn_source=name), {}) for name in ("NV", "CPU"))
     whole = [run.noise_between(SIGMAS[0], SIGMAS[2]) for run in (nv, cpu)]
     assert (whole[0] - whole[1]).abs().min() > 0
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM fast", "DPM++ SDE"])
+def test_eta_that_leaves_no_noise_to_step_down_from_is_refused(sampler: str):
+    asked = replace(job(sampler), eta=-1.5)
+    with pytest.raises(
+        BadRequest, match=rf"^eta: -1\.5 is too low for sampler '{re.escape(sampler)}'"
+    ):
+        settings(asked, {})
+    with pytest.raises(BadRequest, match=r"^eta_ancestral: -3 "):
+        settings(job(sampler, eta_ancestral=-3.0), {})
+    assert settings(replace(asked, eta=-1.0), {}).eta == -1.0
+
+
+def test_negative_eta_is_refused_where_noise_decays_with_it_and_ignored_where_nobody_reads_it():
+    with pytest.raises(BadRequest, match=r"^eta: -0\.5 .* at least 0"):
+        settings(replace(job("DPM++ 2M SDE"), eta=-0.5), {})
+    assert settings(replace(job("Euler"), eta=-3.0), {}).eta == -3.0

@@ -195,3 +195,13 @@ def test_unipc_variants_agree_with_many_steps(variant: str, skip_type: str):
 def test_unipc_needs_as_many_steps_as_its_order():
     with pytest.raises(BadRequest, match="UniPC order must be < sampling steps"):
         sample_unipc(predict_noise, torch.zeros(1), 1.0, 2, ALPHAS, settings(), UniPCOptions())
+
+
+@pytest.mark.parametrize("eta", [30.0, -30.0])
+def test_ddim_refuses_to_add_more_noise_than_there_is(eta: float):
+    def predict(x: Tensor, t: float) -> Prediction:
+        return Prediction(x, x)
+
+    run = Run(lambda: torch.zeros(()), lambda *_: torch.zeros(()), lambda _: None, eta=eta)
+    with pytest.raises(BadRequest, match=f"^eta: {eta:g} adds more noise"):
+        sample_ddim(predict, torch.ones(1, 4, 8, 8), ddim_timesteps(5), ALPHAS, run)
