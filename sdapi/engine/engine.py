@@ -11,6 +11,7 @@ from sdapi.engine.job import Job, ModelFile, Result
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor
 from sdapi.engine.shortage import telling_shortage
+from sdapi.engine.too_small import telling_too_small
 from sdapi.engine.training.job import TrainingJob, TrainingMonitor
 from sdapi.engine.training.training_run import TrainingRun
 from sdapi.engine.work import Work
@@ -46,13 +47,13 @@ class Engine:
     def run(self, job: Work, monitor: Monitor) -> Result:
         """Draw a job's pictures, or work on those it brings.
 
-        Raises `ModelUnusable`, `OutOfMemory`, `NanProduced`; the engine can take the next job after
-        any of them.
+        Raises `BadRequest`, `ModelUnusable`, `OutOfMemory`, `NanProduced`; the engine can take the
+        next job after any of them.
         """
         shortage = telling_shortage(
             self.models.device, _wanted(job), _ADVICE[type(job)], self.clear
         )
-        with shortage, torch.inference_mode():
+        with shortage, telling_too_small(_wanted(job)), torch.inference_mode():
             if isinstance(job, ExtrasJob):
                 return ExtrasRun(self.models, job, monitor).run()
             return JobRun(self.models, job, monitor, checks_nan=self.checks_nan).run()

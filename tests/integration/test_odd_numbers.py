@@ -17,6 +17,14 @@ from tests.servers import golden_data_dir, in_process
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "seed": 1, "prompt": "a cat"}
 ODD: list[dict[str, Any]] = [
     {"width": 16, "height": 16},
+    {"width": 8, "height": 8},
+    {"width": 8, "height": 64, "override_settings": {"token_merging_ratio": 0.5}},
+    {"scheduler": "Beta", "override_settings": {"beta_dist_alpha": 0}},
+    {"scheduler": "Karras", "override_settings": {"rho": 1e-6}},
+    {"scheduler": "Polyexponential", "override_settings": {"rho": -3}},
+    {"eta": -3, "sampler_name": "DPM fast"},
+    {"eta": 1e3, "sampler_name": "DDIM"},
+    {"seed": -7, "sampler_name": "DPM++ SDE"},
     {"width": 77, "height": 65},
     {"steps": 1, "sampler_name": "DPM++ 2M Karras"},
     {"steps": 1, "sampler_name": "DPM++ SDE"},

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from sdapi.engine.adaptations.hooks import Hooks
 
+#: tokens a side of a cell
+_CELL = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Matching:
@@ -61,7 +64,8 @@ def _split(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]
     """Token numbers of sources and destinations; what fills no 2x2 cell is a source."""
     height, width = size
     is_destination = torch.zeros(height, width, dtype=torch.bool)
-    is_destination[: height // 2 * 2 : 2, : width // 2 * 2 : 2] = True
+    whole = height // _CELL * _CELL, width // _CELL * _CELL
+    is_destination[: whole[0] : _CELL, : whole[1] : _CELL] = True
     flat = is_destination.flatten()
     return (~flat).nonzero()[:, 0].to(device), flat.nonzero()[:, 0].to(device)
 
@@ -94,14 +98,16 @@ class _Block:
     latest: list[Matching] = field(default_factory=list[Matching])
 
     def match(self, tokens: Tensor) -> Tensor:
-        self.latest = [Matching.of(tokens, self.grid.size, self.ratio)]
+        """Find what to merge; nothing in a grid without a whole cell, which has no destination."""
+        has_cells = min(self.grid.size) >= _CELL
+        self.latest = [Matching.of(tokens, self.grid.size, self.ratio)] if has_cells else []
         return tokens
 
     def merge(self, x: Tensor) -> Tensor:
-        return self.latest[0].merge(x)
+        return self.latest[0].merge(x) if self.latest else x
 
     def unmerge(self, x: Tensor) -> Tensor:
-        return self.latest.pop().unmerge(x)
+        return self.latest.pop().unmerge(x) if self.latest else x
 
 
 def merge_tokens(hooks: Hooks, unet: UNet2DConditionModel, ratio: float) -> None:

@@ -398,3 +398,9 @@ def test_image_cfg_scale_does_nothing_for_other_checkpoints(engine: Engine, tiny
     scaled = engine.run(replace(tiny, init=replace(init, image_cfg_scale=3.0)), Monitor())
     assert np.array_equal(pixels(plain)[0], pixels(scaled)[0])
     assert not scaled.is_editing_model
+
+
+def test_picture_too_small_for_a_model_is_refused_by_its_size(engine: Engine, tiny: Job):
+    with pytest.raises(BadRequest, match=r"^width, height: 1 x 8x8 is too small"):
+        engine.run(replace(tiny, width=8, height=8), Monitor())
+    assert engine.run(tiny, Monitor()).images

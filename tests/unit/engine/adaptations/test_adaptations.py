@@ -191,3 +191,12 @@ def test_tiles_of_a_vae_attend_among_themselves():
         whole = layer(x)
         quarter = layer(x[:, :, :16, :16])
     assert torch.allclose(whole[:, :, :16, :16], quarter, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 64), (64, 8), (8, 16)])
+def test_a_picture_one_token_wide_has_nothing_to_merge(
+    engine: Engine, tiny: Job, size: tuple[int, int]
+):
+    plain = replace(tiny, width=size[0], height=size[1])
+    merged = picture(engine, replace(plain, token_merging_ratio=0.5))
+    assert np.array_equal(merged, picture(engine, plain))
