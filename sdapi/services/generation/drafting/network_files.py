@@ -60,7 +60,7 @@ def resolve_networks(
     *,
     are_disabled: bool,
 ) -> ResolvedNetworks:
-    """Look up the networks that prompts name; raises `NotFetched` for an object's URL.
+    """Look up the networks that prompts and options name; raises `NotFetched` for an object's URL.
 
     What is not there, or cannot be read, is a warning; with option `sdapi_strict_networks` it
     raises what is wrong.
@@ -69,6 +69,7 @@ def resolve_networks(
     if are_disabled:
         return ResolvedNetworks(NetworkFiles(embeddings=embeddings, is_strict=strict))
     search = _Search(catalog, strict, objects)
+    search.check_defaults(options)
     for prompt in dict.fromkeys(prompts):
         for tag in network_tags(prompt):
             search.add(tag)
@@ -107,10 +108,23 @@ class _Search:
             self._refuse(error, f"{tag.kind} not used: {error.detail}")
             return
         if not is_there:
-            known = [lora.name for lora in self.catalog.loras]
-            names = known if is_lora(tag) else list(self.catalog.hypernetworks)
-            warning = f"{tag.kind} not found: {name}"
-            self._refuse(UnknownName(f"{warning}; there are {near_names(name, names)}"), warning)
+            self._tell_missing(tag.kind, name, is_lora=is_lora(tag))
+
+    def check_defaults(self, options: Options) -> None:
+        """Tell what `with_default_networks` had to leave out."""
+        name = options.text("sd_hypernetwork")
+        if name not in _NONE and self.catalog.hypernetwork(name) is None:
+            self._tell_missing("hypernet", name, is_lora=False, place="sd_hypernetwork: ")
+        name = options.text("sd_lora")
+        if name not in _NONE and not self.catalog.has_base_name(name):
+            self._tell_missing("lora", name, is_lora=True, place="sd_lora: ")
+
+    def _tell_missing(self, kind: str, name: str, *, is_lora: bool, place: str = "") -> None:
+        known = [lora.name for lora in self.catalog.loras]
+        names = known if is_lora else list(self.catalog.hypernetworks)
+        warning = f"{kind} not found: {name}"
+        near = near_names(name, names)
+        self._refuse(UnknownName(f"{place}{warning}; there are {near}"), warning)
 
     def _refuse(self, error: SDAPIError, warning: str) -> None:
         if self.is_strict:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sdapi.errors import ModelUnusable
+from sdapi.errors import ModelUnusable, UnknownName
 from sdapi.options import Options
 from sdapi.services.catalog.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
@@ -96,3 +96,19 @@ def test_imported_prompt_calls_a_lora_as_it_is_called_here(catalog: NetworkCatal
     renamed = with_local_names(parsed, catalog, DEFAULTS)
     assert renamed["Prompt"] == "cat <lora:ann:0.5> <lora:other:1> <lora:missing:1>"
     assert with_local_names({"Prompt": "cat"}, catalog, DEFAULTS) == {"Prompt": "cat"}
+
+
+@pytest.mark.parametrize(
+    ("option", "warning"),
+    [("sd_lora", "lora not found: gone"), ("sd_hypernetwork", "hypernet not found: gone")],
+)
+def test_default_network_that_is_not_there_is_told_as_a_tag_would_be(
+    catalog: NetworkCatalog, option: str, warning: str
+):
+    options = DEFAULTS.overlay({option: "gone"})
+    assert with_default_networks("cat", catalog, options) == "cat"
+    assert resolve_networks(("cat",), catalog, options, are_disabled=False).warnings == (warning,)
+    assert resolve_networks(("cat",), catalog, options, are_disabled=True).warnings == ()
+    strict = options.overlay({"sdapi_strict_networks": True})
+    with pytest.raises(UnknownName, match=f"^{option}: {warning}; there are"):
+        resolve_networks(("cat",), catalog, strict, are_disabled=False)
