@@ -172,7 +172,10 @@ class SamplingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request, ready to run. Lists have `n_iter * batch_size` entries; sizes are pixels."""
+    """One request, ready to run. Lists have an entry for each picture; sizes are pixels.
+
+    Entries beyond `n_iter * batch_size` are told and not drawn (contract: webui-generation 10.5).
+    """
 
     id: str
     #: styles merged, comments removed, extra-network tags still in place
@@ -217,6 +220,11 @@ class Job:
     stages: tuple[Stages, ...] = ()
 
     @property
+    def picture_count(self) -> int:
+        """How many pictures it draws; the last batch may have fewer than the others."""
+        return min(len(self.prompts), self.n_iter * self.batch_size)
+
+    @property
     def latent_size(self) -> tuple[int, int]:
         """(height, width) in latent cells; what does not fill one is cut off."""
         return self.height // 8, self.width // 8
@@ -224,7 +232,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """A finished picture and its place among the job's `n_iter * batch_size`."""
+    """A finished picture and its place among the job's prompts and seeds."""
 
     index: int
     image: Image

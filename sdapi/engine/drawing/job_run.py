@@ -107,7 +107,7 @@ class JobRun:
             warnings=self._told.all_warnings,
             is_inpainting_model=is_inpainting,
             is_editing_model=edits,
-            interrupted=self.monitor.interrupted.is_set() or len(images) < len(self.job.prompts),
+            interrupted=self.monitor.interrupted.is_set() or len(images) < self.job.picture_count,
             load_s=self._lent.load_s,
             sample_s=total - self._lent.load_s - self._decode_s,
             decode_s=self._decode_s,

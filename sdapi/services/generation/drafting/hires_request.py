@@ -64,10 +64,15 @@ def old_first_pass(target: Size) -> Size:
     return width, height
 
 
+def has_first_phase(request: Txt2ImgRequest) -> bool:
+    """Whether the fields of a first pass of its own tell its size."""
+    return bool(request.firstphase_width or request.firstphase_height)
+
+
 def first_size(request: Txt2ImgRequest, options: Options) -> Size:
     """The size of the first pass, or of the only one."""
     size = request.width or 0, request.height or 0
-    if request.firstphase_width or request.firstphase_height:
+    if has_first_phase(request):
         size = request.firstphase_width or 0, request.firstphase_height or 0
     if request.enable_hr and options.flag("use_old_hires_fix_width_height") and min(size) > 0:
         return old_first_pass(size)

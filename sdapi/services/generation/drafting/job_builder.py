@@ -35,7 +35,7 @@ from sdapi.services.generation.drafting.sampling_options import (
     token_merging_ratio,
     token_merging_ratio_hr,
 )
-from sdapi.services.generation.drafting.seeds import picture_seeds
+from sdapi.services.generation.drafting.seeds import check_seeds, picture_seeds
 from sdapi.services.generation.eas import EASFields
 from sdapi.services.generation.pictures.img2img import (
     InitInputs,
@@ -45,6 +45,8 @@ from sdapi.services.generation.pictures.img2img import (
 )
 
 _MAX_PROMPT = 30_000
+#: where the names are empty (contract: webui-api 6.2)
+_DEFAULT_SAMPLER = "Euler"
 Texts = tuple[str, ...]
 
 
@@ -131,6 +133,7 @@ class _Building:
         if refining is not None:
             job = replace(job, refiner=refiner(request, options, refining))
         job, hires_keys = self._with_hires(job, second, second_texts)
+        check_seeds(job)
         return Draft(
             job,
             checkpoint,
@@ -149,8 +152,8 @@ class _Building:
         request, options = self.request, self.options
         size = request_limits.picture_size(request, options)
         given = len(self.inputs.images) if self.inputs else 0
-        batch_size, n_iter = request_limits.counts(request, given)
-        asked_sampler = request.sampler_name or request.sampler_index
+        batch_size, n_iter = request_limits.counts(request)
+        asked_sampler = request.sampler_name or request.sampler_index or _DEFAULT_SAMPLER
         sampler, scheduler = resolve(asked_sampler, request.scheduler)
         checkpoint = self.models.checkpoint()
         vae = self.models.vae(checkpoint)
@@ -170,7 +173,8 @@ class _Building:
             cfg_scale=required(request.cfg_scale, "cfg_scale"),
             width=size[0],
             height=size[1],
-            batch_size=batch_size,
+            # Several init pictures are a batch; seeds and prompts stay as many as were asked for.
+            batch_size=given if given > 1 else batch_size,
             n_iter=n_iter,
             **self._fractions(),
         )
@@ -202,7 +206,7 @@ class _Building:
             request,
             self.options,
             (job.width, job.height),
-            len(job.prompts),
+            job.picture_count,
             builder.upscalers,
             builder.runs_model,
         )

@@ -71,28 +71,33 @@ def required(value: Any, name: str) -> Any:
 
 def picture_size(request: GenerationRequest, options: Options) -> tuple[int, int]:
     """(width, height) of the only pass, or of the first."""
-    size = required(request.width, "width"), required(request.height, "height")
+    size, prefix = (required(request.width, "width"), required(request.height, "height")), ""
     if isinstance(request, Txt2ImgRequest):
         size = hires_request.first_size(request, options)
-    check_size(size, "the picture")
+        prefix = "firstphase_" if hires_request.has_first_phase(request) else ""
+    check_size(size, "the picture", prefix)
     return size
 
 
-def check_size(size: tuple[int, int], what: str) -> None:
-    """Refuse a picture that is too small or too large, under the name of what it is."""
+def check_size(size: tuple[int, int], what: str, prefix: str = "") -> None:
+    """Refuse a picture that is too small or too large, under the name of what it is.
+
+    `prefix` begins the names of its fields.
+    """
     width, height = size
-    for name, side in (("width", width), ("height", height)):
+    names = f"{prefix}width", f"{prefix}height"
+    for name, side in zip(names, size, strict=True):
         if side < 8:
             raise BadRequest(f"{name}: {side} is too small; {what} has at least 8 pixels a side")
     if width * height > _MAX_PIXELS:
         raise BadRequest(
-            f"width, height: {width}x{height} is more than {_MAX_PIXELS // 1_000_000} megapixels, "
-            f"the most for {what}"
+            f"{', '.join(names)}: {width}x{height} is more than {_MAX_PIXELS // 1_000_000} "
+            f"megapixels, the most for {what}"
         )
 
 
-def counts(request: GenerationRequest, init_images: int = 0) -> tuple[int, int]:
-    """The pictures of a batch, and the batches; raises `BadRequest` for none and too many."""
+def counts(request: GenerationRequest) -> tuple[int, int]:
+    """Pictures asked for in a batch, and batches; raises `BadRequest` for none and too many."""
     batch_size = required(request.batch_size, "batch_size")
     n_iter = required(request.n_iter, "n_iter")
     for name, number in (("batch_size", batch_size), ("n_iter", n_iter)):
@@ -103,7 +108,7 @@ def counts(request: GenerationRequest, init_images: int = 0) -> tuple[int, int]:
             f"batch_size, n_iter: {batch_size * n_iter} pictures in one request; "
             f"at most {_MAX_IMAGES}"
         )
-    return (init_images if init_images > 1 else batch_size), n_iter
+    return batch_size, n_iter
 
 
 def step_count(request: GenerationRequest) -> int:

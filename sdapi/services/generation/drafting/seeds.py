@@ -3,6 +3,7 @@
 import random
 from typing import Final, TypeVar
 
+from sdapi.engine.job import Job
 from sdapi.errors import BadRequest
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.scripts.script import GenerationRequest
@@ -33,6 +34,23 @@ def picture_seeds(
     varies = bool(request.subseed_strength)
     seeds = tuple(seed if varies else seed + i for i in range(count))
     return seeds, tuple(subseed + i for i in range(count))
+
+
+def check_seeds(job: Job) -> None:
+    """Refuse a seed below 0 where a pass draws Brownian noise: its tree takes none.
+
+    Variations, and what comes after the first draw, take any seed; with option
+    `no_dpmpp_sde_batch_determinism` the tree's own is another.
+    """
+    negative = [seed for seed in job.seeds if seed < 0]
+    if not negative or job.options.no_batch_determinism:
+        return
+    for sampler in (job.sampler, *((job.hires.sampler,) if job.hires else ())):
+        if "brownian_noise" in sampler.options:
+            raise BadRequest(
+                f"seed: {negative[0]} is negative, and the noise of sampler {sampler.name!r} takes "
+                "seeds of 0 or more (-1: a random one)"
+            )
 
 
 _Request = TypeVar("_Request", Txt2ImgRequest, Img2ImgRequest, GenerationRequest)

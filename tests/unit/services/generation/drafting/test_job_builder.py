@@ -274,3 +274,53 @@ def test_a_file_of_the_servers_own_that_has_gone_is_no_fault_of_the_request(buil
         txt2img(builder)
     with pytest.raises(ModelUnusable, match=r"^one\.safetensors: the file is gone"):
         txt2img(builder, override_settings={"sd_model_checkpoint": "one"})
+
+
+@pytest.mark.parametrize(
+    ("body", "sampler"),
+    [
+        ({"sampler_name": "DPM++ SDE"}, "DPM\\+\\+ SDE"),
+        ({"sampler_name": "DPM++ 2M SDE", "subseed_strength": 0.5}, "DPM\\+\\+ 2M SDE"),
+        (
+            {"enable_hr": True, "denoising_strength": 0.5, "hr_sampler_name": "DPM++ 3M SDE"},
+            "DPM\\+\\+ 3M SDE",
+        ),
+    ],
+)
+def test_negative_seed_is_refused_where_noise_is_brownian(
+    builder: JobBuilder, body: dict[str, Any], sampler: str
+):
+    with pytest.raises(BadRequest, match=f"seed: -7 is negative.*'{sampler}'"):
+        txt2img(builder, seed=-7, batch_size=2, **body)
+    whole_batch = txt2img(builder, {"no_dpmpp_sde_batch_determinism": True}, seed=-7, **body)
+    assert whole_batch.job.seeds[0] == -7
+
+
+def test_negative_subseed_suits_every_sampler(builder: JobBuilder):
+    body = {"sampler_name": "DPM++ SDE", "subseed": -7, "subseed_strength": 0.5}
+    assert txt2img(builder, seed=7, **body).job.subseeds == (-7,)
+
+
+def test_fewer_init_images_than_a_batch_make_the_batch_and_leave_seeds_and_prompts(
+    builder: JobBuilder,
+):
+    pictures = (PICTURE, PICTURE)
+    job = img2img(builder, pictures, batch_size=3, n_iter=2, seed=5, subseed=1).job
+    assert (job.batch_size, job.n_iter, job.picture_count) == (2, 2, 4)
+    assert job.seeds == (5, 6, 7, 8, 9, 10)
+    assert (len(job.prompts), len(job.negative_prompts), len(job.subseeds)) == (6, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("firstphase_width", "firstphase_height"), ("firstphase_height", "firstphase_width")],
+)
+def test_half_a_size_of_a_first_pass_is_refused_by_the_other_half(
+    builder: JobBuilder, given: str, missing: str
+):
+    with pytest.raises(BadRequest, match=f"^{missing}: 0 is too small"):
+        txt2img(builder, enable_hr=True, denoising_strength=0.5, **{given: 32})
+
+
+def test_empty_sampler_names_are_as_good_as_none(builder: JobBuilder):
+    assert txt2img(builder, sampler_name="", sampler_index="").job.sampler.name == "Euler"
