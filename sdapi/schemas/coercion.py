@@ -30,7 +30,8 @@ def to_float(value: Any) -> float:
         raise PydanticKnownError("float_type") from error
 
 
-def _flag(value: Any) -> bool:
+def to_flag(value: Any) -> bool:
+    """Yes or no, from either, 1 or 0, or a word for one."""
     if isinstance(value, (bool, int, float)) and value in (0, 1):
         return bool(value)
     if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
@@ -38,7 +39,8 @@ def _flag(value: Any) -> bool:
     raise PydanticKnownError("bool_type")
 
 
-def _text(value: Any) -> str:
+def to_text(value: Any) -> str:
+    """A text from a text or a number."""
     if isinstance(value, str):
         # JSON can spell half of a surrogate pair, which no file and no answer can hold
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
@@ -47,7 +49,7 @@ def _text(value: Any) -> str:
     raise PydanticKnownError("string_type")
 
 
-def _object(value: Any) -> dict[str, Any]:
+def to_object(value: Any) -> dict[str, Any]:
     """An object; also a list of pairs, of which the empty list is what clients send."""
     try:
         pairs: dict[Any, Any] = dict(value)
@@ -73,10 +75,10 @@ Float = Annotated[float, BeforeValidator(to_float)]
 #: likewise; a default that is an integer is echoed as one, where pydantic 2 would write 0.0
 EchoedFloat = Annotated[Float, PlainSerializer(_unchanged, return_type=Any)]
 #: also 0, 1, "yes", "off" and the like
-Bool = Annotated[bool, BeforeValidator(_flag)]
+Bool = Annotated[bool, BeforeValidator(to_flag)]
 #: numbers too
-Str = Annotated[str, BeforeValidator(_text)]
+Str = Annotated[str, BeforeValidator(to_text)]
 #: an empty list too
-Object = Annotated[dict[str, Any], BeforeValidator(_object)]
+Object = Annotated[dict[str, Any], BeforeValidator(to_object)]
 #: 0 or 1, nothing else
 ZeroOrOne = Annotated[Literal[0, 1], BeforeValidator(_zero_or_one)]

@@ -27,6 +27,28 @@ def test_change_is_answered_with_null_shown_and_kept_on_disk(client: TestClient,
     assert kept["samples_format"] == "jpg"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("samples_save", "false", False),
+        ("samples_save", 0, False),
+        ("samples_save", "no", False),
+        ("samples_save", "perhaps", "perhaps"),
+        ("samples_filename_pattern", 5, 5),  # no type where a default is empty
+        ("save_txt", "true", "true"),
+        ("samples_format", 5, "5"),
+        ("jpeg_quality", "75", 75.0),
+        ("code_former_weight", "0.25", 0.25),
+    ],
+)
+def test_a_value_is_shown_in_the_type_of_its_default(
+    client: TestClient, key: str, value: object, shown: object
+):
+    assert client.post(OPTIONS, json={key: value}).status_code == 200
+    answered = client.get(OPTIONS).json()[key]
+    assert (answered, type(answered)) == (shown, type(shown))
+
+
 def test_unknown_key_changes_nothing(client: TestClient):
     response = client.post(OPTIONS, json={"samples_format": "jpg", "sample_format": "jpg"})
     assert response.status_code == 422

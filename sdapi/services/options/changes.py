@@ -5,16 +5,25 @@ Contract: webui-api 12.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import anyio.to_thread
 
 from sdapi.errors import BadRequest, NotBuilt, SDAPIError, UnknownName, near_names
 from sdapi.options import Options, option_specs
+from sdapi.schemas.coercion import to_flag, to_float, to_text
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
 from sdapi.services.options.sections import FOLDER_OPTIONS, HIDDEN, section_of_option
 from sdapi.services.options.server_options import ServerOptions
 from sdapi.settings import Settings
+
+#: how `GET /options` shows the values of an option, by the type of its default
+_SHOWN_BY: Final[Mapping[type, Callable[[object], object]]] = {
+    bool: to_flag,
+    int: to_float,
+    float: to_float,
+    str: to_text,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +117,15 @@ class OptionChanges:
 
 
 def _as_shown(key: str, value: object) -> object:
-    """A value through the reference's answer schema: there an integer default means a float."""
+    """A value through the reference's answer schema, which has a type where a default is truthy.
+
+    What that type cannot take is shown as it was set.
+    """
     default = option_specs()[key].default
-    is_whole = isinstance(default, int) and not isinstance(default, bool) and default != 0
-    if not is_whole or isinstance(value, bool):
+    convert = _SHOWN_BY.get(type(default)) if default else None
+    if convert is None or value is None:
         return value
     try:
-        return float(value)  # pyright: ignore[reportArgumentType] (what it cannot take it says)
-    except (TypeError, ValueError):
+        return convert(value)
+    except ValueError:
         return value
