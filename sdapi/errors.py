@@ -7,6 +7,7 @@
     │   ├── AnnotatorMissing        422 annotator_missing  a preprocessor's weights are not there
     │   ├── BadImage                422 invalid_image      bytes that are no picture
     │   ├── BadUrl                  422 invalid_url        a URL that may not or cannot be fetched
+    │   ├── UnreadableBody          400 unreadable_body    a body that no JSON reader takes
     │   └── PathNotAllowed          403 path_not_allowed   outside every allowed root
     ├── Unauthorized                401 unauthorized
     ├── Missing                     404 not_found          the declared 404s of the webui API
@@ -98,6 +99,12 @@ class BadUrl(BadRequest):
     """A URL that may not, or cannot, be fetched; the text tells no query and no address."""
 
     status, code = 422, "invalid_url"
+
+
+class UnreadableBody(BadRequest):
+    """A body that a JSON reader gives up on, apart from bad syntax, which has a place."""
+
+    status, code = 400, "unreadable_body"
 
 
 class PathNotAllowed(BadRequest):

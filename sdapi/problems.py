@@ -2,6 +2,7 @@
 
 import json
 import logging
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -10,10 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from sdapi.errors import FINAL_HEADER, TRIED_HEADER, SDAPIError
+from sdapi.errors import FINAL_HEADER, TRIED_HEADER, SDAPIError, UnreadableBody
 from sdapi.schemas.validation import validation_body
 from sdapi.services.generation.answering import url_mode
-from sdapi.services.generation.eas import save_dir_of
+from sdapi.services.generation.eas import text_field_of
 
 log = logging.getLogger(__name__)
 
@@ -69,17 +70,34 @@ def install_handlers(app: FastAPI) -> None:
     async def on_validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         body = validation_body(error)
-        if save_dir_of(error.body) is not None:
-            return url_failure(_first_sentence(body), 422, _id_task(error.body))
+        if text_field_of(error.body, "save_dir") is not None:
+            id_task = text_field_of(error.body, "id_task")
+            return url_failure(_first_sentence(body), 422, id_task)
         return json_response(body, 422)
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == HTTPStatus.BAD_REQUEST:
+            return error_response(_unreadable(error), request_id_of(request))
         return json_response({"detail": error.detail}, error.status_code, dict(error.headers or {}))
 
     app.add_exception_handler(SDAPIError, on_sdapi_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_exception)
+
+
+def _unreadable(error: HTTPException) -> UnreadableBody:
+    """FastAPI's only 400, with the reason that it keeps to itself."""
+    match error.__cause__:
+        case UnicodeDecodeError() as cause:
+            reason = f": it is not UTF-8 at byte {cause.start}"
+        case RecursionError():
+            reason = ": its brackets are nested too deeply"
+        case ValueError():
+            reason = ": it has a number with too many digits"
+        case _:
+            reason = ""
+    return UnreadableBody(f"{error.detail}{reason}")
 
 
 def unexpected_body(error: Exception, request_id: str) -> dict[str, Any]:
@@ -117,8 +135,3 @@ def _first_sentence(body: dict[str, Any]) -> str:
     first = body["detail"][0]
     where = ".".join(str(part) for part in first["loc"][1:])
     return f"{where}: {first['msg']}"
-
-
-def _id_task(body: Any) -> str | None:
-    value = body["alwayson_scripts"].get("id_task")
-    return value if isinstance(value, str) else None

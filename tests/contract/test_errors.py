@@ -46,6 +46,28 @@ def test_body_that_is_no_json_is_told_with_its_place(client: TestClient):
     assert detail["loc"][0] == "body"
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"prompt":"\xff"}', "it is not UTF-8 at byte 11"),
+        (b'{"styles":' + b"[" * 100_000, "its brackets are nested too deeply"),
+        (b'{"seed":' + b"9" * 5_000 + b"}", "it has a number with too many digits"),
+    ],
+    ids=["no UTF-8", "too deep", "too many digits"],
+)
+def test_body_that_cannot_be_read_is_told_with_the_reason(
+    client: TestClient, content: bytes, reason: str
+):
+    headers = {"content-type": "application/json"}
+    response = client.post("/sdapi/v1/txt2img", content=content, headers=headers)
+    answer = response.json()
+    assert response.status_code == 400
+    assert answer.keys() == KEYS
+    assert (answer["error"], answer["code"]) == ("HTTPException", "unreadable_body")
+    assert answer["detail"] == f"There was an error parsing the body: {reason}"
+    assert answer["request_id"] == response.headers["x-request-id"]
+
+
 def test_unknown_path_and_method_have_the_frameworks_shape(client: TestClient):
     unknown, wrong = client.get("/sdapi/v1/nowhere"), client.get("/sdapi/v1/txt2img")
     assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not Found"})

@@ -108,6 +108,8 @@ def test_every_failure_has_the_same_shape(client: TestClient, engine: FakeEngine
         return ask(client, body=body, save_dir="tmp", id_task="7", **eas)
 
     assert "steps" in assert_url_failure(failing({"steps": "x"}), 422, id_task="7")
+    pairs = {"steps": "x", "alwayson_scripts": [["save_dir", "tmp"], ["id_task", "7"]]}
+    assert_url_failure(client.post("/sdapi/v1/txt2img", json=pairs), 422, id_task="7")
     assert_url_failure(failing({"sampler_name": "no"}), 400, id_task="7")
     assert_url_failure(failing({}, sd_model_checkpoint="no"), 422, id_task="7")
     assert_url_failure(failing({}, typo="no"), 422, id_task="7")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sdapi.errors import BadRequest, near_names
+from sdapi.schemas.coercion import to_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,18 @@ def take_eas_fields(entries: Mapping[str, Any]) -> tuple[EASFields, dict[str, An
     return EASFields(**found), scripts
 
 
-def save_dir_of(body: object) -> str | None:
-    """The `save_dir` of a body that may be invalid otherwise: its errors have the URL shape."""
-    scripts = body.get("alwayson_scripts") if isinstance(body, dict) else None
-    save_dir = scripts.get("save_dir") if isinstance(scripts, dict) else None
-    return save_dir if isinstance(save_dir, str) else None
+def text_field_of(body: object, key: str) -> str | None:
+    """An EAS key of a body that may be invalid otherwise; None where it is no text.
+
+    Errors of a body with a `save_dir` have the shape of URL mode.
+    """
+    if not isinstance(body, dict):
+        return None
+    try:
+        value = to_object(body.get("alwayson_scripts")).get(key)
+    except ValueError:
+        return None
+    return value if isinstance(value, str) else None
 
 
 def _kind(value: object) -> str:

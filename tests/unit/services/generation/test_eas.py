@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from sdapi.errors import BadRequest
-from sdapi.services.generation.eas import EASFields, save_dir_of, take_eas_fields
+from sdapi.services.generation.eas import EASFields, take_eas_fields, text_field_of
 
 
 def test_plain_keys_are_taken_out_and_scripts_left():
@@ -33,8 +33,13 @@ def test_unknown_plain_key_is_refused_with_the_known_ones(value: Any):
     "body", [None, [], "x", {}, {"alwayson_scripts": None}, {"alwayson_scripts": {"save_dir": 7}}]
 )
 def test_body_without_a_text_save_dir_is_not_in_url_mode(body: Any):
-    assert save_dir_of(body) is None
+    assert text_field_of(body, "save_dir") is None
 
 
-def test_invalid_body_with_a_save_dir_is_in_url_mode():
-    assert save_dir_of({"steps": "x", "alwayson_scripts": {"save_dir": "tmp"}}) == "tmp"
+@pytest.mark.parametrize(
+    "scripts", [{"save_dir": "tmp", "id_task": "7"}, [["save_dir", "tmp"], ["id_task", "7"]]]
+)
+def test_invalid_body_with_a_save_dir_is_in_url_mode(scripts: Any):
+    body = {"steps": "x", "alwayson_scripts": scripts}
+    assert text_field_of(body, "save_dir") == "tmp"
+    assert text_field_of(body, "id_task") == "7"
