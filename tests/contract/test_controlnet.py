@@ -400,6 +400,14 @@ def test_detect_refuses_by_name(client: TestClient, asked: dict[str, Any], told:
     assert told in response.json()["detail"]
 
 
+def test_detect_tells_the_near_modules_beside_the_webuis_text(client: TestClient):
+    answer = client.post("/controlnet/detect", json={"controlnet_module": "cany"}).json()
+    assert answer["detail"] == "Module not available"
+    assert answer["errors"].startswith("controlnet_module: module(cany) not found")
+    assert "'canny'" in answer["errors"]
+    assert answer["errors"].endswith(": Module not available")
+
+
 def test_detect_answers_a_map_for_each_picture(client: TestClient):
     asked = {"controlnet_module": "invert", "controlnet_input_images": [PICTURE, PICTURE]}
     body = client.post("/controlnet/detect", json=asked).json()
@@ -407,6 +415,20 @@ def test_detect_answers_a_map_for_each_picture(client: TestClient):
     expected = 255 - np.asarray(gradient())
     for text in body["images"]:
         assert np.array_equal(np.asarray(picture_of(text)), expected)
+
+
+@pytest.mark.parametrize("mask", ["zzz", encoded(gradient(8, 8))], ids=["no picture", "small"])
+def test_detect_does_not_look_at_masks_of_a_module_that_takes_none(client: TestClient, mask: str):
+    asked = {"controlnet_module": "invert", "controlnet_input_images": [PICTURE]}
+    plain = client.post("/controlnet/detect", json=asked).json()
+    masked = client.post("/controlnet/detect", json=asked | {"controlnet_masks": [mask]})
+    assert (masked.status_code, masked.json()) == (200, plain)
+
+
+def test_arguments_that_are_no_list_of_units_are_refused_by_their_place(client: TestClient):
+    body = {"alwayson_scripts": {"controlnet": {"args": "x"}}}
+    detail = client.post("/sdapi/v1/txt2img", json=body).json()["detail"]
+    assert detail.startswith("alwayson_scripts.controlnet.args: ")
 
 
 def test_the_routes_want_credentials_like_the_rest(serve: Serve):

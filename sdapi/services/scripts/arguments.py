@@ -61,8 +61,8 @@ def read_arguments(model: type[BaseModel], given: object, where: str) -> BaseMod
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadRequest(f"{where}.{place}: {first['msg']}") from error
+        place = ".".join((where, *(str(part) for part in first["loc"])))
+        raise BadRequest(f"{place}: {first['msg']}") from error
 
 
 def _by_name(model: type[BaseModel], given: dict[str, Any], where: str) -> dict[str, Any]:

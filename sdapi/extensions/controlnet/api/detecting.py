@@ -59,12 +59,13 @@ async def _detected(
 ) -> dict[str, Any]:
     budget = PixelBudget()
     images = await _load(asked.images, "controlnet_input_images", services, budget)
-    masks = await _load(asked.masks, "controlnet_masks", services, budget)
+    sent_masks = () if module.mask is Mask.IGNORED else asked.masks
+    masks = await _load(sent_masks, "controlnet_masks", services, budget)
 
     def work() -> dict[str, Any]:
         found = [
             module.run(
-                _joined(module, image, masks[i] if i < len(masks) else None, i),
+                _joined(image, masks[i] if i < len(masks) else None, i),
                 resolution=asked.resolution,
                 threshold_a=asked.threshold_a,
                 threshold_b=asked.threshold_b,
@@ -96,7 +97,8 @@ def _checked(asked: Detection) -> Preprocessor:
     try:
         module = find(asked.module)
     except SDAPIError as error:
-        raise BadRequest(f"Module not available: {error.detail}") from error
+        place = f"controlnet_module: {error.detail}"
+        raise BadRequest("Module not available", place=place) from error
     if module.name == _AUTO or not module.shows_something:
         raise BadRequest(
             f"Module not supported: {asked.module} makes no map, but what a model reads"
@@ -114,12 +116,10 @@ def _checked(asked: Detection) -> Preprocessor:
     return module
 
 
-def _joined(
-    module: Preprocessor, image: Image.Image, mask: Image.Image | None, number: int
-) -> Pixels:
-    """A picture with its mask as fourth channel, where the module looks at one."""
+def _joined(image: Image.Image, mask: Image.Image | None, number: int) -> Pixels:
+    """A picture with its mask, if it has one, as fourth channel."""
     pixels = on_white(image)
-    if module.mask is not Mask.IGNORED and mask is not None:
+    if mask is not None:
         if mask.size != image.size:
             raise BadRequest(
                 f"controlnet_masks.{number}: it has {mask.width}x{mask.height} pixels and its "
