@@ -110,8 +110,11 @@ def sample_dpm_adaptive(denoise: Denoiser, x: Tensor, sigmas: SigmaRange, run: R
         solver = _Solver(denoise, x, t)
         low, high = solver.order2(t_down, _THIRD), solver.order3(t_down)
         scale = torch.maximum(low.abs(), previous.abs()) * _RELATIVE_TOLERANCE
-        error = torch.linalg.norm((low - high) / scale.clamp(min=_ABSOLUTE_TOLERANCE))
-        if control.accepts(float(error) / x.numel() ** 0.5):
+        distance = torch.linalg.norm((low - high) / scale.clamp(min=_ABSOLUTE_TOLERANCE))
+        error = float(distance) / x.numel() ** 0.5
+        if math.isnan(error):
+            return low  # no smaller step would end it; whoever looks for NaNs finds these
+        if control.accepts(error):
             previous, x, t = low, high, t_next
             if run.eta:
                 x = x + sigma_up * run.s_noise * run.noise()

@@ -205,3 +205,13 @@ def test_ddim_refuses_to_add_more_noise_than_there_is(eta: float):
     run = Run(lambda: torch.zeros(()), lambda *_: torch.zeros(()), lambda _: None, eta=eta)
     with pytest.raises(BadRequest, match=f"^eta: {eta:g} adds more noise"):
         sample_ddim(predict, torch.ones(1, 4, 8, 8), ddim_timesteps(5), ALPHAS, run)
+
+
+@pytest.mark.timeout(20)
+def test_adaptive_steps_end_where_a_model_makes_nans():
+    def broken(x: Tensor, sigma: Tensor) -> Tensor:
+        return x * float("nan")
+
+    levels = SigmaRange(torch.tensor(MODEL.max), torch.tensor(MODEL.min), 5)
+    found = RANGE_SAMPLERS["DPM adaptive"](broken, torch.ones(1, 4, 8, 8), levels, settings())
+    assert found.isnan().all()
