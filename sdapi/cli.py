@@ -165,7 +165,7 @@ def _mount_problem(settings: Settings) -> str | None:
                     *(path, mount.oss, settings.data_dir),
                 )
                 continue
-            path.mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=True)  # another server may start beside this one
         except OSError as error:
             return f"--mount {path}: cannot make this folder: {error.strerror}"
         logger.warning(

@@ -18,6 +18,9 @@ from sdapi.services.generation.eas import text_field_of
 
 log = logging.getLogger(__name__)
 
+#: what FastAPI says of a body that it cannot parse; routes of extensions have 400s of their own
+_UNREADABLE = "There was an error parsing the body"
+
 
 def json_response(
     content: object, status: int = 200, headers: dict[str, str] | None = None
@@ -36,9 +39,10 @@ def error_body(error: SDAPIError, request_id: str) -> dict[str, Any]:
         "error": "HTTPException",
         "detail": error.detail,
         "body": "",
-        "errors": error.sentence if error.place else "",
+        "errors": "",
         "code": error.code,
         "request_id": request_id,
+        **({"field": error.place} if error.place else {}),
     }
 
 
@@ -77,7 +81,7 @@ def install_handlers(app: FastAPI) -> None:
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if error.status_code == HTTPStatus.BAD_REQUEST:
+        if error.status_code == HTTPStatus.BAD_REQUEST and error.detail == _UNREADABLE:
             return error_response(_unreadable(error), request_id_of(request))
         return json_response({"detail": error.detail}, error.status_code, dict(error.headers or {}))
 
@@ -87,7 +91,7 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def _unreadable(error: HTTPException) -> UnreadableBody:
-    """FastAPI's only 400, with the reason that it keeps to itself."""
+    """FastAPI's error for a body, with the reason that it keeps to itself."""
     match error.__cause__:
         case UnicodeDecodeError() as cause:
             reason = f": it is not UTF-8 at byte {cause.start}"

@@ -27,11 +27,10 @@ class Problem(BaseModel):
     error: str = Field(description="HTTPException, or a defect's class name")
     detail: str = Field(description="What was wrong, and what would be right")
     body: str = Field(description="Empty, as in the webui")
-    errors: str = Field(
-        description="The field, and again what was wrong, where `detail` names none; else empty"
-    )
+    errors: str = Field(description="Empty but for a defect, as in the webui")
     code: str = Field(description="Stable, for programs")
     request_id: str = Field(description="As in the header X-Request-Id and in the log")
+    field: str = Field("", description="Which field, where `detail` names none; else absent")
 
 
 class FieldProblem(BaseModel):

@@ -12,8 +12,7 @@ from sdapi.settings.settings import AUXILIARY_FOLDERS
 if TYPE_CHECKING:
     from sdapi.services.catalog.catalog import Catalog
 
-_CHECKPOINT_FLAGS: Final = (
-    "ckpt",
+_PORTRAIT_FLAGS: Final = (
     "portrait_checkpoint",
     "portrait_checkpoint_xl",
     "portrait_checkpoint_anime",
@@ -32,7 +31,8 @@ def start_problem(settings: Settings) -> str | None:
     vae = settings.vae_path
     if vae is not None and (reason := vae_problem_of(vae)):
         return f"--vae-path {vae}: {reason}"
-    names = [(dest, name) for dest in _CHECKPOINT_FLAGS if (name := getattr(settings, dest))]
+    flags = ("ckpt", *(_PORTRAIT_FLAGS if _draws_portraits(settings) else ()))
+    names = [(dest, name) for dest in flags if (name := getattr(settings, dest))]
     if not names:
         return None
     # Here, so that a start without such flags comes to its port without them.
@@ -50,6 +50,14 @@ def start_warnings(settings: Settings) -> Iterator[str]:
         path = settings.flag_values.get(dest)
         if path and not Path(path).is_dir():
             yield f"{_flag(dest)} {path}: there is no such folder"
+
+
+def _draws_portraits(settings: Settings) -> bool:
+    """Whether portraits are surely drawn by this server, not by one that has other models.
+
+    A service file may name another server in its variables.
+    """
+    return settings.portrait and not settings.portrait_url and not settings.service_files
 
 
 def _checkpoint_problem(settings: Settings, catalog: "Catalog", dest: str, name: str) -> str | None:

@@ -124,40 +124,37 @@ def test_refusal_has_the_four_keys_and_ours(
     response = client.post(f"/sdapi/v1/{path}", json=body)
     answer = response.json()
     assert (response.status_code, answer["code"]) == (status, code)
-    assert answer.keys() == KEYS
+    assert answer.keys() - {"field"} == KEYS
     assert answer["error"] == "HTTPException"
     assert answer["detail"].startswith(detail)
-    assert answer["body"] == ""
-    assert answer["errors"] in ("", f"{answer['errors'].partition(':')[0]}: {answer['detail']}")
+    assert (answer["body"], answer["errors"]) == ("", "")
     assert answer["request_id"] == response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "errors"),
+    ("path", "body", "field"),
     [
-        ("sdapi/v1/img2img", {}, "init_images: Init image not found"),
-        ("sdapi/v1/img2img", {"init_images": [PNG, "!"], "batch_size": 2}, "init_images.1: {}"),
-        ("sdapi/v1/img2img", {"init_images": [PNG], "mask": "!"}, "mask: {}"),
-        ("sdapi/v1/txt2img", FIRST_PASS | {"firstpass_image": "!"}, "firstpass_image: {}"),
-        ("sdapi/v1/extra-single-image", {"image": "!"}, "image: {}"),
+        ("sdapi/v1/img2img", {}, "init_images"),
+        ("sdapi/v1/img2img", {"init_images": [PNG, "!"], "batch_size": 2}, "init_images.1"),
+        ("sdapi/v1/img2img", {"init_images": [PNG], "mask": "!"}, "mask"),
+        ("sdapi/v1/txt2img", FIRST_PASS | {"firstpass_image": "!"}, "firstpass_image"),
+        ("sdapi/v1/extra-single-image", {"image": "!"}, "image"),
         (
             "sdapi/v1/extra-batch-images",
             {"imageList": [{"data": PNG, "name": "a"}, {"data": "!", "name": "b"}]},
-            "imageList.1.data: {}",
+            "imageList.1.data",
         ),
-        ("sdapi/v1/png-info", {"image": "!"}, "image: {}"),
-        ("sdapi/v1/interrogate", {"image": "!"}, "image: {}"),
-        ("controlnet/detect", {}, "controlnet_input_images: No image selected"),
-        ("sdapi/v1/txt2img", {"sampler_name": "no"}, ""),
+        ("sdapi/v1/png-info", {"image": "!"}, "image"),
+        ("sdapi/v1/interrogate", {"image": "!"}, "image"),
+        ("controlnet/detect", {}, "controlnet_input_images"),
+        ("sdapi/v1/txt2img", {"sampler_name": "no"}, None),
     ],
 )
-def test_errors_tells_the_field_that_the_webuis_text_does_not(
-    client: TestClient, path: str, body: dict[str, Any], errors: str
+def test_a_key_tells_the_field_that_the_webuis_text_does_not(
+    client: TestClient, path: str, body: dict[str, Any], field: str | None
 ):
     answer = client.post(f"/{path}", json=body).json()
-    assert answer["errors"] == errors.format("Invalid encoded image")
-    if errors:
-        assert errors.endswith(answer["detail"]) or answer["detail"] == "Invalid encoded image"
+    assert (answer["errors"], answer.get("field")) == ("", field)
 
 
 def test_tasks_and_url_mode_tell_it_in_their_sentence(client: TestClient):

@@ -219,3 +219,28 @@ def test_what_is_busy_in_the_middle_of_a_script_is_waited_for(data_dir: Path, se
 def test_what_is_busy_refuses_a_plain_request(data_dir: Path, serve: Serve):
     add_file(data_dir, "busy", BUSY.replace("REFUSED", "1"))
     assert serve().post("/sdapi/v1/txt2img", json=SMALL).status_code == 429
+
+
+REFUSING = """
+from fastapi import APIRouter, HTTPException
+
+from sdapi.extensions import hookimpl
+
+
+@hookimpl
+def sdapi_routers(services):
+    router = APIRouter()
+
+    @router.get("/refusing")
+    def refusing():
+        raise HTTPException(400, {"reason": "bad"}, headers={"X-Why": "ours"})
+
+    return [router]
+"""
+
+
+def test_a_400_of_an_extensions_route_stays_as_it_is(serve: Serve, data_dir: Path):
+    add_file(data_dir, "refusing", REFUSING)
+    response = serve().get("/refusing")
+    assert (response.status_code, response.json()) == (400, {"detail": {"reason": "bad"}})
+    assert response.headers["x-why"] == "ours"

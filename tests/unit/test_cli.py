@@ -132,6 +132,17 @@ def test_a_flag_that_names_no_usable_model_stops_the_start_in_one_sentence(
     assert "in use" not in text
 
 
+@pytest.mark.parametrize("flags", [("--portrait-url", "http://127.0.0.1:1"), ("--no-portrait",)])
+def test_portrait_checkpoints_of_another_server_are_not_looked_for_here(
+    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+):
+    with bind("127.0.0.1", 0) as taken:  # at which the start fails instead
+        port = f"--port={taken.getsockname()[1]}"
+        arguments = ["--data-dir", str(tmp_path), "--portrait-checkpoint", "theirs.safetensors"]
+        assert main([port, *arguments, *flags]) == 1
+    assert "in use" in capsys.readouterr().err
+
+
 def test_a_folder_of_models_that_is_not_there_is_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sdapi.engine.adaptations.sampling_run import adapted_unet, adapted_vae
 from sdapi.engine.drawing import hires
+from sdapi.engine.drawing.decoded_preview import show_preview
 from sdapi.engine.drawing.job_models import JobModels
 from sdapi.engine.drawing.job_start import JobStart
 from sdapi.engine.drawing.pass_plan import Batch, Model, PassPlan
@@ -21,7 +22,6 @@ from sdapi.engine.faces.restorer import FaceRestoration
 from sdapi.engine.faces.restoring import restore_faces
 from sdapi.engine.job import BEFORE_FACES, BEFORE_HIRES, GeneratedImage, HiresPass, Job, Result
 from sdapi.engine.latents import vae
-from sdapi.engine.latents.decoded_preview import show_preview
 from sdapi.engine.latents.latent_modes import LatentMode
 from sdapi.engine.models import Models
 from sdapi.engine.monitor import Monitor

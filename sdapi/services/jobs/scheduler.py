@@ -108,7 +108,9 @@ class Scheduler:
             raise type(self._refusal)(self._refusal.detail)
 
     def _full(self, count: int) -> QueueFull:
-        return QueueFull(f"{count} jobs are waiting already; {self._limit} may wait; try later")
+        return QueueFull(
+            f"{count} jobs are waiting or being made already; {self._limit} may wait; try later"
+        )
 
     def _choose(self, is_loaded: Callable[[Task], bool]) -> _Waiting:
         head = self._waiting[0]
