@@ -1,8 +1,9 @@
 -- Every operation of the queue on Redis, each one atomic. Runs on Redis 6.2 and later.
 --
 -- Called with the operation's name, its arguments as JSON, and the items' data, which is binary.
--- Answers a list: JSON, then the data of each item in it. What happened is published at the end, or
--- is the last of the list for a caller who `hears` it so and is the only one who listens.
+-- Answers a list: JSON, then the data of each item in it. What happened is published at the end to
+-- `sdapi:events`, or is the last of the list for a caller who has a channel of its `own` and is the
+-- only one who listens.
 --
 -- Keys of a queue Q, below `sdapi:q:Q:`
 --   meta     hash    last index, stored bytes
@@ -792,11 +793,17 @@ function operations.bury_node()
   return {'{}'}
 end
 
+-- The one subscriber might be another server, while the caller's subscription is cut: a channel that
+-- the caller alone subscribes to tells. Where the call is not allowed this finds nothing.
+local function is_alone(own)
+  local counts = redis.pcall('PUBSUB', 'NUMSUB', 'sdapi:events', own)
+  return counts[2] == 1 and counts[4] == 1
+end
+
 local answer = operations[ARGV[1]](args.queue)
 if #events == 0 then return answer end
--- a server that is alone hears by its answer, which saves it a message; where the call is not
--- allowed this finds nothing
-if args.hears and redis.pcall('PUBSUB', 'NUMSUB', 'sdapi:events')[2] == 1 then
+-- a server that is alone hears by its answer, which saves it a message
+if args.own and is_alone(args.own) then
   answer[#answer + 1] = cjson.encode(events)
 else
   redis.call('PUBLISH', 'sdapi:events', cjson.encode(events))

@@ -59,8 +59,8 @@ class RedisStore:
         self._listening: asyncio.Task[None] | None = None
         self._puts = GatheredPuts(self._send_puts)
         self._listener: Listener = lambda event: None
-        #: whether what happens is published to this process now
-        self._hears = False
+        #: nothing is published there; who subscribes to it is this process
+        self._own_channel = f"{_CHANNEL}:{secrets.token_hex(8)}"
         #: of rounds whose answer was lost; asked again under the same token they answer the same
         self._unanswered: dict[tuple[QueueName, str], str] = {}
 
@@ -113,12 +113,11 @@ class RedisStore:
         while True:
             try:
                 async with redis.pubsub() as subscription:
-                    await subscription.subscribe(_CHANNEL)
+                    await subscription.subscribe(_CHANNEL, self._own_channel)
                     for queue in await self.queues():
                         listener(Event(Change.PUT, queue))
                         listener(Event(Change.FREED, queue))
                     is_subscribed.set()
-                    self._hears = True
                     while True:
                         message = await subscription.get_message(
                             ignore_subscribe_messages=True, timeout=_TIMEOUT_S / 2
@@ -127,11 +126,9 @@ class RedisStore:
                             for event in _events_of(message["data"]):
                                 listener(event)
             except (RedisError, OSError, QueueStoreUnavailable) as error:
-                self._hears = False
                 log.warning("no news from Redis: %s", error)
                 await asyncio.sleep(_RETRY_S)
             except (ValueError, KeyError, TypeError):
-                self._hears = False
                 log.exception("news from Redis that nobody here understands")
                 await asyncio.sleep(_RETRY_S)
 
@@ -172,7 +169,7 @@ class RedisStore:
     async def _send_puts(
         self, puts: Sequence[Mapping[str, Any]], data: Sequence[bytes]
     ) -> Sequence[Mapping[str, Any]]:
-        answers, *news = await self._call("put", *data, puts=puts, hears=self._hears)
+        answers, *news = await self._call("put", *data, puts=puts, own=self._own_channel)
         for each in news:
             for event in _events_of(each):
                 self._listener(event)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import redis.asyncio
 
 from sdapi.queue.stores.redis.store import RedisStore
@@ -650,6 +651,29 @@ async def test_a_put_is_told_once_to_every_server_of_a_redis(name: str, redis_ur
     await hear(3, 2)
     await first.close()
     await second.close()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_server_whose_subscription_is_cut_tells_the_others_of_its_put(
+    name: str, redis_urls: dict[str, str]
+):
+    # this client blocks the loop, so that the first store cannot know of the cut when it puts
+    with redis.Redis.from_url(redis_urls[name]) as client:
+        client.flushall()
+        heard: tuple[list[Event], list[Event]] = ([], [])
+        first, second = RedisStore(redis_urls[name]), RedisStore(redis_urls[name])
+        await first.open(heard[0].append)
+        await first.put(SOURCE, item("a"))
+        [subscriber] = client.client_list(_type="pubsub")
+        await second.open(heard[1].append)
+        heard[0].clear()
+        client.client_kill_filter(_id=subscriber["id"])
+        await first.put(SOURCE, item("b"))
+        put, anything = (Event(Change.PUT, SOURCE, tags) for tags in ({"requestId": "r-b"}, None))
+        await wait_for(lambda: put in heard[1])
+        await wait_for(lambda: anything in heard[0])
+        await first.close()
+        await second.close()
 
 
 async def test_items_tags_indexes_and_deliveries_survive_the_process(tmp_path: Path):
