@@ -31,7 +31,7 @@
     └── ShuttingDown                503 shutting_down
 
 The wire shape is `design` 3a's: `{"error", "detail", "body", "errors", "code", "request_id"}`; see
-`sdapi.problems`. Where `detail` is a text of the webui's that names no field, a key `field` does.
+`sdapi.problems`. Where `detail` is a text of the webui's that names no field, a key `hint` does.
 """
 
 from collections.abc import Iterable

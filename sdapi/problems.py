@@ -42,7 +42,7 @@ def error_body(error: SDAPIError, request_id: str) -> dict[str, Any]:
         "errors": "",
         "code": error.code,
         "request_id": request_id,
-        **({"field": error.place} if error.place else {}),
+        **({"hint": error.sentence} if error.place else {}),
     }
 
 

@@ -30,7 +30,9 @@ class Problem(BaseModel):
     errors: str = Field(description="Empty but for a defect, as in the webui")
     code: str = Field(description="Stable, for programs")
     request_id: str = Field(description="As in the header X-Request-Id and in the log")
-    field: str = Field("", description="Which field, where `detail` names none; else absent")
+    hint: str = Field(
+        "", description="The field and its trouble, where `detail` names none; or absent"
+    )
 
 
 class FieldProblem(BaseModel):

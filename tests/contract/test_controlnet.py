@@ -403,9 +403,9 @@ def test_detect_refuses_by_name(client: TestClient, asked: dict[str, Any], told:
 def test_detect_tells_the_near_modules_beside_the_webuis_text(client: TestClient):
     answer = client.post("/controlnet/detect", json={"controlnet_module": "cany"}).json()
     assert answer["detail"] == "Module not available"
-    assert answer["errors"].startswith("controlnet_module: module(cany) not found")
-    assert "'canny'" in answer["errors"]
-    assert answer["errors"].endswith(": Module not available")
+    assert answer["hint"].startswith("controlnet_module: module(cany) not found")
+    assert "'canny'" in answer["hint"]
+    assert answer["hint"].endswith(": Module not available")
 
 
 def test_detect_answers_a_map_for_each_picture(client: TestClient):

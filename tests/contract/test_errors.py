@@ -124,7 +124,7 @@ def test_refusal_has_the_four_keys_and_ours(
     response = client.post(f"/sdapi/v1/{path}", json=body)
     answer = response.json()
     assert (response.status_code, answer["code"]) == (status, code)
-    assert answer.keys() - {"field"} == KEYS
+    assert answer.keys() - {"hint"} == KEYS
     assert answer["error"] == "HTTPException"
     assert answer["detail"].startswith(detail)
     assert (answer["body"], answer["errors"]) == ("", "")
@@ -132,7 +132,7 @@ def test_refusal_has_the_four_keys_and_ours(
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "field"),
+    ("path", "body", "place"),
     [
         ("sdapi/v1/img2img", {}, "init_images"),
         ("sdapi/v1/img2img", {"init_images": [PNG, "!"], "batch_size": 2}, "init_images.1"),
@@ -151,10 +151,11 @@ def test_refusal_has_the_four_keys_and_ours(
     ],
 )
 def test_a_key_tells_the_field_that_the_webuis_text_does_not(
-    client: TestClient, path: str, body: dict[str, Any], field: str | None
+    client: TestClient, path: str, body: dict[str, Any], place: str | None
 ):
     answer = client.post(f"/{path}", json=body).json()
-    assert (answer["errors"], answer.get("field")) == ("", field)
+    hint = None if place is None else f"{place}: {answer['detail']}"
+    assert (answer["errors"], answer.get("hint")) == ("", hint)
 
 
 def test_tasks_and_url_mode_tell_it_in_their_sentence(client: TestClient):
