@@ -50,9 +50,7 @@ def test_decoder_takes_scaled_latents_and_gives_pictures(folder: Path, tiny: Aut
     latents = torch.randn(1, 4, 8, 8)
     with torch.inference_mode():
         expected = vae_module.to_image(tiny.decode(latents).sample[0])
-        (made,) = vae_module.decode(
-            exchanged(folder, full, "decoder"), latents, SCALE, widen_to=None
-        )
+        (made,) = vae_module.decode(exchanged(folder, full, "decoder"), latents, SCALE)
     # the way over unscaled latents rounds
     assert np.abs(np.asarray(made).astype(int) - np.asarray(expected)).max() <= 1
 
@@ -98,11 +96,11 @@ def test_only_large_pictures_pass_in_tiles(monkeypatch: pytest.MonkeyPatch):
     whole = full.decoder.forward
     monkeypatch.setattr(full.decoder, "forward", lambda z, *a: (seen.append(True), whole(z, *a))[1])
     with torch.inference_mode():
-        vae_module.decode(full, latents, SCALE, widen_to=None)
+        vae_module.decode(full, latents, SCALE)
         assert len(seen) == 1
         monkeypatch.setattr(vae_module, "TILED_FROM_PIXELS", 64 * 64)
         monkeypatch.setattr(vae_module, "_TILE", 128)
-        (tiled,) = vae_module.decode(full, latents, SCALE, widen_to=None)
+        (tiled,) = vae_module.decode(full, latents, SCALE)
     assert len(seen) > 2
     assert tiled.size == (192, 192)
     assert not full.use_tiling
