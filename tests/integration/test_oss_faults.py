@@ -155,9 +155,12 @@ def _disturb(oss: OssServer, program: Program, clients: Clients, outage_s: float
         program.kill()
         program.start()
         so_far(0.4)
+        before = clients.pending
         oss.stop()
         began = time.monotonic()
         so_far(0.5)
+        # On a busy machine those may all have had their answer from the store.
+        wait_ready(lambda: clients.pending > before, 300)
         program.kill()
         program.start()
         time.sleep(max(0.0, outage_s - (time.monotonic() - began)))
