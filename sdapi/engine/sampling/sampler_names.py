@@ -103,7 +103,9 @@ def find_sampler(name: str) -> SamplerInfo:
     """
     sampler = _SAMPLER_BY_NAME.get(name) or _SAMPLER_BY_LOWER.get(name.lower())
     if sampler is None:
-        raise UnknownSampler("Sampler not found")
+        near = near_names(name, _SAMPLER_BY_NAME)
+        place = f"sampler {name!r} (the nearest are {near})"
+        raise UnknownSampler("Sampler not found", place=place)
     return sampler
 
 
