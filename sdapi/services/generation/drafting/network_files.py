@@ -1,7 +1,7 @@
 """Which files a job's prompts mean by their network tags, and what infotext tells of them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,13 +43,22 @@ def with_default_networks(prompt: str, catalog: NetworkCatalog, options: Options
     """The prompt with the tags that options `sd_hypernetwork` and `sd_lora` add to every one."""
     used = {(is_lora(tag), tag.args[0]) for tag in network_tags(prompt) if tag.args}
     multiplier = options["extra_networks_default_multiplier"]
-    name = options.text("sd_hypernetwork")
-    if name not in _NONE and (False, name) not in used and catalog.hypernetwork(name):
-        prompt += f"<hypernet:{name}:{multiplier}>"
-    name = options.text("sd_lora")
-    if name not in _NONE and (True, name) not in used and catalog.has_base_name(name):
-        prompt += f"<lora:{name}:{multiplier}>"
+    for _, kind, name, is_there in _default_networks(catalog, options):
+        if is_there and (kind == "lora", name) not in used:
+            prompt += f"<{kind}:{name}:{multiplier}>"
     return prompt
+
+
+def _default_networks(
+    catalog: NetworkCatalog, options: Options
+) -> Iterator[tuple[str, str, str, bool]]:
+    """Option, kind of tag and name of each network that options name, and whether it is there."""
+    name = options.text("sd_hypernetwork")
+    if name not in _NONE:
+        yield "sd_hypernetwork", "hypernet", name, catalog.hypernetwork(name) is not None
+    name = options.text("sd_lora")
+    if name not in _NONE:
+        yield "sd_lora", "lora", name, catalog.has_base_name(name)
 
 
 def resolve_networks(
@@ -112,12 +121,9 @@ class _Search:
 
     def check_defaults(self, options: Options) -> None:
         """Tell what `with_default_networks` had to leave out."""
-        name = options.text("sd_hypernetwork")
-        if name not in _NONE and self.catalog.hypernetwork(name) is None:
-            self._tell_missing("hypernet", name, is_lora=False, place="sd_hypernetwork: ")
-        name = options.text("sd_lora")
-        if name not in _NONE and not self.catalog.has_base_name(name):
-            self._tell_missing("lora", name, is_lora=True, place="sd_lora: ")
+        for option, kind, name, is_there in _default_networks(self.catalog, options):
+            if not is_there:
+                self._tell_missing(kind, name, is_lora=kind == "lora", place=f"{option}: ")
 
     def _tell_missing(self, kind: str, name: str, *, is_lora: bool, place: str = "") -> None:
         known = [lora.name for lora in self.catalog.loras]
