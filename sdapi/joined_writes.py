@@ -57,7 +57,7 @@ class JoinedWrites(asyncio.Transport):
 class JoiningProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 over such a transport."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(JoinedWrites(transport, self.loop))
 
     def handle_websocket_upgrade(self) -> None:
