@@ -17,8 +17,10 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 if "torch" in sys.modules:
     sys.modules["torch"].set_num_threads(1)
 
-# A busy machine is no defect.
-settings.register_profile("sdapi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is no defect. The same examples are tried every time, so that a run says something
+# of the change it tests; `pytest --hypothesis-profile search` looks for new ones.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("sdapi", settings.get_profile("search"), derandomize=True)
 settings.load_profile("sdapi")
 
 
