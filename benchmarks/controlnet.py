@@ -28,10 +28,10 @@ from sdapi.engine.control.models.control_file import read_control_file
 from sdapi.engine.control.models.controlnet import LoadedControlNet, load_controlnet
 from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.engine import Engine
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.models.device_models import Models
+from sdapi.engine.models.model_cache import ModelCache
+from sdapi.engine.weights.model_file import ModelFile
 
 ROUNDS = 5
 

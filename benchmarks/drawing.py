@@ -22,12 +22,12 @@ from safetensors.torch import load_file
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import Loading, Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Job
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.models.device_models import Loading, Models
+from sdapi.engine.models.model_cache import ModelCache
 from sdapi.engine.sampling.sampler_names import find_sampler
+from sdapi.engine.weights.model_file import ModelFile
 
 RUNS = 3
 

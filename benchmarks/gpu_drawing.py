@@ -27,9 +27,9 @@ from torch._dynamo.utils import counters
 
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.compilation import compile_unet
 from sdapi.engine.engine import Engine
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.models.compilation import compile_unet
 from tests.full_size import SD1, SDXL, Shape, build, shrunk
 from tests.gpu.drawing import engine_on, job, put
 

@@ -23,10 +23,10 @@ from safetensors.torch import load_file, save_file
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components, alphas_cumprod
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import LoadedCheckpoint, Models
+from sdapi.engine.models.device_models import LoadedCheckpoint, Models
+from sdapi.engine.models.model_cache import ModelCache
 from sdapi.engine.networks.selection import LoraUse, NetworkFiles, NetworkSet
+from sdapi.engine.weights.model_file import ModelFile
 
 RANK, CONTEXT, RUNS = 16, 768, 5
 NOTHING = NetworkSet()

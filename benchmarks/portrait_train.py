@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
 
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import Models
+from sdapi.engine.models.device_models import Models
 from sdapi.engine.training.job import LoraShape, TrainingJob, TrainingMonitor, TrainingPicture
 from sdapi.engine.training.training_run import TrainingRun
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT
 from tests.engines import cpu_models
 from tests.people import FOLDER

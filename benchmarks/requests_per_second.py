@@ -26,8 +26,8 @@ import torch
 from benchmarks.http_overhead import serve
 from sdapi.engine.engine import Engine
 from sdapi.engine.factory import make_engine
-from sdapi.engine.job import Job, ModelFile
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Job, ModelFile
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.settings import Settings
 

@@ -22,8 +22,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from sdapi.app import build_app
-from sdapi.engine.job import GeneratedImage, Job, Result
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import GeneratedImage, Job, Result
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.settings import Mount, Settings
 from tests.fakes import FakeEngine, FakeEngines
 from tests.oss.faults import Fault

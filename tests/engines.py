@@ -8,9 +8,9 @@ import torch
 
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job, ModelFile
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.models import Models
+from sdapi.engine.jobs.job import Job, ModelFile
+from sdapi.engine.models.device_models import Models
+from sdapi.engine.models.model_cache import ModelCache
 from sdapi.engine.sampling.sampler_names import find_sampler
 
 

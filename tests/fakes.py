@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from sdapi.engine.extras_job import ExtrasJob
-from sdapi.engine.job import GeneratedImage, Job, ModelFile, Result
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.extras_job import ExtrasJob
+from sdapi.engine.jobs.job import GeneratedImage, Job, ModelFile, Result
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.work import Work
 from sdapi.engine.training.job import (
     TrainingJob,
     TrainingMonitor,
@@ -17,7 +18,6 @@ from sdapi.engine.training.job import (
     checkpoint_path,
 )
 from sdapi.engine.upscaling.upscaler import ModelUpscaler
-from sdapi.engine.work import Work
 from sdapi.errors import SDAPIError
 from sdapi.images import Upscale
 from sdapi.services.jobs.worker import JobRunner

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.network_file import LoadedNetwork, read_network
 from sdapi.engine.networks.selection import LoraUse
+from sdapi.engine.weights.model_file import ModelFile
 from tests.builders import FEW_WORDS, Built, build_sd1, build_sd2, build_sdxl
 
 BUILDERS = {"sd1": build_sd1, "sd2": build_sd2, "sdxl": build_sdxl}

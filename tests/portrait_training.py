@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
-from sdapi.engine.job import GeneratedImage, Job, Result
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import GeneratedImage, Job, Result
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.training.job import TrainingJob, TrainingMonitor, TrainingResult, checkpoint_path
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices

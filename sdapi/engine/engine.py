@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import torch
 
 from sdapi.engine.drawing.job_run import JobRun
-from sdapi.engine.extras_job import ExtrasJob
 from sdapi.engine.extras_run import ExtrasRun
-from sdapi.engine.job import Job, ModelFile, Result
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.extras_job import ExtrasJob
+from sdapi.engine.jobs.job import Job, ModelFile, Result
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.work import Work
+from sdapi.engine.models.device_models import Models
 from sdapi.engine.shortage import telling_shortage
 from sdapi.engine.too_small import telling_too_small
 from sdapi.engine.training.job import TrainingJob, TrainingMonitor
 from sdapi.engine.training.training_run import TrainingRun
-from sdapi.engine.work import Work
 
 
 @dataclass(slots=True)

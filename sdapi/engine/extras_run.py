@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from sdapi.engine.extras_job import Enlargement, ExtrasJob
 from sdapi.engine.faces.restoring import restore_faces
-from sdapi.engine.job import GeneratedImage, Result
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.extras_job import Enlargement, ExtrasJob
+from sdapi.engine.jobs.job import GeneratedImage, Result
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.models.device_models import Models
 from sdapi.engine.upscaling.upscale import upscale_with
 from sdapi.engine.upscaling.upscaler import Upscaler
 

@@ -5,8 +5,8 @@ import torch
 
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
-from sdapi.engine.model_cache import ModelCache, Movable
-from sdapi.engine.models import Loading, Models
+from sdapi.engine.models.device_models import Loading, Models
+from sdapi.engine.models.model_cache import ModelCache, Movable
 from sdapi.settings import Settings
 
 #: Of main memory, and of a GPU's, what models may take when no flag says.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from sdapi.engine.stages import Stages, UNetCall
+from sdapi.engine.jobs.stages import Stages, UNetCall
 from sdapi.services.scripts.arguments import Arg, NoArgs
 from sdapi.services.scripts.script import (
     BOTH,

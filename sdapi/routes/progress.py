@@ -6,7 +6,7 @@ from typing import Annotated
 import anyio.to_thread
 from fastapi import APIRouter, Query
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.errors import Missing
 from sdapi.routes import ServicesDep
 from sdapi.schemas.problems import problems

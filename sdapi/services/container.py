@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sdapi.engine.control.annotators.annotators import Annotators
 from sdapi.engine.control.annotators.hub import fetch
-from sdapi.engine.job import ModelFile
-from sdapi.engine.model_file import model_paths
+from sdapi.engine.jobs.job import ModelFile
+from sdapi.engine.weights.model_file import model_paths
 from sdapi.errors import NoDevice, SDAPIError, ShuttingDown
 from sdapi.metrics import Metrics
 from sdapi.options import Options

@@ -11,9 +11,9 @@ from PIL import Image
 
 from sdapi import images as codecs
 from sdapi import infotext
-from sdapi.engine.extras_job import Enlargement, ExtrasJob
 from sdapi.engine.faces.restorer import FaceRestoration
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.extras_job import Enlargement, ExtrasJob
+from sdapi.engine.jobs.job import Result
 from sdapi.engine.upscaling.upscaler import Filter, Upscaler
 from sdapi.errors import BadRequest, TaskCancelled
 from sdapi.options import Options

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.errors import OutOfMemory
 from tests.contract.conftest import Serve
 from tests.fakes import FakeEngine, colour_of

@@ -12,12 +12,12 @@ from PIL.Image import Image
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job, SamplingOptions
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import LoadedCheckpoint, Loading, Models, Movable
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Job, SamplingOptions
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.models.device_models import LoadedCheckpoint, Loading, Models, Movable
+from sdapi.engine.models.model_cache import ModelCache
 from sdapi.engine.sampling.sampler_names import find_sampler
+from sdapi.engine.weights.model_file import ModelFile
 
 PLENTY = 1 << 40
 MODEL = ModelFile(Path("random.safetensors"), None, 0, 0)

@@ -13,11 +13,11 @@ from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.unit import ControlUnit, Pixels
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job, SamplingOptions
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import Loading, Models, Movable
-from sdapi.engine.stages import UNetCall
+from sdapi.engine.jobs.job import Job, SamplingOptions
+from sdapi.engine.jobs.stages import UNetCall
+from sdapi.engine.models.device_models import Loading, Models, Movable
+from sdapi.engine.models.model_cache import ModelCache
+from sdapi.engine.weights.model_file import ModelFile
 from tests.controlnets import (
     build_adapter,
     build_lllite,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.job import ModelFile, SamplingOptions
+from sdapi.engine.jobs.job import ModelFile, SamplingOptions
 from sdapi.engine.networks.selection import NetworkFiles
 from sdapi.errors import NanProduced
 from tests.full_size import SD1, SDXL, Shape

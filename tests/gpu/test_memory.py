@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.job import ModelFile
+from sdapi.engine.jobs.job import ModelFile
 from sdapi.engine.latents import vae
-from sdapi.engine.models import Loading
+from sdapi.engine.models.device_models import Loading
 from sdapi.errors import OutOfMemory
 from tests.full_size import SD1, SDXL, Shape
 from tests.gpu.drawing import MODEL, Bench, Peak, draw, engine_on, job, psnr, put

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdapi.engine.job import ModelFile, SamplingOptions
+from sdapi.engine.jobs.job import ModelFile, SamplingOptions
 from sdapi.engine.sampling.noise import BrownianNoise, NoiseSource
 from sdapi.engine.sampling.philox import PhiloxGenerator
 from tests.gpu.drawing import draw, engine_on, job, psnr

@@ -13,7 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from sdapi.engine.adaptations.hooks import Hooks
-from sdapi.engine.job import TileOptions
+from sdapi.engine.jobs.job import TileOptions
 
 _SMALLEST_TILE = 128
 _LATENT = 8

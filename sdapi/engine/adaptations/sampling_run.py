@@ -12,7 +12,7 @@ from sdapi.engine.adaptations.token_merging import merge_tokens
 from sdapi.engine.adaptations.upcast import upcast_attention
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.sizes import module_bytes
-from sdapi.engine.stages import UNetCall
+from sdapi.engine.jobs.stages import UNetCall
+from sdapi.engine.weights.tensor_bytes import module_bytes
 
 if TYPE_CHECKING:
     from sdapi.engine.sampling.sampling_pass import SamplingPass

@@ -12,7 +12,7 @@ from sdapi.engine.control.making import ControlMaker
 from sdapi.engine.control.modules.reference_layers import ReferenceLayers
 from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.control.window import Progress
-from sdapi.engine.stages import Stages, UNetCall
+from sdapi.engine.jobs.stages import Stages, UNetCall
 from sdapi.errors import SDAPIError
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from sdapi.engine.control.modules.recolour import Recolour
 from sdapi.engine.control.modules.reference import REFERENCES, ReferenceControl
 from sdapi.engine.control.modules.reference_layers import ReferenceLayers
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest, ModelUnusable
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
 
 #: a picture, RGB or RGB and mask: [h, w, 3 or 4]
 Pixels = NDArray[np.uint8]

@@ -4,10 +4,10 @@ import logging
 
 from sdapi.engine.checkpoints.precision import NANS_PASS
 from sdapi.engine.drawing.pass_plan import Model
+from sdapi.engine.jobs.monitor import Monitor, Preview, PreviewMethod
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.preview import approximate
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor, Preview, PreviewMethod
+from sdapi.engine.models.device_models import Models
 from sdapi.errors import ModelUnusable
 
 log = logging.getLogger(__name__)

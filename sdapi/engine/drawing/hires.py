@@ -9,7 +9,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.job import HiresPass, Job
+from sdapi.engine.jobs.job import HiresPass, Job
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.image_cond import everything_masked, masked_picture
 from sdapi.engine.latents.init_latent import encode_pixels

@@ -11,9 +11,9 @@ from sdapi.engine.adaptations.circular import circular_padding
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.checkpoints.precision import NanRule, wider_vae_type
 from sdapi.engine.drawing.pass_plan import Model
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.engine.latents.tiny_vae import Half
-from sdapi.engine.models import Models
+from sdapi.engine.models.device_models import Models
 
 
 @dataclass(slots=True)

@@ -20,11 +20,11 @@ from sdapi.engine.drawing.refiner import Relief, handover
 from sdapi.engine.drawing.told import Told
 from sdapi.engine.faces.restorer import FaceRestoration
 from sdapi.engine.faces.restoring import restore_faces
-from sdapi.engine.job import BEFORE_FACES, BEFORE_HIRES, GeneratedImage, HiresPass, Job, Result
+from sdapi.engine.jobs.job import BEFORE_FACES, BEFORE_HIRES, GeneratedImage, HiresPass, Job, Result
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.latent_modes import LatentMode
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.models.device_models import Models
 from sdapi.engine.networks.selection import select
 from sdapi.engine.sampling.guidance import Stopped
 from sdapi.engine.sampling.sampling_pass import Start, denoiser_calls, run_sampler

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sdapi.engine.drawing.pass_plan import Model, PassPlan
-from sdapi.engine.init_images import Inversion
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.init_images import Inversion
+from sdapi.engine.jobs.job import Job
 from sdapi.engine.latents.image_cond import image_conditioning
 from sdapi.engine.latents.init_latent import InitLatent, encode_init, seeded_generator
-from sdapi.engine.models import Models
+from sdapi.engine.models.device_models import Models
 from sdapi.engine.sampling.blend import Blend
 from sdapi.engine.sampling.inversion import find_noise, from_found_noise
 from sdapi.engine.sampling.noise import NoiseSource

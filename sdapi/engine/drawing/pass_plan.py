@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.init_images import Inversion
-from sdapi.engine.job import Job
-from sdapi.engine.models import LoadedCheckpoint, Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.init_images import Inversion
+from sdapi.engine.jobs.job import Job
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.models.device_models import LoadedCheckpoint, Models
 from sdapi.engine.sampling.blend import Blend
 from sdapi.engine.sampling.edit_guidance import make_guide
 from sdapi.engine.sampling.guidance import Economy, Guidance, Padding

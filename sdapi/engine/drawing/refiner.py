@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdapi.engine.drawing.pass_plan import Model, PassPlan
-from sdapi.engine.job import Job, Refiner
+from sdapi.engine.jobs.job import Job, Refiner
 from sdapi.engine.sampling.handover import Handover, Successor
 from sdapi.engine.sampling.sampling_pass import planned_calls
 from sdapi.errors import ModelUnusable

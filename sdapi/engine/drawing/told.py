@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.engine.text.conditioning import BatchCond
 from sdapi.engine.text.notes import ti_hashes
 from sdapi.errors import ModelUnusable

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
 
 GFPGAN, CODEFORMER = "GFPGAN", "CodeFormer"
 

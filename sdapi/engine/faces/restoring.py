@@ -14,7 +14,7 @@ from sdapi.engine.faces.alignment import Pixels, align, put_back
 from sdapi.engine.faces.detector import Face, FaceDetector
 from sdapi.engine.faces.parser import FaceParser
 from sdapi.engine.faces.restorer import CODEFORMER, FaceModels, FaceRestoration
-from sdapi.engine.models import Models
+from sdapi.engine.models.device_models import Models
 from sdapi.errors import ModelUnusable
 
 #: pictures are brought to this shorter side to look for faces in

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.init_images import InitImages, InpaintMask
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.init_images import InitImages, InpaintMask
+from sdapi.engine.jobs.job import Job
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.init_latent import encode_pixels
 from sdapi.errors import ModelUnusable

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.init_images import InitImages, InpaintMask, MaskedContent
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.init_images import InitImages, InpaintMask, MaskedContent
+from sdapi.engine.jobs.job import Job
 from sdapi.engine.latents import vae
 from sdapi.engine.sampling.blend import Blend, LinearBlend
 from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds

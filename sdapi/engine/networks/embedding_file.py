@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdapi.engine.checkpoints.weights import read_content
 from sdapi.engine.networks.embedding_picture import hidden_content
+from sdapi.engine.weights.state_dict import read_content
 from sdapi.errors import ModelUnusable
 
 PICTURE_SUFFIXES = (".png", ".webp", ".jxl", ".avif")

@@ -16,8 +16,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sdapi.engine.checkpoints.weights import StateDict, read_content
-from sdapi.engine.sizes import module_bytes
+from sdapi.engine.weights.state_dict import StateDict, read_content
+from sdapi.engine.weights.tensor_bytes import module_bytes
 from sdapi.errors import ModelUnusable
 
 #: Names whose meaning is not the torch class of that name in lower case.

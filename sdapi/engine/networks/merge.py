@@ -14,7 +14,7 @@ from sdapi.engine.networks.layer import NetworkLayer, finished
 from sdapi.engine.networks.layer_index import Target, layer_index
 from sdapi.engine.networks.network_file import LoadedNetwork
 from sdapi.engine.networks.selection import LoraUse
-from sdapi.engine.sizes import bytes_of
+from sdapi.engine.weights.tensor_bytes import bytes_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
 from sdapi.engine.networks.key_forms import split_key
 from sdapi.engine.networks.layer import NetworkLayer
-from sdapi.engine.sizes import bytes_of
+from sdapi.engine.weights.state_dict import StateDict, read_state_dict
+from sdapi.engine.weights.tensor_bytes import bytes_of
 from sdapi.errors import ModelUnusable
 
 _BUNDLE = "bundle_emb."

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.text.tokenizer import shared_tokenizer
+from sdapi.engine.weights.state_dict import read_state_dict
 from sdapi.errors import ModelUnusable
 
 _TOKEN_TABLE = "token_embedding.weight"

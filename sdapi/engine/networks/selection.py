@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sdapi.engine.model_file import ModelFile
 from sdapi.engine.text.composition import NetworkTag, extract_tags
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest
 
 _LORA_KINDS = ("lora", "lyco")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.sampling.guidance import Guidance, Guide, Inner, Stopped
 from sdapi.engine.text.conditioning import BatchCond
 from sdapi.errors import BadRequest

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.text.conditioning import BatchCond, Cond
 
 #: How conds and unconds of different lengths are made equal: not at all, with the encoding of the

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from sdapi.engine.init_images import Inversion
+from sdapi.engine.jobs.init_images import Inversion
 from sdapi.engine.sampling.denoise import SigmaDenoiser
 from sdapi.engine.sampling.guidance import Guidance, Guide
 from sdapi.engine.sampling.noise import ImageNoise

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdapi.engine.job import SamplingOptions
+from sdapi.engine.jobs.job import SamplingOptions
 
 ZERO_TERMINAL_SNR = "Zero Terminal SNR"
 #: What is left of the picture at the last step; zero would make sigma infinite.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdapi.engine.job import Churn, Job
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Churn, Job
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.sampling.noise import BrownianNoise, ImageNoise
 from sdapi.engine.sampling.samplers import (
     EXPONENTIAL_SDE,

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.job import Job
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Job
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.models.device_models import Models
 from sdapi.engine.sampling.blend import Blend
 from sdapi.engine.sampling.denoise import (
     LCMDenoiser,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sdapi.engine.init_images import SoftInpainting
+from sdapi.engine.jobs.init_images import SoftInpainting
 
 _SMALL: Final = 1e-5
 #: sides of the filter's window, in latent cells, and its reach

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
-from sdapi.engine.compilation import calling
+from sdapi.engine.jobs.stages import Stages, UNetCall
+from sdapi.engine.models.compilation import calling
 from sdapi.engine.sampling.guidance import Row
-from sdapi.engine.stages import Stages, UNetCall
 from sdapi.engine.text.conditioning import Cond
 
 

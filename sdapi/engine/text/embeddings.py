@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.embedding_file import Embedding, is_picture, read_embedding
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import ModelUnusable
 
 

@@ -11,8 +11,8 @@ from accelerate import init_empty_weights
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from sdapi.engine.checkpoints.weights import StateDict
 from sdapi.engine.text.chunks import END, START
+from sdapi.engine.weights.state_dict import StateDict
 from sdapi.errors import ModelUnusable
 
 #: Width of one attention head in every published text encoder.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
 
 
 @dataclass(frozen=True, slots=True)

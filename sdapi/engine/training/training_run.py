@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdapi.engine.models import LoadedCheckpoint, Models
-from sdapi.engine.offload import OffloadLevel
+from sdapi.engine.models.device_models import LoadedCheckpoint, Models
+from sdapi.engine.models.offload import OffloadLevel
 from sdapi.engine.shortage import telling_shortage
 from sdapi.engine.training.adapters import Adapted, adapt
 from sdapi.engine.training.examples import Examples

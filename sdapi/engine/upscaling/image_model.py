@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdapi.engine.checkpoints.weights import read_state_dict
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.sizes import module_bytes
 from sdapi.engine.upscaling.upscaler import Tiles
+from sdapi.engine.weights.model_file import ModelFile
+from sdapi.engine.weights.state_dict import read_state_dict
+from sdapi.engine.weights.tensor_bytes import module_bytes
 from sdapi.errors import BadRequest, ModelUnusable
 from sdapi.images.tiles import TileGrid, by_tiles
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from PIL.Image import Image
 
-from sdapi.engine.models import Models
+from sdapi.engine.models.device_models import Models
 from sdapi.engine.upscaling.upscaler import Filter, ModelUpscaler, Upscaler
 from sdapi.images.resize import Step, Upscale, enlarge, lanczos_step, nearest_step
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import AnnotatorMissing, BadRequest, near_names
 from sdapi.services.catalog.files import find_files
 from sdapi.settings import Settings

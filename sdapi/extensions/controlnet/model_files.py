@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest, UnknownName, near_names
 from sdapi.options import Options
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import RootModel, model_validator
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.errors import SDAPIError
 from sdapi.extensions.controlnet.model_files import ControlModels
 from sdapi.extensions.controlnet.units.unit_fields import UnitFields

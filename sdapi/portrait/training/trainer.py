@@ -19,7 +19,7 @@ import anyio.to_thread
 import numpy as np
 from PIL import Image
 
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import Conflict, QueueFull, SDAPIError
 from sdapi.portrait import faults
 from sdapi.portrait.base.checkpoints import BaseModel, BaseModels

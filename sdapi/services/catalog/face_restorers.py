@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sdapi.engine.faces.restorer import CODEFORMER, GFPGAN, FaceModels, FaceRestoration
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import UnknownName, near_names
 from sdapi.settings import Settings
 

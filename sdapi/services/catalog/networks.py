@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.object_url import is_object_url
 from sdapi.services.catalog.files import find_files
 from sdapi.services.catalog.hashes import HashCache

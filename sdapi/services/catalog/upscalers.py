@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdapi.engine.model_file import ModelFile
 from sdapi.engine.upscaling.upscaler import Filter, ModelUpscaler, Tiles, Upscaler
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest, UnknownName, near_names
 from sdapi.options import Options
 from sdapi.settings import Settings

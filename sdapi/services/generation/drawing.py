@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.job import Result
 from sdapi.errors import TaskCancelled
 from sdapi.services.generation.order import Order
 from sdapi.services.jobs.scheduler import Scheduler

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from sdapi.engine.job import Job, Result
+from sdapi.engine.jobs.job import Job, Result
 from sdapi.engine.upscaling.upscaler import Upscaler
 from sdapi.errors import QueueFull, TaskCancelled
 from sdapi.options import Options

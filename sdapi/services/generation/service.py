@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.job import Result
 from sdapi.errors import BadRequest
 from sdapi.logs import log_fields
 from sdapi.object_url import is_object_url

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.job import Result
 from sdapi.errors import ShuttingDown
 from sdapi.services.jobs.tasks import Task
 

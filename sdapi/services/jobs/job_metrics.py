@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.job import Result
 from sdapi.errors import SDAPIError
 from sdapi.metrics import Metrics
 from sdapi.services.jobs.tasks import Task

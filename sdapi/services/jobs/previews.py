@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from sdapi import images
-from sdapi.engine.monitor import Preview, PreviewMethod
+from sdapi.engine.jobs.monitor import Preview, PreviewMethod
 from sdapi.options import Options
 from sdapi.services.jobs.tasks import Task
 

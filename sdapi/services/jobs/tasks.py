@@ -13,9 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from sdapi.engine.job import Result
-from sdapi.engine.monitor import Monitor
-from sdapi.engine.work import Work
+from sdapi.engine.jobs.job import Result
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.work import Work
 from sdapi.errors import Conflict, SDAPIError, TaskCancelled
 
 _KEPT = 1000

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from sdapi.engine.extras_job import ExtrasJob
-from sdapi.engine.job import ModelFile, Result
-from sdapi.engine.monitor import Monitor
-from sdapi.engine.work import Work
+from sdapi.engine.jobs.extras_job import ExtrasJob
+from sdapi.engine.jobs.job import ModelFile, Result
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.work import Work
 from sdapi.errors import SDAPIError
 from sdapi.logs import log_fields
 from sdapi.services.jobs.scheduler import Scheduler

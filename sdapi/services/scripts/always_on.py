@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.errors import SDAPIError
 from sdapi.options import Options
 from sdapi.services.scripts.registry import CalledScript

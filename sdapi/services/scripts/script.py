@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 from PIL.Image import Image
 from pydantic import BaseModel
 
-from sdapi.engine.job import Job, Result
-from sdapi.engine.stages import Stages
+from sdapi.engine.jobs.job import Job, Result
+from sdapi.engine.jobs.stages import Stages
 from sdapi.engine.upscaling.upscaler import Upscaler
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.errors import BadRequest, OutOfMemory
 from tests.contract.conftest import Serve
 from tests.contract.scripts.asking import Answered, ask, plain, refusal, send

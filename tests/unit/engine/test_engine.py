@@ -13,13 +13,13 @@ from PIL import Image
 
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.engine import Engine
-from sdapi.engine.init_images import InitImages, InpaintMask, SoftInpainting
-from sdapi.engine.job import Job, ModelFile, Result, SamplingOptions
+from sdapi.engine.jobs.init_images import InitImages, InpaintMask, SoftInpainting
+from sdapi.engine.jobs.job import Job, ModelFile, Result, SamplingOptions
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.preview import approximate
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.models.device_models import Models
+from sdapi.engine.models.model_cache import ModelCache
 from sdapi.engine.sampling.sampler_names import SAMPLERS, find_sampler
 from sdapi.errors import (
     BadRequest,

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from sdapi.engine.checkpoints.small_network import load_network
 from sdapi.engine.control.annotators.detected_map import Pixels
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
+from sdapi.engine.weights.small_network import load_network
 
 
 def controlnet_aux() -> Any:

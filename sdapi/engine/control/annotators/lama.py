@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.control.annotators.detected_map import Pixels
 from sdapi.engine.control.annotators.sliders import Sliders
+from sdapi.engine.weights.state_dict import read_state_dict
 from sdapi.errors import ModelUnusable
 
 #: what of a training's file draws

@@ -10,12 +10,12 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.control.annotators.auxiliary import controlnet_aux, quietly
 from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
 from sdapi.engine.control.annotators.people import Point, Pose, draw_poses, people_of
 from sdapi.engine.control.annotators.sliders import Sliders
 from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.state_dict import read_state_dict
 from sdapi.errors import ModelUnusable
 
 BODY_FILE: Final = "body_pose_model.pth"

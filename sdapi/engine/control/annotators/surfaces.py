@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sdapi.engine.checkpoints.weights import read_state_dict
 from sdapi.engine.control.annotators.auxiliary import (
     controlnet_aux,
     network_of,
@@ -22,6 +21,7 @@ from sdapi.engine.control.annotators.detected_map import Pixels
 from sdapi.engine.control.annotators.sliders import Sliders
 from sdapi.engine.control.annotators.transformers_folder import from_folder
 from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.state_dict import read_state_dict
 
 #: tables that older files hold and newer layers compute
 _COMPUTED = "relative_position_index"

@@ -23,8 +23,8 @@ from sdapi.engine.control.models.control_file import ControlFile
 from sdapi.engine.control.rows import RowTensors
 from sdapi.engine.control.unet_layers import attention_places
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.sizes import bytes_of, module_bytes
-from sdapi.engine.stages import UNetCall
+from sdapi.engine.jobs.stages import UNetCall
+from sdapi.engine.weights.tensor_bytes import bytes_of, module_bytes
 from sdapi.errors import BadRequest, ModelUnusable
 
 if TYPE_CHECKING:

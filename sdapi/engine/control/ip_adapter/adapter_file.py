@@ -6,7 +6,7 @@ from typing import Final
 
 from torch import Tensor
 
-from sdapi.engine.checkpoints.weights import StateDict
+from sdapi.engine.weights.state_dict import StateDict
 from sdapi.errors import ModelUnusable
 
 _LAYER_KEY = re.compile(r"(\d+)\.to_([kv])_ip\.weight")

@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
 from sdapi.engine.control.middle import middle
 from sdapi.engine.control.models.control_file import fitting_together
 from sdapi.engine.control.unit import Pixels
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.sizes import module_bytes
 from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.model_file import ModelFile
+from sdapi.engine.weights.state_dict import StateDict, read_state_dict
+from sdapi.engine.weights.tensor_bytes import module_bytes
 from sdapi.errors import ModelUnusable
 
 #: of each published encoder; their weights do not tell

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
+from sdapi.engine.weights.state_dict import StateDict, read_state_dict
 from sdapi.errors import ModelUnusable
 
 #: how the original layout wraps a ControlNet, beside the checkpoint it was trained on

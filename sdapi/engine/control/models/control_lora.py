@@ -17,14 +17,14 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from sdapi.engine.checkpoints.unet_keys import UNetShape, encoder_config, key_table
-from sdapi.engine.checkpoints.weights import StateDict
 from sdapi.engine.control.control import Control, LoadedControl
 from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.models.control_file import ControlFile
 from sdapi.engine.control.models.controlnet import ControlNetControl, RememberedHint
 from sdapi.engine.control.models.controlnet_keys import hint_widths, own_names
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.sizes import module_bytes
+from sdapi.engine.weights.state_dict import StateDict
+from sdapi.engine.weights.tensor_bytes import module_bytes
 from sdapi.errors import ModelUnusable
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from sdapi.engine.control.models.controlnet_keys import (
 from sdapi.engine.control.models.residuals import EncoderInputs, ResidualControl
 from sdapi.engine.control.models.weighting import control_scales
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.stages import UNetCall
+from sdapi.engine.jobs.stages import UNetCall
 from sdapi.engine.text.text_encoder import assign
 
 if TYPE_CHECKING:

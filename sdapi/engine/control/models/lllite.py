@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from sdapi.engine.adaptations.hooks import Hooks
 from sdapi.engine.checkpoints.unet_keys import key_table
-from sdapi.engine.checkpoints.weights import StateDict
 from sdapi.engine.control.control import Control, LoadedControl, LoadedModule
 from sdapi.engine.control.hints import hint_tensor, region_tensor
 from sdapi.engine.control.ip_adapter.attention import PictureCall, token_grid
@@ -23,8 +22,9 @@ from sdapi.engine.control.models.control_file import ControlFile
 from sdapi.engine.control.models.weighting import rows_of
 from sdapi.engine.control.rows import RowTensors
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.stages import UNetCall
+from sdapi.engine.jobs.stages import UNetCall
 from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.state_dict import StateDict
 from sdapi.errors import BadRequest, ModelUnusable
 
 if TYPE_CHECKING:

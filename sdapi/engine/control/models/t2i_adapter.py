@@ -13,7 +13,6 @@ from accelerate import init_empty_weights
 from diffusers.models.adapter import T2IAdapter
 from torch import Tensor
 
-from sdapi.engine.checkpoints.weights import StateDict
 from sdapi.engine.control.control import Control, LoadedControl, LoadedModule
 from sdapi.engine.control.hints import hint_tensor
 from sdapi.engine.control.models.base_model import BaseModel
@@ -22,8 +21,9 @@ from sdapi.engine.control.models.controlnet_keys import count_numbered
 from sdapi.engine.control.models.residuals import ResidualControl
 from sdapi.engine.control.models.weighting import adapter_scales
 from sdapi.engine.control.unit import ControlUnit
-from sdapi.engine.stages import UNetCall
+from sdapi.engine.jobs.stages import UNetCall
 from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.state_dict import StateDict
 from sdapi.errors import ModelUnusable
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from sdapi.engine.control.models.controlnet_keys import read_diffusers
 from sdapi.engine.control.models.residuals import EncoderInputs, ResidualControl
 from sdapi.engine.control.models.weighting import control_scales
 from sdapi.engine.control.unit import UNION_TYPES, ControlUnit
-from sdapi.engine.stages import UNetCall
+from sdapi.engine.jobs.stages import UNetCall
 from sdapi.engine.text.text_encoder import assign
 from sdapi.errors import BadRequest, ModelUnusable
 

@@ -20,9 +20,9 @@ from sdapi.engine.control.hints import mask_tensor
 from sdapi.engine.control.modules.encoding import encode_sampled, picture_tensor
 from sdapi.engine.control.modules.prediction import PredictionControl
 from sdapi.engine.control.unit import ControlUnit, Pixels
+from sdapi.engine.jobs.stages import UNetCall
 from sdapi.engine.sampling.guidance import Row
 from sdapi.engine.sampling.noise import ImageNoise
-from sdapi.engine.stages import UNetCall
 
 if TYPE_CHECKING:
     from sdapi.engine.sampling.sampling_pass import SamplingPass

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from sdapi.engine.checkpoints.architecture import Family
-from sdapi.engine.compilation import calling
 from sdapi.engine.control.control import Control
 from sdapi.engine.control.models.residuals import EncoderInputs
 from sdapi.engine.control.modules.encoding import encode_mode, picture_tensor
@@ -20,7 +19,8 @@ from sdapi.engine.control.modules.reference_layers import ReferenceLayers
 from sdapi.engine.control.rows import RowTensors
 from sdapi.engine.control.unet_layers import attention_places, input_outputs, output_outputs
 from sdapi.engine.control.unit import ControlMode, ControlUnit
-from sdapi.engine.stages import UNetCall
+from sdapi.engine.jobs.stages import UNetCall
+from sdapi.engine.models.compilation import calling
 from sdapi.errors import BadRequest
 
 if TYPE_CHECKING:

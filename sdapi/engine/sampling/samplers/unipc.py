@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdapi.engine.job import UniPCOptions
+from sdapi.engine.jobs.job import UniPCOptions
 from sdapi.engine.sampling.samplers.run import Run
 from sdapi.engine.sampling.samplers.timestep import NoiseModel
 from sdapi.errors import BadRequest

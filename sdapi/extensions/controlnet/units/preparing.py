@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from sdapi.engine.control.unit import ControlMode, ControlUnit, HiresUse, Pixels
-from sdapi.engine.job import Job
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.jobs.job import Job
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest, SDAPIError
 from sdapi.extensions.controlnet.image_encoders import chosen_module, find_encoder
 from sdapi.extensions.controlnet.maps.fitting import Fit, fit, pixel_perfect

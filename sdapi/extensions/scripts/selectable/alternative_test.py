@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
-from sdapi.engine.init_images import Inversion
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.init_images import Inversion
+from sdapi.engine.jobs.job import Job
 from sdapi.extensions.scripts.selectable.heading import HEADING, Heading
 from sdapi.schemas.coercion import Bool, Int, Str
 from sdapi.services.scripts.arguments import Arg

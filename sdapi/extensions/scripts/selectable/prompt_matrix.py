@@ -9,7 +9,7 @@ import anyio.to_thread
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.errors import BadRequest
 from sdapi.extensions.scripts.selectable.composite import grid_of
 from sdapi.images.legend import Label, Labels, LegendStyle, add_legend

@@ -8,7 +8,7 @@ from typing import Any
 import anyio.to_thread
 
 from sdapi import images as codecs
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.job import Result
 from sdapi.errors import TaskCancelled
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.job import Result
 from sdapi.services.generation.answering import url_mode
 from sdapi.services.generation.order import Order
 from sdapi.services.generation.pictures.gathered import Pictures

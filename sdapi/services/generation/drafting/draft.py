@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.services.catalog.catalog import Checkpoint, VAEFile
 from sdapi.services.catalog.networks import Lora
 from sdapi.services.generation.pictures.img2img import PreparedInit

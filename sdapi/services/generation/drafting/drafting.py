@@ -10,7 +10,7 @@ import anyio.from_thread
 import anyio.to_thread
 from PIL import Image
 
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.job import Result
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.object_models import FetchedModels, NotFetched
 from sdapi.services.catalog.upscalers import Upscalers

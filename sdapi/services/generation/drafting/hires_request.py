@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from sdapi.engine.job import HiresPass, Job
+from sdapi.engine.jobs.job import HiresPass, Job
 from sdapi.engine.latents.latent_modes import LATENT_MODE_BY_NAME, LATENT_MODES, LatentMode
 from sdapi.engine.sampling.sampler_names import SAMPLERS, SamplerInfo, resolve
 from sdapi.engine.upscaling.upscaler import ModelUpscaler, Upscaler

@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.engine.sampling.sampler_names import resolve
 from sdapi.engine.text import compel_prompts
 from sdapi.engine.text.composition import extract_tags, strip_comments

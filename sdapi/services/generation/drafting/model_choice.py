@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import UnknownName, near_names
 from sdapi.object_url import is_object_url
 from sdapi.options import Options

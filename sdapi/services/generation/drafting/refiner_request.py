@@ -1,6 +1,6 @@
 """The fields and options for a refiner -> what takes over (contract: webui-generation 12)."""
 
-from sdapi.engine.job import Refiner
+from sdapi.engine.jobs.job import Refiner
 from sdapi.errors import BadRequest, near_names
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest

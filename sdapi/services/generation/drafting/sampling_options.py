@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sdapi.engine.job import (
+from sdapi.engine.jobs.job import (
     Churn,
     Hypertile,
     SamplingOptions,

@@ -3,7 +3,7 @@
 import random
 from typing import Final, TypeVar
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.errors import BadRequest
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.scripts.script import GenerationRequest

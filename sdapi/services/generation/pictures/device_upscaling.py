@@ -7,8 +7,8 @@ from functools import partial
 import anyio.from_thread
 from PIL.Image import Image
 
-from sdapi.engine.extras_job import Enlargement, ExtrasJob
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.extras_job import Enlargement, ExtrasJob
+from sdapi.engine.jobs.job import Result
 from sdapi.engine.upscaling.upscaler import ModelUpscaler, Upscaler
 from sdapi.images import Upscale
 from sdapi.services.jobs.tasks import Task, TaskRegistry

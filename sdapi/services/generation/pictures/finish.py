@@ -9,7 +9,7 @@ from typing import Final
 
 from PIL import Image, ImageFilter
 
-from sdapi.engine.job import GeneratedImage, Result
+from sdapi.engine.jobs.job import GeneratedImage, Result
 from sdapi.images import CONTAIN, Upscale, resize_image
 from sdapi.images.colour import correct_colours
 from sdapi.images.masks import Box, kept_part, lay_over, masked_part, put_back

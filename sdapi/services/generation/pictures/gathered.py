@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from sdapi import images as codecs
-from sdapi.engine.job import GeneratedImage, Result
+from sdapi.engine.jobs.job import GeneratedImage, Result
 from sdapi.options import Options
 from sdapi.services.generation.pictures.variants import answered
 

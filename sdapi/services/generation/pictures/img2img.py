@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from sdapi.engine.init_images import InitImages, InpaintMask, MaskedContent
+from sdapi.engine.jobs.init_images import InitImages, InpaintMask, MaskedContent
 from sdapi.engine.upscaling.upscaler import Filter, ModelUpscaler, Upscaler
 from sdapi.errors import BadRequest, UnknownName
 from sdapi.images import (

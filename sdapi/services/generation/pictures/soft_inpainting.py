@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from sdapi.engine.init_images import SoftInpainting
+from sdapi.engine.jobs.init_images import SoftInpainting
 from sdapi.errors import BadRequest
 from sdapi.services.scripts.registry import CalledScripts
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from PIL.Image import Image
 
-from sdapi.engine.job import BEFORE_HIRES, GeneratedImage
+from sdapi.engine.jobs.job import BEFORE_HIRES, GeneratedImage
 from sdapi.options import Options
 
 MASK: Final = "mask"

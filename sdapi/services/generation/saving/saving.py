@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.job import Result
 from sdapi.services.generation.drafting.draft import Draft
 from sdapi.services.generation.order import Order
 from sdapi.services.generation.pictures.finish import finish_result

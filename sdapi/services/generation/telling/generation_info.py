@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdapi import __version__, infotext
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.options import Options
 from sdapi.services.catalog.catalog import Checkpoint, VAEFile
 from sdapi.services.generation.drafting.hires_request import hires_texts

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.job import Result
 from sdapi.metrics import Metrics
 from sdapi.services.catalog.catalog import Catalog
 from sdapi.services.catalog.hashes import HASH_WAIT_S, HashCache

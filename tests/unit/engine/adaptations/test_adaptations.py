@@ -16,8 +16,8 @@ from sdapi.engine.adaptations.hypertile import Tiling, grid_of, tile_unet, tile_
 from sdapi.engine.adaptations.token_merging import Matching
 from sdapi.engine.adaptations.upcast import upcast_attention
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Hypertile, Job, SamplingOptions, TileOptions
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Hypertile, Job, SamplingOptions, TileOptions
+from sdapi.engine.jobs.monitor import Monitor
 from tests.builders import FEW_WORDS, build_sd1, build_sdxl
 from tests.engines import cpu_engine, golden_file, tiny_job
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.job import Job, ModelFile
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Job, ModelFile
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.text.conditioning import Cond, Conditioner, TextOptions
 from sdapi.engine.text.schedule import Timeline
 from sdapi.errors import ModelUnusable

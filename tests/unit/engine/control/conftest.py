@@ -14,9 +14,9 @@ from torch import Tensor
 from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.unit import ControlUnit, Pixels
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job, ModelFile
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Job, ModelFile
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.models.device_models import Models
 from tests.engines import cpu_engine, golden_file, tiny_job
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.unit import ControlMode, ControlUnit, HiresUse, Pixels
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import HiresPass, Job
+from sdapi.engine.jobs.job import HiresPass, Job
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.stages import Stages, UNetCall
 from sdapi.engine.latents.latent_modes import LATENT_MODES
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.sampler_names import find_sampler
-from sdapi.engine.stages import Stages, UNetCall
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest, ModelUnusable
 from tests.builders import FEW_WORDS, build_sdxl
 from tests.controlnets import (

@@ -11,17 +11,17 @@ from PIL import Image
 from torch import nn
 
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.checkpoints.weights import read_state_dict
-from sdapi.engine.compilation import compile_unet
 from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.unit import ControlUnit, Pixels
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
-from sdapi.engine.stages import Stages
+from sdapi.engine.jobs.job import Job
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.stages import Stages
+from sdapi.engine.models.compilation import compile_unet
+from sdapi.engine.models.device_models import Models
+from sdapi.engine.models.model_cache import ModelCache
+from sdapi.engine.weights.model_file import ModelFile
+from sdapi.engine.weights.state_dict import read_state_dict
 from sdapi.errors import BadRequest, ModelUnusable
 from tests.controlnets import control_lora_of, write_state
 from tests.engines import cpu_engine

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from sdapi.engine.engine import Engine
+from sdapi.engine.jobs.monitor import Monitor, Preview, PreviewMethod
+from sdapi.engine.jobs.stages import Stages
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.preview import approximate
-from sdapi.engine.monitor import Monitor, Preview, PreviewMethod
-from sdapi.engine.stages import Stages
 from sdapi.options import Options
 from sdapi.services.jobs.previews import Previews
 from sdapi.services.jobs.tasks import Task

@@ -14,8 +14,8 @@ from sdapi.engine.faces.detector import Face, FaceDetector, Guesses
 from sdapi.engine.faces.parser import FaceParser
 from sdapi.engine.faces.restorer import GFPGAN, FaceModels, FaceRestoration
 from sdapi.engine.faces.restoring import restore_faces
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import Models
+from sdapi.engine.models.device_models import Models
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import ModelUnusable
 from tests.engines import cpu_models
 

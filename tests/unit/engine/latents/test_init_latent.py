@@ -10,8 +10,8 @@ from PIL import Image
 
 from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.init_images import InitImages, InpaintMask, MaskedContent, SoftInpainting
-from sdapi.engine.job import Job, ModelFile, SamplingOptions
+from sdapi.engine.jobs.init_images import InitImages, InpaintMask, MaskedContent, SoftInpainting
+from sdapi.engine.jobs.job import Job, ModelFile, SamplingOptions
 from sdapi.engine.latents.image_cond import image_conditioning
 from sdapi.engine.latents.init_latent import encode_init, latent_mask
 from sdapi.engine.sampling.blend import LinearBlend

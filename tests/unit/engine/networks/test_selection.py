@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.selection import (
     HypernetUse,
     LoraUse,
@@ -15,6 +14,7 @@ from sdapi.engine.networks.selection import (
     network_tags,
     select,
 )
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest
 
 FILE, HYPER = ModelFile(Path("a.safetensors")), ModelFile(Path("h.pt"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.sampling.edit_guidance import EditGuide
 from sdapi.engine.sampling.guidance import Guidance, Row, Stopped
 from sdapi.engine.text.conditioning import BatchCond, Cond, CondSchedule, WeightedCond

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.sampling.guidance import Economy, Guidance, Guide, Padding, Row
 from sdapi.engine.text.conditioning import BatchCond, Cond, CondSchedule, WeightedCond
 

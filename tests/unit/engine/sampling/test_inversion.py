@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from sdapi.engine.engine import Engine
-from sdapi.engine.init_images import InitImages, Inversion
-from sdapi.engine.job import Job, ModelFile, Result
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.init_images import InitImages, Inversion
+from sdapi.engine.jobs.job import Job, ModelFile, Result
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.stages import Stages
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.engine.sampling.sampling_pass import SamplingPass
-from sdapi.engine.stages import Stages
 from tests.builders import build_sdxl
 from tests.engines import cpu_engine, golden_file, tiny_job
 

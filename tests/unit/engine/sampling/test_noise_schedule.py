@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sdapi.engine.checkpoints.checkpoint import alphas_cumprod
-from sdapi.engine.job import SamplingOptions
+from sdapi.engine.jobs.job import SamplingOptions
 from sdapi.engine.sampling.noise_schedule import job_alphas
 from sdapi.engine.sampling.schedules import ModelSigmas
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sdapi.engine.job import Churn, Job, ModelFile, SamplingOptions
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Churn, Job, ModelFile, SamplingOptions
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
 from sdapi.engine.sampling.run_settings import RunSources, sigma_settings
 from sdapi.engine.sampling.sampler_names import find_sampler

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import alphas_cumprod
-from sdapi.engine.job import UniPCOptions
+from sdapi.engine.jobs.job import UniPCOptions
 from sdapi.engine.sampling.samplers import (
     RANGE_SAMPLERS,
     SIGMA_SAMPLERS,

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdapi.engine.init_images import SoftInpainting
+from sdapi.engine.jobs.init_images import SoftInpainting
 from sdapi.engine.sampling.soft_inpainting import SoftBlend, composite_masks, percentile_mean
 
 SETTINGS = SoftInpainting()

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.embedding_file import Embedding, make_embedding
 from sdapi.engine.text.chunks import START, Placed, split_chunks
 from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
@@ -17,6 +16,7 @@ from sdapi.engine.text.embeddings import EmbeddingIndex
 from sdapi.engine.text.notes import ti_hashes
 from sdapi.engine.text.schedule import Timeline
 from sdapi.engine.text.tokenizer import shared_tokenizer
+from sdapi.engine.weights.model_file import ModelFile
 
 TOKENIZE = shared_tokenizer()
 WIDTH = 64

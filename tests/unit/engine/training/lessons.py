@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sdapi.engine.models import Models
+from sdapi.engine.models.device_models import Models
 from sdapi.engine.training.job import LoraShape, TrainingJob, TrainingMonitor, TrainingPicture
 from sdapi.engine.training.training_run import TrainingRun
 from tests.engines import cpu_models

@@ -6,13 +6,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.models.device_models import Models
 from sdapi.engine.networks.network_file import read_network
 from sdapi.engine.networks.selection import LoraUse, NetworkFiles, NetworkSet
 from sdapi.engine.training.job import LoraShape, TrainingMonitor, TrainingPicture
 from sdapi.engine.training.training_run import TrainingRun
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import ModelUnusable, NanProduced, OutOfMemory
 from sdapi.services.catalog.safetensors_header import sha256_of_tensors
 from tests.builders import FEW_WORDS, build_sd1, build_sd2, build_sdxl

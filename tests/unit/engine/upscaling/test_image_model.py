@@ -10,11 +10,11 @@ from PIL import Image
 from spandrel.architectures.ESRGAN import ESRGANArch
 from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
 
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.models import Models
+from sdapi.engine.models.device_models import Models
 from sdapi.engine.upscaling.image_model import ImageModel, load_image_model
 from sdapi.engine.upscaling.upscale import upscale_with
 from sdapi.engine.upscaling.upscaler import Filter, ModelUpscaler, Tiles
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest, ModelUnusable
 from tests.engines import cpu_models
 

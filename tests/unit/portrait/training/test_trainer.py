@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
 from sdapi.errors import OutOfMemory, SDAPIError, ShuttingDown
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices

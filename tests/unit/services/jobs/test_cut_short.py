@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from sdapi.engine.job import GeneratedImage, Result
+from sdapi.engine.jobs.job import GeneratedImage, Result
 from sdapi.errors import ShuttingDown
 from sdapi.services.jobs.cut_short import WARNING, told_of_stop
 from sdapi.services.jobs.tasks import TaskRegistry

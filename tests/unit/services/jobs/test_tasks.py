@@ -1,6 +1,6 @@
 import pytest
 
-from sdapi.engine.job import Result
+from sdapi.engine.jobs.job import Result
 from sdapi.errors import Conflict
 from sdapi.services.jobs.progress import progress_of
 from sdapi.services.jobs.tasks import State, TaskRegistry

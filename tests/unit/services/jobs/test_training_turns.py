@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sdapi.engine.model_file import ModelFile
 from sdapi.engine.training.job import TrainingJob, TrainingPicture
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import Conflict, OutOfMemory, QueueFull, ShuttingDown, TaskCancelled
 from sdapi.services.jobs.tasks import State
 from sdapi.services.jobs.training import Training, TrainingLine

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sdapi.engine.job import Job, ModelFile, Result
+from sdapi.engine.jobs.job import Job, ModelFile, Result
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.errors import ModelUnusable, OutOfMemory
 from sdapi.services.jobs.scheduler import Scheduler

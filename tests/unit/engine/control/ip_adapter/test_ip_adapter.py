@@ -20,9 +20,9 @@ from sdapi.engine.control.ip_adapter.image_encoder import load_image_encoder, pr
 from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.models.control_file import read_control_file
 from sdapi.engine.control.unit import ControlUnit, Pixels
-from sdapi.engine.job import ModelFile
-from sdapi.engine.models import Models
-from sdapi.engine.stages import UNetCall
+from sdapi.engine.jobs.job import ModelFile
+from sdapi.engine.jobs.stages import UNetCall
+from sdapi.engine.models.device_models import Models
 from sdapi.errors import BadRequest, ModelUnusable
 from tests.ip_adapters import (
     POOLED,

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.unit import ControlMode, ControlUnit, Pixels
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.monitor import Monitor
-from sdapi.engine.stages import Stages, UNetCall
+from sdapi.engine.jobs.job import Job
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.stages import Stages, UNetCall
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest, ModelUnusable
 from tests.controlnets import State, build_lllite, write_state
 from tests.engines import cpu_engine, golden_file, tiny_job

@@ -15,9 +15,9 @@ from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.modules.inpainting import InpaintOnly, paste_back
 from sdapi.engine.control.unit import ControlUnit, Pixels
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job
-from sdapi.engine.monitor import Monitor
-from sdapi.engine.stages import Stages, UNetCall
+from sdapi.engine.jobs.job import Job
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.stages import Stages, UNetCall
 from sdapi.errors import NanProduced
 from tests.engines import cpu_engine, golden_file
 

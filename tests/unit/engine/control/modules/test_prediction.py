@@ -12,11 +12,11 @@ from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.modules.prediction import blurred
 from sdapi.engine.control.unit import ControlUnit, Pixels
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job
+from sdapi.engine.jobs.job import Job
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.stages import Stages
 from sdapi.engine.latents.init_latent import encode_pixels
 from sdapi.engine.latents.vae import to_tensor
-from sdapi.engine.monitor import Monitor
-from sdapi.engine.stages import Stages
 
 
 def drawn(engine: Engine, job: Job, unit: ControlUnit) -> np.ndarray[Any, Any]:

@@ -12,9 +12,9 @@ from torch import Tensor
 from sdapi.engine.control.control_stages import ControlStages
 from sdapi.engine.control.unit import ControlMode, ControlUnit, Pixels
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Hypertile, ModelFile, TileOptions
-from sdapi.engine.models import Models
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Hypertile, ModelFile, TileOptions
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.models.device_models import Models
 from sdapi.errors import BadRequest
 from tests.engines import tiny_job
 from tests.servers import GOLDEN

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sdapi.engine.job import Churn
+from sdapi.engine.jobs.job import Churn
 from sdapi.errors import BadRequest
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sdapi.engine.job import GeneratedImage, Result
+from sdapi.engine.jobs.job import GeneratedImage, Result
 from sdapi.images.masks import Box
 from sdapi.options import Options
 from sdapi.services.generation.pictures.finish import Finish, Surroundings, finish_result

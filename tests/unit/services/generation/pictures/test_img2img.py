@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sdapi.engine.init_images import MaskedContent
+from sdapi.engine.jobs.init_images import MaskedContent
 from sdapi.engine.upscaling.upscaler import ModelUpscaler
 from sdapi.errors import BadImage, BadRequest, UnknownName
 from sdapi.images import Upscale

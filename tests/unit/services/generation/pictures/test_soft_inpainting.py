@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from sdapi.engine.init_images import SoftInpainting
+from sdapi.engine.jobs.init_images import SoftInpainting
 from sdapi.errors import BadRequest
 from sdapi.extensions.scripts.shipped import sdapi_scripts
 from sdapi.services.generation.pictures.soft_inpainting import soft_inpainting

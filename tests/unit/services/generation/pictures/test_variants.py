@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sdapi.engine.job import GeneratedImage
+from sdapi.engine.jobs.job import GeneratedImage
 from sdapi.options import Options
 from sdapi.services.generation.pictures.variants import ANSWERED_BY, SAVED_BY, answered, saved
 

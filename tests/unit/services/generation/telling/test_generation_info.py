@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from sdapi import __version__
-from sdapi.engine.init_images import InitImages
-from sdapi.engine.job import Job, ModelFile, SamplingOptions
+from sdapi.engine.jobs.init_images import InitImages
+from sdapi.engine.jobs.job import Job, ModelFile, SamplingOptions
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.options import Options
 from sdapi.services.catalog.catalog import Checkpoint, VAEFile

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sdapi import infotext
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import alphas_cumprod
-from sdapi.engine.job import Job
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Job
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
 from sdapi.engine.sampling.noise_schedule import job_alphas
 from sdapi.engine.sampling.run_settings import RunSources, sigma_settings, timestep_settings

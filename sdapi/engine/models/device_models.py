@@ -13,20 +13,20 @@ from torch import nn
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint, load_vae
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.checkpoints.small_network import LoadedSmallNetwork, N, load_network
-from sdapi.engine.checkpoints.weights import read_state_dict
-from sdapi.engine.compilation import compile_unet
 from sdapi.engine.latents.tiny_vae import Half, TinyVAE, load_tiny, tiny_file
-from sdapi.engine.model_cache import ModelCache, Movable
-from sdapi.engine.model_file import ModelFile
+from sdapi.engine.models.compilation import compile_unet
+from sdapi.engine.models.model_cache import ModelCache, Movable
+from sdapi.engine.models.offload import Offload, OffloadLevel, level_for, parts_of
 from sdapi.engine.networks.active import ActiveNetworks
 from sdapi.engine.networks.hypernetwork import LoadedHypernetwork, read_hypernetwork
 from sdapi.engine.networks.network_file import LoadedNetwork, read_network
 from sdapi.engine.networks.selection import HypernetUse, LoraUse, NetworkFiles, NetworkSet
-from sdapi.engine.offload import Offload, OffloadLevel, level_for, parts_of
-from sdapi.engine.sizes import module_bytes
 from sdapi.engine.text.conditioning import Conditioner
 from sdapi.engine.upscaling.image_model import ImageModel, load_image_model
+from sdapi.engine.weights.model_file import ModelFile
+from sdapi.engine.weights.small_network import LoadedSmallNetwork, N, load_network
+from sdapi.engine.weights.state_dict import read_state_dict
+from sdapi.engine.weights.tensor_bytes import module_bytes
 from sdapi.errors import ModelUnusable
 
 L = TypeVar("L", bound=Movable)

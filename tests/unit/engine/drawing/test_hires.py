@@ -11,9 +11,9 @@ from PIL import Image
 
 from sdapi.engine.drawing.hires import cut, merge_keys, timeline
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import BEFORE_HIRES, HiresPass, Job, SamplingOptions
+from sdapi.engine.jobs.job import BEFORE_HIRES, HiresPass, Job, SamplingOptions
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.latents.latent_modes import LATENT_MODES
-from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.engine.upscaling.upscaler import Filter
 from tests.engines import cpu_engine, golden_file, tiny_job

@@ -7,13 +7,13 @@ from typing import Any
 from PIL.Image import Image
 
 from sdapi.engine.faces.restorer import FaceRestoration
-from sdapi.engine.init_images import InitImages
+from sdapi.engine.jobs.init_images import InitImages
+from sdapi.engine.jobs.stages import Stages
 from sdapi.engine.latents.latent_modes import LatentMode
-from sdapi.engine.model_file import ModelFile
 from sdapi.engine.networks.selection import NetworkFiles
 from sdapi.engine.sampling.sampler_names import SamplerInfo
-from sdapi.engine.stages import Stages
 from sdapi.engine.upscaling.upscaler import Upscaler
+from sdapi.engine.weights.model_file import ModelFile
 
 __all__ = [
     "BEFORE_FACES",

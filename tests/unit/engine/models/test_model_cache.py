@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from sdapi.engine.model_cache import ModelCache
+from sdapi.engine.models.model_cache import ModelCache
 from sdapi.errors import ModelUnusable
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")

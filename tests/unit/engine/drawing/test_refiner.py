@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import HiresPass, Job, Refiner, Result, SamplingOptions
+from sdapi.engine.jobs.job import HiresPass, Job, Refiner, Result, SamplingOptions
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.latents.latent_modes import LATENT_MODES
-from sdapi.engine.monitor import Monitor
 from sdapi.engine.sampling.handover import Handover
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.errors import ModelUnusable

@@ -7,10 +7,10 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from sdapi.engine.checkpoints.weights import StateDict, read_state_dict
-from sdapi.engine.model_file import ModelFile
-from sdapi.engine.sizes import module_bytes
 from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.model_file import ModelFile
+from sdapi.engine.weights.state_dict import StateDict, read_state_dict
+from sdapi.engine.weights.tensor_bytes import module_bytes
 from sdapi.errors import ModelUnusable
 
 N = TypeVar("N", bound=nn.Module)

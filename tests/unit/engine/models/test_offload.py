@@ -8,11 +8,11 @@ import torch
 
 from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision, wider_vae_type
-from sdapi.engine.compilation import compile_unet
-from sdapi.engine.job import ModelFile
-from sdapi.engine.model_cache import ModelCache
-from sdapi.engine.models import LoadedCheckpoint, Loading, Models, Movable
-from sdapi.engine.offload import Offload, OffloadLevel, level_for, parts_of
+from sdapi.engine.jobs.job import ModelFile
+from sdapi.engine.models.compilation import compile_unet
+from sdapi.engine.models.device_models import LoadedCheckpoint, Loading, Models, Movable
+from sdapi.engine.models.model_cache import ModelCache
+from sdapi.engine.models.offload import Offload, OffloadLevel, level_for, parts_of
 from sdapi.engine.text.chunks import EMPTY
 from tests.builders import FEW_WORDS, build_sd1
 

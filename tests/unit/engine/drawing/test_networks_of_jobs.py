@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job, ModelFile, Result
-from sdapi.engine.monitor import Monitor
+from sdapi.engine.jobs.job import Job, ModelFile, Result
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.networks.merge import MergedWeights
 from sdapi.engine.networks.selection import NetworkFiles
 from sdapi.errors import ModelUnusable

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from sdapi.engine.engine import Engine
-from sdapi.engine.job import Job
-from sdapi.engine.monitor import Monitor
-from sdapi.engine.stages import Stages, UNetCall
+from sdapi.engine.jobs.job import Job
+from sdapi.engine.jobs.monitor import Monitor
+from sdapi.engine.jobs.stages import Stages, UNetCall
 from tests.engines import cpu_engine, golden_file, tiny_job
 
 STEPS = 2

@@ -1,0 +1,1 @@
+"""What the engine is given to do: jobs as values, what steers and watches them while they run."""
