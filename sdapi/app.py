@@ -10,8 +10,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sdapi import __version__
 from sdapi.extensions.loader import Extensions
-from sdapi.lifecycle import Lifecycle, lifespan
-from sdapi.middleware import BodyLimit, CrossOrigin, Gate, RequestLog
+from sdapi.middleware.body_limit import BodyLimit
+from sdapi.middleware.cross_origin import CrossOrigin
+from sdapi.middleware.gate import Gate
+from sdapi.middleware.request_log import RequestLog
 from sdapi.portrait.creation.drawing.address import elsewhere
 from sdapi.portrait.portrait import Portrait
 from sdapi.portrait.surfaces.queue_services import SINK_BYTES, USEFUL_SINK_BYTES
@@ -33,6 +35,7 @@ from sdapi.services.container import Services
 from sdapi.services.jobs.worker import EngineMaker, TorchEngines
 from sdapi.services.scripts.registry import Scripts
 from sdapi.services.storage.places import with_named_mounts
+from sdapi.serving.lifecycle import Lifecycle, lifespan
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)

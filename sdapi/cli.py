@@ -206,7 +206,7 @@ def _bind_problem(settings: Settings, error: OSError) -> str:
 
 
 def _serve(settings: Settings, bound: socket.socket) -> int:
-    from sdapi.serving import Server  # imports uvicorn
+    from sdapi.serving.server import Server  # imports uvicorn
 
     sys.setswitchinterval(GIL_SWITCH_S)
     os.environ.setdefault(*OPENMP_WAIT)

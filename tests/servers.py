@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from sdapi.cli import bind
-from sdapi.serving import Server
+from sdapi.serving.server import Server
 from sdapi.settings import Settings
 from tests.golden_models import complete
 

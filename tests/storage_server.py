@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sdapi.app import build_app
 from sdapi.cli import bind
-from sdapi.serving import Server
+from sdapi.serving.server import Server
 from sdapi.settings import Mount, Settings
 from tests.fakes import FakeEngine, FakeEngines
 

@@ -182,7 +182,7 @@ def test_ipv6_can_be_bound():
     ("module", "absent"),
     [
         ("sdapi.cli", {"uvicorn", "fastapi", "pydantic", "httpx", "numpy", "PIL", "torch"}),
-        ("sdapi.serving", {"pydantic", "numpy", "PIL", "torch"}),
+        ("sdapi.serving.server", {"pydantic", "numpy", "PIL", "torch"}),
         ("sdapi.services.fetching.fetcher", {"httpx", "numpy", "PIL", "torch"}),
         ("sdapi.app", {"torch", "diffusers", "transformers", "accelerate", "scipy", "cv2"}),
     ],

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from sdapi.logs import configure_logging, log_fields
 from sdapi.metrics import Metrics
-from sdapi.middleware import RequestLog
+from sdapi.middleware.request_log import RequestLog
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sdapi.metrics import Metrics
-from sdapi.middleware import BodyLimit, RequestLog
+from sdapi.middleware.body_limit import BodyLimit
+from sdapi.middleware.request_log import RequestLog
 
 
 async def reading(scope: Scope, receive: Receive, send: Send) -> None:

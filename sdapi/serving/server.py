@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from sdapi.joined_writes import JoiningProtocol
+from sdapi.serving.joined_writes import JoiningProtocol
 from sdapi.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import uvicorn
 import websockets
 from starlette.types import Receive, Scope, Send
 
-from sdapi.joined_writes import JoinedWrites, JoiningProtocol
+from sdapi.serving.joined_writes import JoinedWrites, JoiningProtocol
 
 pytestmark = pytest.mark.anyio
 
