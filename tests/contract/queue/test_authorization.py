@@ -1,0 +1,54 @@
+"""Tokens and signatures of services, and discovery."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.contract.conftest import Serve
+from tests.contract.queue.calls import SINK, U
+
+
+@pytest.fixture
+def guarded(serve: Serve) -> TestClient:
+    return serve(services=("svc", "other"), token="all==", service_tokens={"svc": "dG9rZW4="})
+
+
+def test_a_services_token_opens_it_in_every_form(guarded: TestClient):
+    for header in ("dG9rZW4=", "Bearer dG9rZW4=", "all=="):
+        for url in (U, SINK):
+            answer = guarded.get(f"{url}?_attrs_=true", headers={"authorization": header})
+            assert (header, answer.status_code) == (header, 200)
+
+
+def test_a_wrong_token_is_401_with_the_text_of_the_original(guarded: TestClient):
+    for header in ("", "wrong", "Bearer x", "EAS x", "Basic eDp5", "dG9rZW4"):
+        headers = {"authorization": header} if header else {}
+        for method in ("GET", "POST", "PUT", "DELETE"):
+            answer = guarded.request(method, f"{U}?_indexes_=1", headers=headers)
+            assert (answer.status_code, answer.text) == (401, "Authorization Failed")
+            assert "www-authenticate" not in answer.headers
+
+
+def test_a_services_token_opens_no_other_service_nor_the_api(guarded: TestClient):
+    headers = {"authorization": "dG9rZW4="}
+    assert guarded.get("/api/predict/other?_attrs_=true", headers=headers).status_code == 401
+    assert guarded.get("/sdapi/v1/samplers", headers=headers).status_code == 401
+
+
+def test_a_signature_is_checked_against_the_body(guarded: TestClient):
+    headers = {
+        "authorization": "EAS MxeHiHj+9kIEEEuBxiTyoGBtvFg=",
+        "content-type": "application/octet-stream",
+        "date": "Mon, 01 Jan 2024 00:00:00 GMT",
+    }
+    assert guarded.post(U, content=b'{"prompt":"a"}', headers=headers).status_code == 200
+    assert guarded.post(U, content=b'{"prompt":"b"}', headers=headers).status_code == 401
+
+
+def test_discovery_is_open_and_tells_the_address_that_was_asked(guarded: TestClient):
+    for path in (
+        "/api/v1/servicediscovery/upstreams/svc",
+        "/exported/apis/eas.alibaba-inc.k8s.io/v1/upstreams/svc?internal=true",
+    ):
+        answer = guarded.get(path, headers={"host": "10.0.0.7:8123"}).json()
+        assert answer == {"endpoints": {"items": [{"ip": "10.0.0.7", "port": 8123, "weight": 100}]}}
+    assert guarded.get("/api/v1/servicediscovery/upstreams/nobody").status_code == 404

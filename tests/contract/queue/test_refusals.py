@@ -1,0 +1,100 @@
+"""What the queue refuses, and what the rest of the server adds to its answers."""
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from sdapi.app import build_app
+from sdapi.settings import Settings
+from tests.contract.conftest import Serve
+from tests.contract.queue.calls import SINK, put, service_file
+
+BAD_GETS = [
+    *("_index_=x", "_index_=-2", "_index_=99999999999999999999", "_length_=0", "_length_=-1"),
+    *("_length_=1e3", "_length_=99999999", "_timeout_=-5s", "_timeout_=soon", "_timeout_=2h"),
+    *("_raw_=maybe", "_auto_delete_=2", "k=%ff", "_watch_=true&_window_=0"),
+    *("&".join(f"t{i}=" for i in range(65)), "t=" + "x" * 9000, "_search_=true&_index_=1.5"),
+]
+
+
+BAD_OTHERS = [
+    *(("PUT", ""), ("PUT", "_indexes_="), ("PUT", "_indexes_=1,x"), ("DELETE", "")),
+    *(("DELETE", "_indexes_=-1"), ("DELETE", "_trunc_=true&_index_=-1")),
+    *(("POST", "_priority_=-1"), ("POST", "_priority_=x"), ("POST", "requestId=" + "x" * 300)),
+]
+
+
+def test_a_malformed_parameter_is_one_line_of_400(queue: TestClient):
+    answers = {query: queue.get(f"{SINK}?{query}") for query in BAD_GETS} | {
+        f"{method} {query}": queue.request(method, f"{SINK}?{query}")
+        for method, query in BAD_OTHERS
+    }
+    assert {query for query, answer in answers.items() if answer.status_code != 400} == set()
+    assert all(a.headers["content-type"].startswith("text/plain") for a in answers.values())
+    assert all(a.text and "\n" not in a.text for a in answers.values())
+
+
+def test_an_unknown_service_is_404(queue: TestClient):
+    assert queue.get("/api/predict/nobody?_attrs_=true").status_code == 404
+    assert queue.post("/api/predict/group.nobody/sink", content=b"x").status_code == 404
+    assert queue.post("/api/predict/group.svc/sink", content=b"x").status_code == 200
+
+
+def test_a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_413(
+    serve: Serve, tmp_path: Path
+):
+    client = serve(service_files=(service_file(tmp_path),))
+    assert client.post("/api/predict/small/sink", content=b"x" * 8192).status_code == 200
+    refused = client.post("/api/predict/small/sink", content=b"x" * 8193)
+    assert refused.status_code == 413
+    assert "8192" in refused.text
+    assert "retry-after" not in refused.headers
+
+
+def test_queue_answers_carry_what_every_answer_does(serve: Serve):
+    client = serve(
+        services=("svc",), cors_origins=("https://studio.example",), max_body_bytes=10_000
+    )
+    plain = put(client)
+    assert (len(plain.headers["x-request-id"]), plain.headers["vary"]) == (32, "Origin")
+    assert float(plain.headers["x-process-time"]) < 10
+    page = {"origin": "https://studio.example"}
+    answer = client.post(SINK, content=b"abc", headers=page)
+    assert answer.headers["access-control-allow-origin"] == "https://studio.example"
+    preflight = client.options(SINK, headers=page | {"access-control-request-method": "POST"})
+    assert (preflight.status_code, preflight.text) == (200, "OK")
+    other = client.post(SINK, content=b"abc", headers={"origin": "https://other.example"})
+    assert "access-control-allow-origin" not in other.headers
+    large = client.post(SINK, content=b"x" * 10_001)
+    assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
+    counted = client.get("/metrics").text
+    labels = 'method="POST",route="/api/predict/{name}/{rest:path}",status="200"'
+    assert f"sdapi_requests_total{{{labels}}} 3.0" in counted
+
+
+@pytest.mark.parametrize(("sink_kb", "is_told"), [(None, True), (17, True), (18, False)])
+def test_the_start_warns_of_an_output_queue_too_small_for_portraits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sink_kb: int | None, is_told: bool
+):
+    path = service_file(
+        tmp_path,
+        containers=[{"image": "x/photog_pub:infer.1.0.0.pub", "port": 7861}],
+        queue={} if sink_kb is None else {"sink": {"max_payload_size_kb": sink_kb}},
+    )
+    build_app(Settings(data_dir=tmp_path, service_files=(path,)))
+    told = [r.getMessage() for r in caplog.records if "max_payload_size_kb" in r.getMessage()]
+    assert [text.partition(":")[0] for text in told] == ["small"] * is_told
+
+
+def test_a_full_queue_is_429_without_retry_after(serve: Serve, tmp_path: Path):
+    queue = {
+        "memory": 1,
+        "source": {"max_payload_size_kb": 400},
+        "sink": {"max_payload_size_kb": 400},
+    }
+    client = serve(service_files=(service_file(tmp_path, queue=queue),))
+    statuses = [
+        client.post("/api/predict/small/sink", content=b"x" * 300_000).status_code for _ in range(3)
+    ]
+    assert statuses == [200, 429, 429]
