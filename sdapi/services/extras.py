@@ -75,8 +75,14 @@ class ExtrasService:
         options = self.options.current
         if len(sent) > _MAX_PICTURES:
             raise BadRequest(f"imageList: {len(sent)} pictures; at most {_MAX_PICTURES}")
-        with self.scheduler.place():
-            task, job, pictures = await self._begun(request, sent, options)
+        task = self.tasks.create("extras")
+        try:
+            with self.scheduler.place(task):
+                job, pictures = await self._made(task.id, request, sent, options)
+        except BaseException as error:
+            self.tasks.refuse(task, error)
+            raise
+        task.job = job
         try:
             result = await self._worked(task, caller)
             result = told_of_stop(task, result, wants_whole=caller.wants_whole)
@@ -89,22 +95,14 @@ class ExtrasService:
         body: dict[str, Any] = {"html_info": as_html(text), "images": encoded}
         return body | ({"warnings": list(result.warnings)} if result.warnings else {})
 
-    async def _begun(
-        self, request: ExtrasFields, sent: Sequence[NamedPicture], options: Options
-    ) -> tuple[Task, ExtrasJob, list[Image.Image]]:
-        """A task with its job, and the pictures that it works on."""
+    async def _made(
+        self, task_id: str, request: ExtrasFields, sent: Sequence[NamedPicture], options: Options
+    ) -> tuple[ExtrasJob, list[Image.Image]]:
+        """A task's job, and the pictures that it works on."""
         pictures = [await self.images.load(each.data, options, field=each.place) for each in sent]
         names = tuple(each.name for each in sent)
-        task = self.tasks.create("extras")
-        try:
-            job = await anyio.to_thread.run_sync(
-                self._job, task.id, request, options, pictures, names
-            )
-        except BaseException:
-            self.tasks.cancel(task)
-            raise
-        task.job = job
-        return task, job, pictures
+        job = await anyio.to_thread.run_sync(self._job, task_id, request, options, pictures, names)
+        return job, pictures
 
     async def _worked(self, task: Task, caller: Caller) -> Result:
         """Queue a task that has its job; a caller that goes away cancels it."""

@@ -221,7 +221,7 @@ async def run_script(runs: InnerRuns) -> ScriptResult:
     script, args = selected
     error: BaseException | None = None
     try:
-        with runs.services.scheduler.place():
+        with runs.services.scheduler.place(runs.order.task):
             await runs.open()
         return await script.run(runs, args)
     except BaseException as raised:

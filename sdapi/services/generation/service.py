@@ -108,7 +108,7 @@ class GenerationService:
         """An order's job, and its result with the pictures finished."""
         tools = self._tools
         try:
-            with self._services.scheduler.place():
+            with self._services.scheduler.place(order.task):
                 draft = await tools.drafting.draft(order)
             order.task.on_done = self._on_done(order)
             order.task.job = draft.job
@@ -123,7 +123,7 @@ class GenerationService:
         tools, tasks = self._tools, self._services.tasks
         error: BaseException | None = None
         try:
-            with self._services.scheduler.place():
+            with self._services.scheduler.place(order.task):
                 draft = await tools.drafting.draft(order)
             inner = tasks.create_inner(order.task)
             inner.job, inner.on_done = draft.job, self._on_done(order)

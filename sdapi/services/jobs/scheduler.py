@@ -31,39 +31,60 @@ class Scheduler:
         #: guards everything below; notified on every change
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
-        #: jobs that are being made, and will be put
-        self._being_made = 0
+        #: tasks whose jobs are being made, and will be put
+        self._being_made: set[Task] = set()
+        #: those of which a model is on its way, for minutes perhaps
+        self._aside: set[Task] = set()
         #: why nothing is taken any more
         self._refusal: SDAPIError | None = None
 
     @contextmanager
-    def place(self) -> Generator[None]:
-        """Room for a job while it is made: its pictures are not decoded to be refused then.
+    def place(self, task: Task) -> Generator[None]:
+        """Room for a task while its job is made: its pictures are not decoded to be refused then.
 
         Raises as `put`, which may still find the queue full.
         """
         with self._changed:
-            self._check_open()
-            self._drop_cancelled()
-            beyond = self._limit + _MADE_BEYOND
-            if len(self._waiting) >= self._limit or self._claimed >= beyond:
-                raise self._full(self._claimed)
-            self._being_made += 1
+            self._claim(task)
         try:
             yield
         finally:
             with self._changed:
-                self._being_made -= 1
+                self._being_made.discard(task)
+
+    @contextmanager
+    def aside(self, task: Task) -> Generator[None]:
+        """Let others have a task's place, if it has one, while no device could serve it anyway.
+
+        As many may step aside as may wait. Raises `QueueFull` for one more, and at the end where
+        there is no place left to come back to; a task that has begun is not refused.
+        """
+        with self._changed:
+            if len(self._aside) >= self._limit and not _has_begun(task):
+                raise QueueFull(
+                    f"{len(self._aside)} jobs wait for models of object stores already; "
+                    f"{self._limit} may wait; try later"
+                )
+            had_place = task in self._being_made
+            self._being_made.discard(task)
+            self._aside.add(task)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._aside.discard(task)
+        if had_place:
+            with self._changed:
+                self._claim(task)
 
     def put(self, task: Task) -> None:
         """Queue a task with its job; raises `QueueFull`, or `ShuttingDown` once closed."""
         with self._changed:
             self._check_open()
             self._drop_cancelled()
-            # A task that has begun is not stopped half-way: its place was given to it at first.
-            has_begun = task.parent is not None and task.parent.state is State.RUNNING
-            if len(self._waiting) >= self._limit and not has_begun:
-                raise self._full(len(self._waiting))
+            waiting = self._tasks_waiting()
+            if len(waiting) >= self._limit and not _has_begun(task) and _whole(task) not in waiting:
+                raise self._full(len(waiting))
             self._waiting.append(_Waiting(task))
             self._changed.notify()
 
@@ -99,9 +120,19 @@ class Scheduler:
             self._changed.notify_all()
         return left
 
-    @property
-    def _claimed(self) -> int:
-        return len(self._waiting) + self._being_made
+    def _claim(self, task: Task) -> None:
+        self._check_open()
+        self._drop_cancelled()
+        waiting = self._tasks_waiting()
+        claimed = len(waiting | self._being_made)
+        is_full = len(waiting) >= self._limit or claimed >= self._limit + _MADE_BEYOND
+        if is_full and not _has_begun(task):
+            raise self._full(claimed)
+        self._being_made.add(task)
+
+    def _tasks_waiting(self) -> set[Task]:
+        """What counts against the limit: a task once, however many inner ones it has."""
+        return {_whole(each.task) for each in self._waiting}
 
     def _check_open(self) -> None:
         if self._refusal is not None:
@@ -125,3 +156,13 @@ class Scheduler:
     def _drop_cancelled(self) -> None:
         if any(w.task.state is not State.QUEUED for w in self._waiting):
             self._waiting = deque(w for w in self._waiting if w.task.state is State.QUEUED)
+
+
+def _whole(task: Task) -> Task:
+    """The task that an inner one belongs to, or itself."""
+    return task.parent or task
+
+
+def _has_begun(task: Task) -> bool:
+    """Whether a task is not to be stopped half-way: its place was given to it at first."""
+    return _whole(task).state is State.RUNNING

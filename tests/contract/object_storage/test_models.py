@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.contract.object_storage.calls import BUCKET, ask
+from sdapi.settings import Mount
+from tests.contract.conftest import Serve
+from tests.contract.object_storage.calls import BUCKET, MOUNT, ask
 from tests.fakes import FakeEngine
 from tests.oss.faults import Fault
 from tests.oss.server import OssServer
@@ -53,6 +55,24 @@ def test_others_are_served_while_many_wait_for_a_model(mounted: TestClient, oss:
         assert not any(each.done() for each in waiting)
         assert {each.result().status_code for each in waiting} == {200}
     assert [method for method, _, status in oss.log if method == "GET" and status == 200] == ["GET"]
+
+
+def test_who_waits_for_a_model_has_no_place_in_the_queue_but_a_limit_of_its_own(
+    serve: Serve, oss: OssServer
+):
+    client = serve(queue_limit=1, mounts=(Mount(MOUNT, f"oss://{BUCKET}/data-oss"),))
+    oss.objects.put(BUCKET, "data-oss/m.safetensors", b"weights", "")
+    oss.faults.rate, oss.faults.kinds, oss.faults.slow_s = 1.0, (Fault.SLOW,), 1.0
+    name = f"oss://{BUCKET}/data-oss/m.safetensors"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, client, sd_model_checkpoint=name)
+        wait_ready(lambda: client.app.state.services.tasks.open_count == 1, 10)
+        refused = ask(client, sd_model_checkpoint=name)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5"), refused.text
+        assert "wait for models" in refused.json()["detail"]
+        assert ask(client).status_code == 200
+        assert not waiting.done()
+        assert waiting.result().status_code == 200
 
 
 def test_cancelled_request_lets_go_of_the_model_it_waits_for(mounted: TestClient, oss: OssServer):

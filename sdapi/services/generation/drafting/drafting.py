@@ -62,12 +62,13 @@ class Drafting:
                 self._begin_hashing(made)
             return made
 
-        # A model of an object store takes minutes, which no thread of those waits for.
+        # A model of an object store takes minutes, which no thread of those and no place waits for.
         while True:
             made = await anyio.to_thread.run_sync(build, limiter=self.limiter)
             if isinstance(made, Draft):
                 return made
-            await self.services.objects.fetch(objects, made, lambda: order.task.is_wanted)
+            with self.services.scheduler.aside(order.task):
+                await self.services.objects.fetch(objects, made, lambda: order.task.is_wanted)
             order.task.files |= objects.paths
 
     def builder(self, order: Order) -> JobBuilder:

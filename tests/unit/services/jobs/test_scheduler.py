@@ -58,16 +58,69 @@ def test_jobs_that_are_being_made_count_against_the_limit(tasks: TaskRegistry):
     queued(tasks, scheduler, "a")
     with ExitStack() as made:
         for _ in range(5):
-            made.enter_context(scheduler.place())
-        with pytest.raises(QueueFull), scheduler.place():
+            made.enter_context(scheduler.place(tasks.create("txt2img")))
+        with pytest.raises(QueueFull), scheduler.place(tasks.create("txt2img")):
             pass
-    with scheduler.place():
+    with scheduler.place(tasks.create("txt2img")):
         queued(tasks, scheduler, "b")
-    with pytest.raises(QueueFull, match="2 jobs are waiting"), scheduler.place():
-        pass
+    with pytest.raises(QueueFull, match="2 jobs are waiting"):
+        made.enter_context(scheduler.place(tasks.create("txt2img")))
     scheduler.close(ShuttingDown("the server is shutting down"))
-    with pytest.raises(ShuttingDown), scheduler.place():
+    with pytest.raises(ShuttingDown), scheduler.place(tasks.create("txt2img")):
         pass
+
+
+def test_a_task_whose_pictures_wait_to_be_enlarged_while_it_is_made_counts_once(
+    tasks: TaskRegistry,
+):
+    scheduler = Scheduler(4)
+    with ExitStack() as made:
+        for _ in range(3):
+            task = tasks.create("img2img")
+            made.enter_context(scheduler.place(task))
+            for _ in range(2):
+                scheduler.put(tasks.create_inner(task, counts=False))
+        made.enter_context(scheduler.place(tasks.create("img2img")))
+        queued(tasks, scheduler, "a")
+        with pytest.raises(QueueFull, match="5 jobs are waiting or being made"):
+            made.enter_context(scheduler.place(tasks.create("img2img")))
+
+
+def test_a_task_that_waits_for_a_model_leaves_its_place_to_others(tasks: TaskRegistry):
+    scheduler = Scheduler(1)
+    other = tasks.create("txt2img")
+    with ExitStack() as made:
+        for _ in range(5):
+            task = tasks.create("txt2img")
+            made.enter_context(scheduler.place(task))
+        with pytest.raises(QueueFull), scheduler.place(other):
+            pass
+        with scheduler.aside(task), scheduler.place(other):
+            pass
+        with pytest.raises(QueueFull), scheduler.place(other):
+            pass
+
+
+def test_as_many_tasks_wait_for_models_as_may_wait_for_a_device(tasks: TaskRegistry):
+    scheduler = Scheduler(1)
+    one, two, begun = (tasks.create("txt2img", name) for name in ("one", "two", "begun"))
+    tasks.begin(begun)
+    with scheduler.place(one), scheduler.place(two), scheduler.aside(one):
+        with pytest.raises(QueueFull, match="1 jobs wait for models"), scheduler.aside(two):
+            pass
+        with scheduler.aside(begun):
+            pass
+
+
+def test_who_comes_back_with_a_model_to_a_full_queue_is_refused(tasks: TaskRegistry):
+    scheduler = Scheduler(1)
+    late = tasks.create("txt2img")
+    with scheduler.place(late), pytest.raises(QueueFull), scheduler.aside(late):
+        queued(tasks, scheduler, "a")
+    taken(scheduler)
+    with scheduler.place(late), scheduler.aside(late):
+        pass
+    queued(tasks, scheduler, "b")
 
 
 def test_cancelled_task_makes_room_and_is_not_taken(tasks: TaskRegistry):
