@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from redis import Redis
+
 
 def redis_servers() -> dict[str, Path]:
     """The programs found: the pinned package's, and the system's if there is one."""
@@ -84,6 +86,13 @@ def redis_server(program: Path, folder: Path, fsync: str = "always") -> Iterator
         yield server
     finally:
         server.kill()
+
+
+def as_user(url: str, rights: str) -> str:
+    """The address of a Redis for a user who may do this and no more."""
+    with Redis.from_url(url) as client:
+        client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">secret", *rights.split())
+    return url.replace("redis://", "redis://app:secret@")
 
 
 def free_port() -> int:

@@ -14,10 +14,12 @@ from typing import Any
 
 import orjson
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from sdapi.errors import StorageFailed
 from sdapi.queue.stores.redis.puts import GatheredPuts
+from sdapi.queue.stores.redis.rights import why_unusable
 from sdapi.queue.stores.store import (
     Change,
     Consumer,
@@ -47,6 +49,8 @@ _CHANNEL = "sdapi:events"
 _OLDEST = (6, 2)
 _CONNECTIONS = 32
 _TIMEOUT_S = 10.0
+#: for a connection, a subscription and a first look
+_OPEN_S = 3 * _TIMEOUT_S
 _RETRY_S = 0.5
 
 
@@ -74,14 +78,15 @@ class RedisStore:
         )
         self._redis, self._listener = Redis(connection_pool=pool), listener
         self._script = self._redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
+        begun = asyncio.get_running_loop().create_future()
         try:
             await self._check_server(self._redis)
-        except (RedisError, OSError) as error:
+            self._listening = asyncio.create_task(self._listen(self._redis, listener, begun))
+            async with asyncio.timeout(_OPEN_S):
+                await begun
+        except (RedisError, OSError, QueueStoreUnavailable) as error:
             await self.close()
-            raise QueueStoreUnavailable(f"--queue-url: Redis does not answer: {error}") from error
-        is_subscribed = asyncio.Event()
-        self._listening = asyncio.create_task(self._listen(self._redis, listener, is_subscribed))
-        await is_subscribed.wait()
+            raise QueueStoreUnavailable(f"--queue-url: {why_unusable(error)}") from error
 
     async def close(self) -> None:
         if self._listening is not None:
@@ -108,16 +113,22 @@ class RedisStore:
                 "this Redis may drop items when its memory is full (maxmemory-policy noeviction)"
             )
 
-    async def _listen(self, redis: Redis, listener: Listener, is_subscribed: asyncio.Event) -> None:
-        """Tell what other processes and this one did; after a gap assume that anything did."""
+    async def _listen(
+        self, redis: Redis, listener: Listener, begun: "asyncio.Future[None]"
+    ) -> None:
+        """Tell what other processes and this one did; after a gap assume that anything did.
+
+        What keeps it from beginning is raised by `begun`, and ends it.
+        """
         while True:
             try:
                 async with redis.pubsub() as subscription:
-                    await subscription.subscribe(_CHANNEL, self._own_channel)
+                    await _subscribe(subscription, (_CHANNEL, self._own_channel))
                     for queue in await self.queues():
                         listener(Event(Change.PUT, queue))
                         listener(Event(Change.FREED, queue))
-                    is_subscribed.set()
+                    if not begun.done():
+                        begun.set_result(None)
                     while True:
                         message = await subscription.get_message(
                             ignore_subscribe_messages=True, timeout=_TIMEOUT_S / 2
@@ -126,6 +137,9 @@ class RedisStore:
                             for event in _events_of(message["data"]):
                                 listener(event)
             except (RedisError, OSError, QueueStoreUnavailable) as error:
+                if not begun.done():
+                    begun.set_exception(error)
+                    return
                 log.warning("no news from Redis: %s", error)
                 await asyncio.sleep(_RETRY_S)
             except (ValueError, KeyError, TypeError):
@@ -331,6 +345,14 @@ class RedisStore:
 
     async def bury_node(self, node: str, beats: int) -> None:
         await self._call("bury_node", node=node, beats=beats)
+
+
+async def _subscribe(subscription: PubSub, channels: Sequence[str]) -> None:
+    """Subscribe, confirmed; raises what Redis refuses, `TimeoutError` when it is silent."""
+    await subscription.subscribe(*channels)
+    for _ in channels:
+        if await subscription.get_message(timeout=_TIMEOUT_S) is None:
+            raise TimeoutError(f"no subscription within {_TIMEOUT_S:g} s")
 
 
 def _item_fields(item: NewItem) -> dict[str, Any]:

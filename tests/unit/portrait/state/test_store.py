@@ -16,7 +16,8 @@ from sdapi.portrait.state.records import Account, JobState, NewJob, Outcome
 from sdapi.portrait.state.redis_store import RedisPortraitStore
 from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.state.store import PortraitStore, StateUnavailable
-from tests.queue_stores import free_port, redis_server, redis_servers
+from sdapi.queue.stores.redis.rights import RIGHTS
+from tests.queue_stores import as_user, free_port, redis_server, redis_servers
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +47,8 @@ async def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     url: str = request.getfixturevalue("redis_url")
     async with Redis.from_url(url) as redis:
         await redis.flushall()
-    return lambda: RedisPortraitStore(url)
+    user_url = as_user(url, RIGHTS)
+    return lambda: RedisPortraitStore(user_url)
 
 
 @pytest.fixture

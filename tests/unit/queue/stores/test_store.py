@@ -11,6 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from sdapi.queue.stores.redis.rights import RIGHTS
 from sdapi.queue.stores.redis.store import RedisStore
 from sdapi.queue.stores.sqlite.store import DatabaseInUse, SqliteStore
 from sdapi.queue.stores.store import (
@@ -27,7 +28,7 @@ from sdapi.queue.stores.store import (
     Store,
     Taken,
 )
-from tests.queue_stores import redis_server, redis_servers
+from tests.queue_stores import as_user, redis_server, redis_servers
 
 pytestmark = pytest.mark.anyio
 SOURCE = QueueName("svc")
@@ -71,7 +72,7 @@ async def store(
     else:
         async with redis.asyncio.Redis.from_url(redis_urls[kind]) as client:
             await client.flushall()
-        opened = RedisStore(redis_urls[kind])
+        opened = RedisStore(as_user(redis_urls[kind], RIGHTS))
     await opened.open(events.append)
     yield opened
     await opened.close()
