@@ -3,7 +3,7 @@
 decode.py     what a client sent -> Pillow
 encode.py     Pillow -> bytes, with a PNG writer made for answers
 metadata.py   infotext in and out of PNG text, EXIF and comments
-grid.py       several pictures in one
+grids/        several pictures in one, with labels
 resize.py     the resize modes of img2img
 masks.py      inpainting masks, and results put back into the picture
 fill.py       masked content "fill"
@@ -12,7 +12,7 @@ colour.py     colour correction
 
 from sdapi.images.decode import PIXEL_LIMIT, decode_bytes, decode_image
 from sdapi.images.encode import encode, encode_file, encode_png, to_base64
-from sdapi.images.grid import grid_rows, grid_shape, make_grid
+from sdapi.images.grids.grid import grid_rows, grid_shape, make_grid
 from sdapi.images.metadata import exif_with_text, read_infotext
 from sdapi.images.resize import (
     CONTAIN,

@@ -26,9 +26,9 @@ from sdapi.engine.latents import vae
 from sdapi.engine.latents.latent_modes import LatentMode
 from sdapi.engine.models.device_models import Models
 from sdapi.engine.networks.selection import select
-from sdapi.engine.sampling.guidance import Stopped
+from sdapi.engine.sampling.denoising.guidance import Stopped
+from sdapi.engine.sampling.denoising.soft_inpainting import SoftBlend, composite_masks
 from sdapi.engine.sampling.sampling_pass import Start, denoiser_calls, run_sampler
-from sdapi.engine.sampling.soft_inpainting import SoftBlend, composite_masks
 from sdapi.engine.text.conditioning import BatchCond
 from sdapi.engine.text.schedule import Timeline
 from sdapi.engine.upscaling.upscale import upscale_with

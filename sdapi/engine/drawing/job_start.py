@@ -10,7 +10,7 @@ from sdapi.engine.jobs.job import Job
 from sdapi.engine.latents.image_cond import image_conditioning
 from sdapi.engine.latents.init_latent import InitLatent, encode_init, seeded_generator
 from sdapi.engine.models.device_models import Models
-from sdapi.engine.sampling.blend import Blend
+from sdapi.engine.sampling.denoising.blend import Blend
 from sdapi.engine.sampling.inversion import find_noise, from_found_noise
 from sdapi.engine.sampling.noise import NoiseSource
 from sdapi.engine.sampling.sampling_pass import SamplingPass, Start

@@ -11,9 +11,10 @@ from sdapi.engine.jobs.init_images import Inversion
 from sdapi.engine.jobs.job import Job
 from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.models.device_models import LoadedCheckpoint, Models
-from sdapi.engine.sampling.blend import Blend
-from sdapi.engine.sampling.edit_guidance import make_guide
-from sdapi.engine.sampling.guidance import Economy, Guidance, Padding
+from sdapi.engine.sampling.denoising.blend import Blend
+from sdapi.engine.sampling.denoising.edit_guidance import make_guide
+from sdapi.engine.sampling.denoising.guidance import Economy, Guidance, Padding
+from sdapi.engine.sampling.denoising.unet_predictor import UNetPredictor
 from sdapi.engine.sampling.handover import Handover
 from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
 from sdapi.engine.sampling.noise_schedule import job_alphas
@@ -23,7 +24,6 @@ from sdapi.engine.sampling.sampling_pass import (
     guidance_scale,
     planned_calls,
 )
-from sdapi.engine.sampling.unet_predictor import UNetPredictor
 from sdapi.engine.text.composition import extract_tags
 from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
 from sdapi.engine.text.schedule import Timeline

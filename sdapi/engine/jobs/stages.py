@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sdapi.engine.checkpoints.checkpoint import Components
-    from sdapi.engine.sampling.guidance import Row
+    from sdapi.engine.sampling.denoising.guidance import Row
     from sdapi.engine.sampling.sampling_pass import SamplingPass
 
 

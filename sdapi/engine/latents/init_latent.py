@@ -12,9 +12,9 @@ from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.jobs.init_images import InitImages, InpaintMask, MaskedContent
 from sdapi.engine.jobs.job import Job
 from sdapi.engine.latents import vae
-from sdapi.engine.sampling.blend import Blend, LinearBlend
+from sdapi.engine.sampling.denoising.blend import Blend, LinearBlend
+from sdapi.engine.sampling.denoising.soft_inpainting import SoftBlend
 from sdapi.engine.sampling.noise import ImageNoise, NoiseSource, Seeds
-from sdapi.engine.sampling.soft_inpainting import SoftBlend
 from sdapi.images import resize_to
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sdapi.engine.sampling.unet_predictor import UNetPredictor
+from sdapi.engine.sampling.denoising.unet_predictor import UNetPredictor
 from sdapi.engine.text.conditioning import BatchCond
 
 _LAST_TIME_STEP, _TRAIN_STEPS = 999, 1000

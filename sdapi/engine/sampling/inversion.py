@@ -9,8 +9,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from sdapi.engine.jobs.init_images import Inversion
-from sdapi.engine.sampling.denoise import SigmaDenoiser
-from sdapi.engine.sampling.guidance import Guidance, Guide
+from sdapi.engine.sampling.denoising.denoise import SigmaDenoiser
+from sdapi.engine.sampling.denoising.guidance import Guidance, Guide
 from sdapi.engine.sampling.noise import ImageNoise
 from sdapi.engine.sampling.sampling_pass import SamplingPass, Start
 from sdapi.engine.sampling.schedules import ModelSigmas, ScheduleRequest, automatic

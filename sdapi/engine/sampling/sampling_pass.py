@@ -15,14 +15,15 @@ from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.jobs.job import Job
 from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.models.device_models import Models
-from sdapi.engine.sampling.blend import Blend
-from sdapi.engine.sampling.denoise import (
+from sdapi.engine.sampling.denoising.blend import Blend
+from sdapi.engine.sampling.denoising.denoise import (
     LCMDenoiser,
     NoiseDenoiser,
     SigmaDenoiser,
     check_latent,
 )
-from sdapi.engine.sampling.guidance import Guide
+from sdapi.engine.sampling.denoising.guidance import Guide
+from sdapi.engine.sampling.denoising.unet_predictor import UNetPredictor
 from sdapi.engine.sampling.handover import Handover
 from sdapi.engine.sampling.noise import ImageNoise
 from sdapi.engine.sampling.run_settings import RunSources, sigma_settings, timestep_settings
@@ -38,7 +39,6 @@ from sdapi.engine.sampling.samplers import (
     sample_unipc,
 )
 from sdapi.engine.sampling.schedules import SCHEDULES, LCMSigmas, ModelSigmas, ScheduleRequest
-from sdapi.engine.sampling.unet_predictor import UNetPredictor
 from sdapi.errors import BadRequest
 
 #: Strength 1 still leaves a trace of the init picture.

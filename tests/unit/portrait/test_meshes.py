@@ -8,7 +8,7 @@ import pytest
 
 from sdapi.engine.control.annotators.annotators import Annotators
 from sdapi.engine.control.annotators.face_finder import FaceMesh
-from sdapi.engine.control.annotators.face_mesh import draw_faces
+from sdapi.engine.control.annotators.kinds.face_mesh import draw_faces
 from sdapi.errors import AnnotatorMissing, BadRequest
 from sdapi.extensions.controlnet.preprocessors import find
 from sdapi.portrait.faces.processes import FaceProcesses

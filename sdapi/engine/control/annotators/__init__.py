@@ -3,10 +3,7 @@
 annotators.py    the networks of a server: loaded when asked for, one picture at a time
 files.py         which files each needs, and where they are looked for
 hub.py           where those are published
-recipes.py       how each is loaded and how it draws; edges, surfaces, segments, openpose and dwpose
-                 hold the parts
-lama.py          fills what is masked
-face_mesh.py     faces as MediaPipe draws them
-people.py        poses in OpenPose's JSON form and as drawings
+recipes.py       how each is loaded and how it draws
+kinds/           what loads and draws them
 auxiliary.py     the package that has most of the networks
 """

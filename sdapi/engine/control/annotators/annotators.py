@@ -120,7 +120,7 @@ class Annotators:
         return recipe.draw(self._network(recipe.load, files), canvas, Sliders(*sliders))
 
     def _faces(self, canvas: Pixels, most: float, least_confidence: float) -> DetectedMap:
-        from sdapi.engine.control.annotators.face_mesh import draw_faces  # imports OpenCV
+        from sdapi.engine.control.annotators.kinds.face_mesh import draw_faces  # imports OpenCV
 
         if self.faces is None:
             raise BadRequest(

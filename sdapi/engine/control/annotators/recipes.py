@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from sdapi.engine.control.annotators import dwpose, edges, lama, openpose, segments, surfaces
 from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
+from sdapi.engine.control.annotators.kinds import dwpose, edges, lama, openpose, segments, surfaces
 from sdapi.engine.control.annotators.sliders import Sliders
 
 __all__ = ["RECIPES", "Recipe", "Sliders"]

@@ -14,7 +14,7 @@ from sdapi.engine.control.models.weighting import over_region, rows_of
 from sdapi.engine.control.rows import RowTensors
 from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.jobs.stages import UNetCall
-from sdapi.engine.sampling.unet_predictor import sdxl_inputs
+from sdapi.engine.sampling.denoising.unet_predictor import sdxl_inputs
 
 if TYPE_CHECKING:
     from sdapi.engine.sampling.sampling_pass import SamplingPass

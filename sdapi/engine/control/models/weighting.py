@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdapi.engine.control.unit import ControlMode, ControlUnit
-from sdapi.engine.sampling.guidance import Row
+from sdapi.engine.sampling.denoising.guidance import Row
 from sdapi.errors import BadRequest
 
 #: what a residual loses against the next deeper one, and how many SD1 has

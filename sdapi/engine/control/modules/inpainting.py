@@ -21,7 +21,7 @@ from sdapi.engine.control.modules.encoding import encode_sampled, picture_tensor
 from sdapi.engine.control.modules.prediction import PredictionControl
 from sdapi.engine.control.unit import ControlUnit, Pixels
 from sdapi.engine.jobs.stages import UNetCall
-from sdapi.engine.sampling.guidance import Row
+from sdapi.engine.sampling.denoising.guidance import Row
 from sdapi.engine.sampling.noise import ImageNoise
 
 if TYPE_CHECKING:

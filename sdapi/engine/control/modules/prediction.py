@@ -17,7 +17,7 @@ from sdapi.engine.control.modules.encoding import encode_sampled, picture_tensor
 from sdapi.engine.control.rows import RowTensors
 from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.jobs.stages import UNetCall
-from sdapi.engine.sampling.guidance import Row
+from sdapi.engine.sampling.denoising.guidance import Row
 
 if TYPE_CHECKING:
     from sdapi.engine.sampling.sampling_pass import SamplingPass

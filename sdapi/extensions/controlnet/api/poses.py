@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from sdapi.engine.control.annotators.people import render_people
+from sdapi.engine.control.annotators.kinds.people import render_people
 from sdapi.errors import BadRequest
 from sdapi.extensions.controlnet.units.pixel_budget import PixelBudget
 from sdapi.images import encode_png, to_base64

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from sdapi.engine.jobs.job import Job
 from sdapi.errors import BadRequest
 from sdapi.extensions.scripts.selectable.composite import grid_of
-from sdapi.images.legend import Label, Labels, LegendStyle, add_legend
+from sdapi.images.grids.legend import Label, Labels, LegendStyle, add_legend
 from sdapi.schemas.coercion import Bool, Int
 from sdapi.schemas.generation import Txt2ImgRequest
 from sdapi.services.generation.drafting.seeds import with_fixed_seeds

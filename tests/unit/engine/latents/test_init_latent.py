@@ -14,10 +14,10 @@ from sdapi.engine.jobs.init_images import InitImages, InpaintMask, MaskedContent
 from sdapi.engine.jobs.job import Job, ModelFile, SamplingOptions
 from sdapi.engine.latents.image_cond import image_conditioning
 from sdapi.engine.latents.init_latent import encode_init, latent_mask
-from sdapi.engine.sampling.blend import LinearBlend
+from sdapi.engine.sampling.denoising.blend import LinearBlend
+from sdapi.engine.sampling.denoising.soft_inpainting import SoftBlend
 from sdapi.engine.sampling.noise import NoiseSource
 from sdapi.engine.sampling.sampler_names import find_sampler
-from sdapi.engine.sampling.soft_inpainting import SoftBlend
 from sdapi.errors import ModelUnusable
 from tests.builders import FEW_WORDS, build_sd1
 

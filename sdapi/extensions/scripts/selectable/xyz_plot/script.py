@@ -12,7 +12,7 @@ from sdapi.errors import BadRequest, SDAPIError, TaskCancelled
 from sdapi.extensions.scripts.selectable.composite import check_pictures, grid_of
 from sdapi.extensions.scripts.selectable.xyz_plot.axes import axes_of
 from sdapi.extensions.scripts.selectable.xyz_plot.plan import AskedAxis, Cell, Plan, plan_axes
-from sdapi.images.legend import Label, LegendStyle, add_legend
+from sdapi.images.grids.legend import Label, LegendStyle, add_legend
 from sdapi.schemas.coercion import Bool, Int, Str
 from sdapi.schemas.generation import Txt2ImgRequest
 from sdapi.services.generation.drafting.seeds import with_fixed_seeds

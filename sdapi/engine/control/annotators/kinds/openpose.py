@@ -12,7 +12,7 @@ from torch import nn
 
 from sdapi.engine.control.annotators.auxiliary import controlnet_aux, quietly
 from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
-from sdapi.engine.control.annotators.people import Point, Pose, draw_poses, people_of
+from sdapi.engine.control.annotators.kinds.people import Point, Pose, draw_poses, people_of
 from sdapi.engine.control.annotators.sliders import Sliders
 from sdapi.engine.text.text_encoder import assign
 from sdapi.engine.weights.state_dict import read_state_dict

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sdapi.errors import BadRequest
-from sdapi.images.legend import Label, LegendStyle, add_legend
+from sdapi.images.grids.legend import Label, LegendStyle, add_legend
 from sdapi.options import Options
 
 GRID = Image.new("RGB", (256, 256), "red")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sdapi.engine.control.annotators.dwpose import WholeBody, draw, find
-from sdapi.engine.control.annotators.people import BODY_POINTS, Pose, draw_poses, people_of
-from sdapi.engine.control.annotators.people import render_people as render
+from sdapi.engine.control.annotators.kinds.dwpose import WholeBody, draw, find
+from sdapi.engine.control.annotators.kinds.people import BODY_POINTS, Pose, draw_poses, people_of
+from sdapi.engine.control.annotators.kinds.people import render_people as render
 from sdapi.engine.control.annotators.sliders import Sliders
 from sdapi.errors import BadRequest, ModelUnusable
 

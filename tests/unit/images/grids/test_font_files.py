@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sdapi.errors import BadRequest, UnknownName
-from sdapi.images.font_files import find_font
-from sdapi.images.legend import LegendStyle
+from sdapi.images.grids.font_files import find_font
+from sdapi.images.grids.legend import LegendStyle
 from sdapi.options import Options
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
-from sdapi.engine.control.annotators.people import Point, Pose, draw_poses, people_of
+from sdapi.engine.control.annotators.kinds.people import Point, Pose, draw_poses, people_of
 from sdapi.engine.control.annotators.sliders import Sliders
 from sdapi.errors import ModelUnusable
 

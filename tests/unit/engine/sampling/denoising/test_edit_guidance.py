@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.jobs.monitor import Monitor
-from sdapi.engine.sampling.edit_guidance import EditGuide
-from sdapi.engine.sampling.guidance import Guidance, Row, Stopped
+from sdapi.engine.sampling.denoising.edit_guidance import EditGuide
+from sdapi.engine.sampling.denoising.guidance import Guidance, Row, Stopped
 from sdapi.engine.text.conditioning import BatchCond, Cond, CondSchedule, WeightedCond
 from sdapi.errors import BadRequest
 

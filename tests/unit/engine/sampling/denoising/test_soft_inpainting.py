@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdapi.engine.jobs.init_images import SoftInpainting
-from sdapi.engine.sampling.soft_inpainting import SoftBlend, composite_masks, percentile_mean
+from sdapi.engine.sampling.denoising.soft_inpainting import (
+    SoftBlend,
+    composite_masks,
+    percentile_mean,
+)
 
 SETTINGS = SoftInpainting()
 

@@ -8,7 +8,7 @@ from PIL import Image
 from sdapi.images import grid_rows, make_grid
 from sdapi.options import Options
 
-VECTORS = Path(__file__).parents[2] / "golden" / "vectors" / "images"
+VECTORS = Path(__file__).parents[3] / "golden" / "vectors" / "images"
 
 
 def pixels_of(image: Image.Image) -> tuple[str, tuple[int, int], bytes]:

@@ -10,7 +10,7 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFont
 
 from sdapi.errors import BadRequest
-from sdapi.images.font_files import find_font
+from sdapi.images.grids.font_files import find_font
 from sdapi.images.named_colour import rgba
 from sdapi.options import Options
 

@@ -10,12 +10,12 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from sdapi.engine.sampling.blend import Blend
-from sdapi.engine.sampling.guidance import Guide, Row
+from sdapi.engine.sampling.denoising.blend import Blend
+from sdapi.engine.sampling.denoising.guidance import Guide, Row
+from sdapi.engine.sampling.denoising.unet_predictor import UNetPredictor
 from sdapi.engine.sampling.handover import Handover
 from sdapi.engine.sampling.samplers import Prediction
 from sdapi.engine.sampling.schedules import ModelSigmas
-from sdapi.engine.sampling.unet_predictor import UNetPredictor
 from sdapi.errors import NanProduced
 
 #: how a model's noise levels are told: as sigmas, or as cumulative products of 1 - beta

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.jobs.monitor import Monitor
-from sdapi.engine.sampling.guidance import Guidance, Guide, Inner, Stopped
+from sdapi.engine.sampling.denoising.guidance import Guidance, Guide, Inner, Stopped
 from sdapi.engine.text.conditioning import BatchCond
 from sdapi.errors import BadRequest
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.jobs.stages import Stages, UNetCall
 from sdapi.engine.models.compilation import calling
-from sdapi.engine.sampling.guidance import Row
+from sdapi.engine.sampling.denoising.guidance import Row
 from sdapi.engine.text.conditioning import Cond
 
 

@@ -1,0 +1,1 @@
+"""Several pictures in one, with labels around them."""
