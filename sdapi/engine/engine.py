@@ -11,8 +11,7 @@ from sdapi.engine.jobs.job import Job, ModelFile, Result
 from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.jobs.work import Work
 from sdapi.engine.models.device_models import Models
-from sdapi.engine.shortage import telling_shortage
-from sdapi.engine.too_small import telling_too_small
+from sdapi.engine.torch_errors import telling_shortage, telling_too_small
 from sdapi.engine.training.job import TrainingJob, TrainingMonitor
 from sdapi.engine.training.training_run import TrainingRun
 

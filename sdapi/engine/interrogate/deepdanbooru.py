@@ -17,7 +17,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.state_dict import StateDict, read_content
 from sdapi.errors import ModelUnusable
 from sdapi.images import CONTAIN, resize_image

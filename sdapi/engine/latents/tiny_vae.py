@@ -16,7 +16,7 @@ from diffusers.models.autoencoders.vae import (
 from torch import Tensor, nn
 
 from sdapi.engine.checkpoints.architecture import Family
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.state_dict import StateDict, read_state_dict
 from sdapi.errors import ModelUnusable
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdapi.engine.text.chunks import END, START
+from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.state_dict import StateDict
 from sdapi.errors import ModelUnusable
 
@@ -139,28 +140,6 @@ def load_text_encoder(
         None if projection is None else projection.to(dtype),
         pad_token=0 if is_openclip else END,
     )
-
-
-def assign(
-    model: torch.nn.Module, tensors: StateDict, part: str, dtype: torch.dtype
-) -> torch.nn.Module:
-    """Put the tensors into a model that was built empty; refuse differences in names or shapes."""
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - tensors.keys())
-    if missing:
-        raise ModelUnusable(f"{part} lacks {len(missing)} weights, such as {missing[0]!r}")
-    surplus = sorted(tensors.keys() - expected.keys())
-    if surplus:
-        raise ModelUnusable(f"{part} has {len(surplus)} weights too many, such as {surplus[0]!r}")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise ModelUnusable(
-                f"{part}: {name!r} has shape {list(tensor.shape)}, "
-                f"expected {list(expected[name].shape)}"
-            )
-    casted = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-    model.load_state_dict(casted, strict=True, assign=True)
-    return model.requires_grad_(False).eval()
 
 
 def _config(tensors: StateDict, activation: str, overrides: Mapping[str, Any]) -> CLIPTextConfig:

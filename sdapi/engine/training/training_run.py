@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sdapi.engine.models.device_models import LoadedCheckpoint, Models
 from sdapi.engine.models.offload import OffloadLevel
-from sdapi.engine.shortage import telling_shortage
+from sdapi.engine.torch_errors import telling_shortage
 from sdapi.engine.training.adapters import Adapted, adapt
 from sdapi.engine.training.examples import Examples
 from sdapi.engine.training.job import (

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.engine.weights.state_dict import StateDict, read_state_dict
 from sdapi.engine.weights.tensor_bytes import module_bytes

@@ -16,7 +16,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from sdapi.engine.control.middle import middle
 from sdapi.engine.control.models.control_file import fitting_together
 from sdapi.engine.control.unit import Pixels
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.engine.weights.state_dict import StateDict, read_state_dict
 from sdapi.engine.weights.tensor_bytes import module_bytes

@@ -19,7 +19,7 @@ from diffusers.models.embeddings import (
 from torch import nn
 
 from sdapi.engine.control.models.control_file import fitting_together
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.state_dict import StateDict
 from sdapi.errors import ModelUnusable
 

@@ -26,7 +26,7 @@ from sdapi.engine.control.models.residuals import EncoderInputs, ResidualControl
 from sdapi.engine.control.models.weighting import control_scales
 from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.jobs.stages import UNetCall
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 
 if TYPE_CHECKING:
     from sdapi.engine.sampling.sampling_pass import SamplingPass

@@ -23,7 +23,7 @@ from sdapi.engine.control.models.weighting import rows_of
 from sdapi.engine.control.rows import RowTensors
 from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.jobs.stages import UNetCall
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.state_dict import StateDict
 from sdapi.errors import BadRequest, ModelUnusable
 

@@ -22,7 +22,7 @@ from sdapi.engine.control.models.residuals import ResidualControl
 from sdapi.engine.control.models.weighting import adapter_scales
 from sdapi.engine.control.unit import ControlUnit
 from sdapi.engine.jobs.stages import UNetCall
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.state_dict import StateDict
 from sdapi.errors import ModelUnusable
 

@@ -20,7 +20,7 @@ from sdapi.engine.control.models.residuals import EncoderInputs, ResidualControl
 from sdapi.engine.control.models.weighting import control_scales
 from sdapi.engine.control.unit import UNION_TYPES, ControlUnit
 from sdapi.engine.jobs.stages import UNetCall
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 from sdapi.errors import BadRequest, ModelUnusable
 
 if TYPE_CHECKING:

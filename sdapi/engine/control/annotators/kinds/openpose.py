@@ -14,7 +14,7 @@ from sdapi.engine.control.annotators.auxiliary import controlnet_aux, quietly
 from sdapi.engine.control.annotators.detected_map import DetectedMap, Pixels
 from sdapi.engine.control.annotators.kinds.people import Point, Pose, draw_poses, people_of
 from sdapi.engine.control.annotators.sliders import Sliders
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.state_dict import read_state_dict
 from sdapi.errors import ModelUnusable
 

@@ -20,7 +20,7 @@ from sdapi.engine.control.annotators.auxiliary import (
 from sdapi.engine.control.annotators.detected_map import Pixels
 from sdapi.engine.control.annotators.sliders import Sliders
 from sdapi.engine.control.annotators.transformers_folder import from_folder
-from sdapi.engine.text.text_encoder import assign
+from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.state_dict import read_state_dict
 
 #: tables that older files hold and newer layers compute

@@ -1,4 +1,4 @@
-"""What torch raises when memory is short, as the error that clients see."""
+"""What torch raises for short memory and for small pictures, as the errors that clients see."""
 
 import gc
 import traceback
@@ -7,10 +7,12 @@ from contextlib import contextmanager
 
 import torch
 
-from sdapi.errors import OutOfMemory
+from sdapi.errors import BadRequest, OutOfMemory
 
 #: what allocators say that have no class for it: torch's on a CPU, and CUDA's libraries
-_TEXTS = ("not enough memory", "allocate memory", "out of memory", "_ALLOC_FAILED")
+_SHORTAGE = ("not enough memory", "allocate memory", "out of memory", "_ALLOC_FAILED")
+#: what group normalisation says where a layer is left with a single value for each channel
+_TOO_SMALL = "Expected more than 1 value per channel"
 
 
 @contextmanager
@@ -34,7 +36,21 @@ def telling_shortage(
         raise OutOfMemory(f"out of memory on {device} for {wanted}; {advice}") from error
 
 
+@contextmanager
+def telling_too_small(wanted: str) -> Generator[None]:
+    """Turn the refusal of a model's deepest layer into `BadRequest`; `wanted` are the sizes."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(_TOO_SMALL):
+            raise
+        raise BadRequest(
+            f"width, height: {wanted} is too small for this checkpoint, whose deepest layer is "
+            "left with a single value; try twice the size"
+        ) from error
+
+
 def _is_shortage(error: RuntimeError) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return any(text in str(error) for text in _TEXTS)
+    return any(text in str(error) for text in _SHORTAGE)
