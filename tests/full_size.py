@@ -24,7 +24,7 @@ from sdapi.engine.checkpoints.unet_keys import diffusers_config as unet_config
 from sdapi.engine.checkpoints.vae_keys import VAEShape
 from sdapi.engine.checkpoints.vae_keys import diffusers_config as vae_config
 from sdapi.engine.text.chunks import END, START
-from sdapi.engine.text.text_encoder import HEAD_WIDTH, TextEncoder
+from sdapi.engine.text.encoding.text_encoder import HEAD_WIDTH, TextEncoder
 
 VOCABULARY = 49_408
 #: SDXL's six sizes, each as a sinusoid of 256 numbers

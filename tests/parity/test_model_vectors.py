@@ -11,7 +11,7 @@ from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.latents import vae
 from sdapi.engine.text.conditioning import Conditioner, TextOptions
-from sdapi.engine.text.schedule import Timeline
+from sdapi.engine.text.grammar.schedule import Timeline
 from tests.parity.test_prompt_vectors import PLAIN, PROMPTS
 
 VECTORS = Path(__file__).parents[1] / "golden" / "vectors"

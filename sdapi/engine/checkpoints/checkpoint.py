@@ -24,7 +24,7 @@ from sdapi.engine.checkpoints.architecture import (
 from sdapi.engine.checkpoints.diffusers_folder import DiffusersFolder
 from sdapi.engine.checkpoints.precision import NANS_FAIL, NanRule, Precision
 from sdapi.engine.checkpoints.reference_unet import use_reference_upsampling
-from sdapi.engine.text.text_encoder import TextEncoder, load_text_encoder
+from sdapi.engine.text.encoding.text_encoder import TextEncoder, load_text_encoder
 from sdapi.engine.weights.assigning import assign
 from sdapi.engine.weights.state_dict import StateDict, read_state_dict
 from sdapi.engine.weights.tensor_bytes import module_bytes

@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedM
 
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.text.chunks import END
-from sdapi.engine.text.text_encoder import TextEncoder
+from sdapi.engine.text.encoding.text_encoder import TextEncoder
 from sdapi.errors import ModelUnusable
 
 _LOADING = {"local_files_only": True, "low_cpu_mem_usage": True}

@@ -15,7 +15,7 @@ from sdapi.engine.latents.image_cond import everything_masked, masked_picture
 from sdapi.engine.latents.init_latent import encode_pixels
 from sdapi.engine.latents.latent_modes import LatentMode
 from sdapi.engine.sampling.sampling_pass import denoiser_calls
-from sdapi.engine.text.schedule import Timeline
+from sdapi.engine.text.grammar.schedule import Timeline
 from sdapi.images.resize import STRETCH, Upscale, resize_image
 
 _SEED_MASK = 0x7FFFFFFFFFFFFFFF

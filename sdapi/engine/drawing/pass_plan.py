@@ -24,9 +24,9 @@ from sdapi.engine.sampling.sampling_pass import (
     guidance_scale,
     planned_calls,
 )
-from sdapi.engine.text.composition import extract_tags
+from sdapi.engine.text.grammar.composition import extract_tags
 from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
-from sdapi.engine.text.schedule import Timeline
+from sdapi.engine.text.grammar.schedule import Timeline
 
 
 @dataclass(frozen=True, slots=True)

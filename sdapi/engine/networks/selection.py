@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sdapi.engine.text.composition import NetworkTag, extract_tags
+from sdapi.engine.text.grammar.composition import NetworkTag, extract_tags
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest
 

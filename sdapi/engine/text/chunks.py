@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sdapi.engine.networks.embedding_file import Embedding
-from sdapi.engine.text.attention import Fragment, parse_attention
+from sdapi.engine.text.grammar.attention import Fragment, parse_attention
 
 CHUNK_TOKENS = 75
 START, END = 49406, 49407

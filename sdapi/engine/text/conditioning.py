@@ -10,12 +10,13 @@ from torch import Tensor
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.networks.embedding_file import Embedding
-from sdapi.engine.text import chunks, compel_encoding
-from sdapi.engine.text.composition import split_and
+from sdapi.engine.text import chunks
+from sdapi.engine.text.encoding import compel_encoding
+from sdapi.engine.text.grammar.composition import split_and
 from sdapi.engine.text.embeddings import EmbeddingIndex
 from sdapi.engine.text.notes import TextNotes
-from sdapi.engine.text.schedule import Timeline, schedule
-from sdapi.engine.text.text_encoder import Replaced, TextEncoder, TextStates
+from sdapi.engine.text.grammar.schedule import Timeline, schedule
+from sdapi.engine.text.encoding.text_encoder import Replaced, TextEncoder, TextStates
 from sdapi.engine.text.tokenizer import shared_tokenizer
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.engine.weights.tensor_bytes import bytes_of

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.networks.layer_index import original_names
-from sdapi.engine.text.text_encoder import TextEncoder
+from sdapi.engine.text.encoding.text_encoder import TextEncoder
 from sdapi.engine.training.job import LoraShape
 
 _ADAPTER = "default"

@@ -7,8 +7,8 @@ from PIL import Image
 
 from sdapi.engine.jobs.job import Job
 from sdapi.engine.sampling.sampler_names import resolve
-from sdapi.engine.text import compel_prompts
-from sdapi.engine.text.composition import extract_tags, strip_comments
+from sdapi.engine.text.grammar import compel_prompts
+from sdapi.engine.text.grammar.composition import extract_tags, strip_comments
 from sdapi.errors import BadRequest
 from sdapi.options import Options
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest

@@ -8,7 +8,7 @@ from typing import Any
 import anyio.to_thread
 
 from sdapi.engine.networks.selection import NetworkFiles, check_tag, is_lora, network_tags
-from sdapi.engine.text.composition import NetworkTag
+from sdapi.engine.text.grammar.composition import NetworkTag
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import (
     BadRequest,

@@ -14,7 +14,7 @@ from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.jobs.job import Job, ModelFile
 from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.text.conditioning import Cond, Conditioner, TextOptions
-from sdapi.engine.text.schedule import Timeline
+from sdapi.engine.text.grammar.schedule import Timeline
 from sdapi.errors import ModelUnusable
 from tests.builders import (
     FEW_WORDS,

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from sdapi.engine.checkpoints.checkpoint import load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
-from sdapi.engine.text import compel_prompts
+from sdapi.engine.text.grammar import compel_prompts
 from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
-from sdapi.engine.text.schedule import Timeline
+from sdapi.engine.text.grammar.schedule import Timeline
 from sdapi.errors import BadRequest
 from tests.builders import build_sdxl
 

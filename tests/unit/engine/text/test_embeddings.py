@@ -14,7 +14,7 @@ from sdapi.engine.text.chunks import START, Placed, split_chunks
 from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
 from sdapi.engine.text.embeddings import EmbeddingIndex
 from sdapi.engine.text.notes import ti_hashes
-from sdapi.engine.text.schedule import Timeline
+from sdapi.engine.text.grammar.schedule import Timeline
 from sdapi.engine.text.tokenizer import shared_tokenizer
 from sdapi.engine.weights.model_file import ModelFile
 

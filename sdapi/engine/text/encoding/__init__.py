@@ -1,0 +1,1 @@
+"""Text encoders, and what they make of chunks of tokens."""
