@@ -10,8 +10,9 @@ from PIL import Image
 from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.latents import vae
-from sdapi.engine.text.conditioning import Conditioner, TextOptions
+from sdapi.engine.text.conditioning import Conditioner
 from sdapi.engine.text.grammar.schedule import Timeline
+from sdapi.engine.text.text_options import TextOptions
 from tests.parity.test_prompt_vectors import PLAIN, PROMPTS
 
 VECTORS = Path(__file__).parents[1] / "golden" / "vectors"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sdapi.engine.text.grammar.attention import parse_attention
 from sdapi.engine.text.chunks import split_chunks
+from sdapi.engine.text.grammar.attention import parse_attention
 from sdapi.engine.text.grammar.composition import extract_tags, split_and
 from sdapi.engine.text.grammar.schedule import Timeline, schedule
 from sdapi.engine.text.tokenizer import shared_tokenizer

@@ -29,7 +29,7 @@ from sdapi.engine.networks.selection import select
 from sdapi.engine.sampling.denoising.guidance import Stopped
 from sdapi.engine.sampling.denoising.soft_inpainting import SoftBlend, composite_masks
 from sdapi.engine.sampling.sampling_pass import Start, denoiser_calls, run_sampler
-from sdapi.engine.text.conditioning import BatchCond
+from sdapi.engine.text.cond import BatchCond
 from sdapi.engine.text.grammar.schedule import Timeline
 from sdapi.engine.upscaling.upscale import upscale_with
 from sdapi.images.resize import Upscale

@@ -24,9 +24,11 @@ from sdapi.engine.sampling.sampling_pass import (
     guidance_scale,
     planned_calls,
 )
+from sdapi.engine.text.cond import BatchCond
+from sdapi.engine.text.conditioning import Conditioner
 from sdapi.engine.text.grammar.composition import extract_tags
-from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
 from sdapi.engine.text.grammar.schedule import Timeline
+from sdapi.engine.text.text_options import TextOptions
 
 
 @dataclass(frozen=True, slots=True)

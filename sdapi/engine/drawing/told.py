@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sdapi.engine.jobs.job import Job
-from sdapi.engine.text.conditioning import BatchCond
+from sdapi.engine.text.cond import BatchCond
 from sdapi.engine.text.notes import ti_hashes
 from sdapi.errors import ModelUnusable
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from sdapi.engine.sampling.denoising.unet_predictor import UNetPredictor
-from sdapi.engine.text.conditioning import BatchCond
+from sdapi.engine.text.cond import BatchCond
 
 _LAST_TIME_STEP, _TRAIN_STEPS = 999, 1000
 

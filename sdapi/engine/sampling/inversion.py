@@ -14,7 +14,7 @@ from sdapi.engine.sampling.denoising.guidance import Guidance, Guide
 from sdapi.engine.sampling.noise import ImageNoise
 from sdapi.engine.sampling.sampling_pass import SamplingPass, Start
 from sdapi.engine.sampling.schedules import ModelSigmas, ScheduleRequest, automatic
-from sdapi.engine.text.conditioning import BatchCond
+from sdapi.engine.text.cond import BatchCond
 
 
 def find_noise(inversion: Inversion, run: SamplingPass, start: Start, cond: BatchCond) -> Tensor:

@@ -1,104 +1,25 @@
 """Prompts -> what conditions the UNet, for every step (contract: webui-generation 2 and 3)."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
 
-from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.networks.embedding_file import Embedding
 from sdapi.engine.text import chunks
-from sdapi.engine.text.encoding import compel_encoding
-from sdapi.engine.text.grammar.composition import split_and
+from sdapi.engine.text.cond import BatchCond, Cond, CondSchedule, WeightedCond
 from sdapi.engine.text.embeddings import EmbeddingIndex
-from sdapi.engine.text.notes import TextNotes
+from sdapi.engine.text.encoding import compel_encoding
+from sdapi.engine.text.encoding.chunk_encoding import Column, compel_layers, encode_column
+from sdapi.engine.text.grammar.composition import split_and
 from sdapi.engine.text.grammar.schedule import Timeline, schedule
-from sdapi.engine.text.encoding.text_encoder import Replaced, TextEncoder, TextStates
+from sdapi.engine.text.notes import TextNotes
+from sdapi.engine.text.text_options import TextOptions
 from sdapi.engine.text.tokenizer import shared_tokenizer
 from sdapi.engine.weights.model_file import ModelFile
-from sdapi.engine.weights.tensor_bytes import bytes_of
-from sdapi.errors import BadRequest
 
 _CACHE_BYTES = 256 << 20
-#: bounds what one pass of a text encoder holds in memory
-_TEXTS_AT_ONCE = 32
-
-
-@dataclass(frozen=True, slots=True)
-class TextOptions:
-    """How texts become vectors; a part of every cache key."""
-
-    #: option `CLIP_stop_at_last_layers`
-    clip_skip: int = 1
-    #: option `emphasis`: Original, No norm, Ignore or None
-    emphasis: str = "Original"
-    comma_backtrack: int = 20
-    #: option `sdxl_clip_l_skip`: let clip skip act on SDXL's first encoder
-    sdxl_clip_l_skip: bool = False
-    #: SDXL's size conditioning, pixels: (height, width) and (top, left)
-    size: tuple[int, int] = (512, 512)
-    crop: tuple[int, int] = (0, 0)
-    #: option `prompt_attention`: webui, or compel
-    attention: str = "webui"
-
-
-@dataclass(frozen=True, slots=True)
-class Cond:
-    """One encoded text: `cross` [T, C] for cross attention; for SDXL `pooled` [P], `sizes` [6]."""
-
-    cross: Tensor
-    pooled: Tensor | None = None
-    #: original size, crop, target size, each (height, width), pixels
-    sizes: Tensor | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        tensors = (self.cross, self.pooled, self.sizes)
-        return bytes_of(t for t in tensors if t is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class CondSchedule:
-    """Encoded texts in step order: `(end_step, cond)`."""
-
-    entries: tuple[tuple[int, Cond], ...]
-    notes: TextNotes = field(default_factory=TextNotes)
-
-    def at(self, call: int) -> Cond:
-        """The cond at a 0-based denoiser call; an entry holds through its end step, inclusive."""
-        for end_step, cond in self.entries:
-            if call <= end_step:
-                return cond
-        return self.entries[-1][1]
-
-
-@dataclass(frozen=True, slots=True)
-class WeightedCond:
-    """One part of an AND composition over the steps."""
-
-    schedule: CondSchedule
-    weight: float
-
-
-@dataclass(frozen=True, slots=True)
-class BatchCond:
-    """Conditioning of a batch: for each image its AND parts and its negative."""
-
-    positive: tuple[tuple[WeightedCond, ...], ...]
-    negative: tuple[CondSchedule, ...]
-    #: the encoding of the empty prompt, where conds are padded with it
-    empty: Cond | None = None
-
-    @property
-    def notes(self) -> tuple[TextNotes, ...]:
-        """Of each text that was encoded, negative ones first."""
-        positive = (part.schedule for parts in self.positive for part in parts)
-        # Equal texts share a schedule.
-        distinct = {id(each): each for each in (*self.negative, *positive)}
-        return tuple(each.notes for each in distinct.values())
 
 
 class Conditioner:
@@ -247,10 +168,9 @@ class Conditioner:
         is_negative: bool = False,
     ) -> list[Cond]:
         """Encode the texts of one prompt; `counts` says how often its schedule has each."""
-        encode = _ENCODERS[self._components.family]
         shares = torch.tensor([float(count) for count in counts.values()])
         parts = [
-            encode(self._components, _Column([row[i] for row in rows], shares), options)
+            encode_column(self._components, Column([row[i] for row in rows], shares), options)
             for i in range(len(rows[0]))
         ]
         cross = torch.cat([part.cross for part in parts], dim=1)
@@ -263,38 +183,10 @@ class Conditioner:
         return [Cond(c, p, sizes) for c, p in zip(cross, pooled, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """One chunk of every text of a prompt, and how often the schedule has each text."""
-
-    chunks: list[chunks.Chunk]
-    shares: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """One chunk of every text: `cross` [B, 77, C], `pooled` [B, P] or None."""
-
-    cross: Tensor
-    pooled: Tensor | None = None
-
-
-def encode_chunks(
-    components: Components, texts: list[chunks.Chunk]
-) -> tuple[Tensor, Tensor | None]:
-    """Encode one chunk of each text, every token weighing 1: [B, 77, C], for SDXL also [B, P].
-
-    Gradients flow where they are wanted; nothing is remembered.
-    """
-    column = _Column(texts, torch.ones(len(texts)))
-    encoded = _ENCODERS[components.family](components, column, TextOptions(emphasis="None"))
-    return encoded.cross, encoded.pooled
-
-
 def _encode_compel(
     components: Components, texts: Sequence[str], options: TextOptions
 ) -> list[Cond]:
-    layers = _compel_layers(components.family, options)
+    layers = compel_layers(components.family, options)
     encoded = compel_encoding.encode(texts, components.text_encoders, shared_tokenizer(), layers)
     sizes = torch.tensor([*options.size, *options.crop, *options.size])
     return [
@@ -303,98 +195,7 @@ def _encode_compel(
     ]
 
 
-def _compel_layers(family: Family, options: TextOptions) -> tuple[compel_encoding.ChooseLayer, ...]:
-    """The states that the functions below choose, for each text encoder."""
-    if family is Family.SD1:
-        return (lambda encoder, s: encoder.final_norm(_from_end(s, options.clip_skip)),)
-    if family is Family.SD2:
-        return (lambda encoder, s: encoder.final_norm(s.hidden[-2]),)
-    skip = options.clip_skip if options.sdxl_clip_l_skip else 2
-    return (lambda _, s: _from_end(s, skip), lambda _, s: s.hidden[-2])
-
-
-def _encode_sd1(components: Components, row: _Column, options: TextOptions) -> _Encoded:
-    encoder = components.text_encoders[0]
-    states = _from_end(_run(encoder, row, 0), options.clip_skip)
-    return _Encoded(_emphasise(encoder.final_norm(states), row, options.emphasis))
-
-
-def _encode_sd2(components: Components, row: _Column, options: TextOptions) -> _Encoded:
-    encoder = components.text_encoders[0]
-    states = encoder.final_norm(_run(encoder, row, 0).hidden[-2])
-    return _Encoded(_emphasise(states, row, options.emphasis))
-
-
-def _encode_sdxl(components: Components, row: _Column, options: TextOptions) -> _Encoded:
-    first, second = components.text_encoders
-    skip = options.clip_skip if options.sdxl_clip_l_skip else 2
-    large = _run(second, row, 1)
-    parts = (_from_end(_run(first, row, 0), skip), large.hidden[-2])
-    cross = torch.cat([_emphasise(part, row, options.emphasis) for part in parts], dim=-1)
-    return _Encoded(cross, large.pooled)
-
-
-_Encode = Callable[[Components, _Column, TextOptions], _Encoded]
-_ENCODERS: dict[Family, _Encode] = {
-    Family.SD1: _encode_sd1,
-    Family.SD2: _encode_sd2,
-    Family.SDXL: _encode_sdxl,
-}
-
-
-def _from_end(states: TextStates, clip_skip: int) -> Tensor:
-    """The hidden state `clip_skip` layers from the end; 1 and less is the last."""
-    if clip_skip > len(states.hidden):
-        raise BadRequest(
-            f"CLIP_stop_at_last_layers: {clip_skip} is more than the {len(states.hidden)} states "
-            "of this checkpoint's text encoder"
-        )
-    return states.hidden[-max(clip_skip, 1)]
-
-
 def _used_embeddings(rows: list[list[chunks.Chunk]]) -> tuple[Embedding, ...]:
     """In the order that encoding comes upon them: chunk by chunk, text by text."""
     placed = (each for column in zip(*rows, strict=True) for c in column for each in c.embeddings)
     return tuple({each.embedding.name: each.embedding for each in placed}.values())
-
-
-def _run(encoder: TextEncoder, row: _Column, number: int) -> TextStates:
-    """Run the `number`-th text encoder; an embedding has vectors for each of them."""
-    tokens = torch.tensor([chunk.tokens for chunk in row.chunks])
-    if encoder.pad_token != chunks.END:
-        # Everything after the first end token is padding, whatever it was.
-        is_end = (tokens == chunks.END).int()
-        tokens = tokens.masked_fill(is_end.cumsum(dim=1) - is_end > 0, encoder.pad_token)
-    parts = [
-        encoder.encode(part, _replaced(row.chunks[first : first + len(part)], number))
-        for first, part in zip(
-            range(0, len(tokens), _TEXTS_AT_ONCE), tokens.split(_TEXTS_AT_ONCE), strict=True
-        )
-    ]
-    pooled = [part.pooled for part in parts if part.pooled is not None]
-    hidden = zip(*(part.hidden for part in parts), strict=True)
-    return TextStates(
-        tuple(torch.cat(states) for states in hidden), torch.cat(pooled) if pooled else None
-    )
-
-
-def _replaced(row: list[chunks.Chunk], number: int) -> list[Replaced]:
-    return [
-        Replaced(index, placed.offset, placed.embedding.vectors[number])
-        for index, chunk in enumerate(row)
-        for placed in chunk.embeddings
-    ]
-
-
-def _emphasise(states: Tensor, row: _Column, emphasis: str) -> Tensor:
-    """Scale token states [B, 77, C] by their weights; `Original` keeps the mean over all texts."""
-    if emphasis in ("Ignore", "None"):
-        return states
-    weights = torch.tensor([chunk.weights for chunk in row.chunks])
-    scaled = states * weights.to(states.device, states.dtype).unsqueeze(-1)
-    if emphasis == "No norm":
-        return scaled
-    # A text that the schedule repeats counts as often as it stands there.
-    shares = row.shares.to(states.device, states.dtype)
-    before, after = (t.mean(dim=(1, 2)) @ shares for t in (states, scaled))
-    return scaled * (before / after)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.text.chunks import split_chunks
-from sdapi.engine.text.conditioning import encode_chunks
+from sdapi.engine.text.encoding.chunk_encoding import encode_chunks
 from sdapi.engine.text.tokenizer import shared_tokenizer
 from sdapi.engine.training.examples import Example
 

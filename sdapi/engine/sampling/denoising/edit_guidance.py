@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.sampling.denoising.guidance import Guidance, Guide, Inner, Stopped
-from sdapi.engine.text.conditioning import BatchCond
+from sdapi.engine.text.cond import BatchCond
 from sdapi.errors import BadRequest
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.jobs.monitor import Monitor
-from sdapi.engine.text.conditioning import BatchCond, Cond
+from sdapi.engine.text.cond import BatchCond, Cond
 
 #: How conds and unconds of different lengths are made equal: not at all, with the encoding of the
 #: empty prompt (`pad_cond_uncond`), by repeating or cutting the negative (`pad_cond_uncond_v0`).

@@ -9,7 +9,7 @@ from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.jobs.stages import Stages, UNetCall
 from sdapi.engine.models.compilation import calling
 from sdapi.engine.sampling.denoising.guidance import Row
-from sdapi.engine.text.conditioning import Cond
+from sdapi.engine.text.cond import Cond
 
 
 class UNetPredictor:

@@ -11,9 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sdapi.engine.text.grammar import compel_prompts
 from sdapi.engine.text.chunks import EMPTY, END, START
 from sdapi.engine.text.encoding.text_encoder import TextEncoder, TextStates
+from sdapi.engine.text.grammar import compel_prompts
 from sdapi.engine.text.tokenizer import Tokenizer
 from sdapi.errors import BadRequest
 

@@ -13,8 +13,10 @@ from sdapi.engine.checkpoints.checkpoint import Components, load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.jobs.job import Job, ModelFile
 from sdapi.engine.jobs.monitor import Monitor
-from sdapi.engine.text.conditioning import Cond, Conditioner, TextOptions
+from sdapi.engine.text.cond import Cond
+from sdapi.engine.text.conditioning import Conditioner
 from sdapi.engine.text.grammar.schedule import Timeline
+from sdapi.engine.text.text_options import TextOptions
 from sdapi.errors import ModelUnusable
 from tests.builders import (
     FEW_WORDS,

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from sdapi.engine.checkpoints.checkpoint import load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
+from sdapi.engine.text.cond import BatchCond
+from sdapi.engine.text.conditioning import Conditioner
 from sdapi.engine.text.grammar import compel_prompts
-from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
 from sdapi.engine.text.grammar.schedule import Timeline
+from sdapi.engine.text.text_options import TextOptions
 from sdapi.errors import BadRequest
 from tests.builders import build_sdxl
 

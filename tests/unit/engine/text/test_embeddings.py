@@ -11,10 +11,12 @@ from sdapi.engine.checkpoints.checkpoint import load_checkpoint
 from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.networks.embedding_file import Embedding, make_embedding
 from sdapi.engine.text.chunks import START, Placed, split_chunks
-from sdapi.engine.text.conditioning import BatchCond, Conditioner, TextOptions
+from sdapi.engine.text.cond import BatchCond
+from sdapi.engine.text.conditioning import Conditioner
 from sdapi.engine.text.embeddings import EmbeddingIndex
-from sdapi.engine.text.notes import ti_hashes
 from sdapi.engine.text.grammar.schedule import Timeline
+from sdapi.engine.text.notes import ti_hashes
+from sdapi.engine.text.text_options import TextOptions
 from sdapi.engine.text.tokenizer import shared_tokenizer
 from sdapi.engine.weights.model_file import ModelFile
 

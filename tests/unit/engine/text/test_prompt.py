@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdapi.engine.text.grammar.attention import parse_attention
 from sdapi.engine.text.chunks import CHUNK_TOKENS, END, START, split_chunks
+from sdapi.engine.text.grammar.attention import parse_attention
 from sdapi.engine.text.grammar.composition import extract_tags, split_and, strip_comments
 from sdapi.engine.text.grammar.schedule import Timeline, schedule
 from sdapi.errors import BadRequest

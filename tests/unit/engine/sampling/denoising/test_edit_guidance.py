@@ -9,7 +9,7 @@ from torch import Tensor
 from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.sampling.denoising.edit_guidance import EditGuide
 from sdapi.engine.sampling.denoising.guidance import Guidance, Row, Stopped
-from sdapi.engine.text.conditioning import BatchCond, Cond, CondSchedule, WeightedCond
+from sdapi.engine.text.cond import BatchCond, Cond, CondSchedule, WeightedCond
 from sdapi.errors import BadRequest
 
 PICTURE = 10.0

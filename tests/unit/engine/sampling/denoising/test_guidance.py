@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.sampling.denoising.guidance import Economy, Guidance, Guide, Padding, Row
-from sdapi.engine.text.conditioning import BatchCond, Cond, CondSchedule, WeightedCond
+from sdapi.engine.text.cond import BatchCond, Cond, CondSchedule, WeightedCond
 
 CFG = 7.0
 
