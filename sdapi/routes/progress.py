@@ -7,13 +7,14 @@ import anyio.to_thread
 from fastapi import APIRouter, Query
 
 from sdapi.engine.jobs.job import Job
+from sdapi.engine.jobs.monitor import Monitor
 from sdapi.errors import Missing
 from sdapi.routes import ServicesDep
 from sdapi.schemas.problems import problems
 from sdapi.schemas.progress import ProgressResponse, ProgressState
 from sdapi.services.container import Services
 from sdapi.services.jobs.progress import progress_of
-from sdapi.services.jobs.tasks import Task
+from sdapi.services.jobs.tasks import State, Task
 
 router = APIRouter(prefix="/sdapi/v1", tags=["progress"])
 TaskId = Annotated[str | None, Query(description="A task; without it the running one")]
@@ -25,16 +26,21 @@ async def progress(
     skip_current_image: Annotated[bool, Query(description="Leave out the preview")] = False,
     id_task: TaskId = None,
 ) -> ProgressResponse:
-    """How far the running job is, or the one of `id_task`; zeros when idle.
+    """How far the running job is, or the task of `id_task`; zeros when idle.
 
-    Zeros for an unknown `id_task`, too, with a `textinfo` that says so: who polls may be faster
-    than the request.
+    A task that is over has 1 if it is done, else 0, with its own last counters; an unknown one has
+    zeros, since who polls may be faster than the request. `textinfo` says which of them it is.
     """
     task = services.tasks.get(id_task) if id_task else services.tasks.running
-    if task is None or not task.is_open:
-        told = f"there is no task {id_task[:200]!r}" if id_task and task is None else None
-        state = _idle_state(services)
-        return ProgressResponse(progress=0.0, eta_relative=0.0, state=state, textinfo=told)
+    if task is None and id_task:
+        return _still(0.0, ProgressState(), f"there is no task {id_task[:200]!r}")
+    if task is None:
+        return _still(0.0, _last_state(services.tasks.latest, services.tasks.idle_monitor), None)
+    if not task.is_open:
+        share = 1.0 if task.state is State.DONE else 0.0
+        why = f": {task.error}" if task.error else ""
+        told = f"task {task.state}{why}"
+        return _still(share, _last_state(task, task.monitor), told)
     fraction = progress_of(task)
     eta = 0.0
     if task.started is not None and fraction > 0:
@@ -99,9 +105,12 @@ def _state(task: Task) -> ProgressState:
     )
 
 
-def _idle_state(services: Services) -> ProgressState:
-    """Zeros, but for what the last job left behind, as the webui has it."""
-    task, monitor = services.tasks.latest, services.tasks.idle_monitor
+def _still(share: float, state: ProgressState, text: str | None) -> ProgressResponse:
+    return ProgressResponse(progress=share, eta_relative=0.0, state=state, textinfo=text)
+
+
+def _last_state(task: Task | None, monitor: Monitor) -> ProgressState:
+    """Nothing runs, but for what the job left behind, as the webui has it."""
     return ProgressState(
         skipped=monitor.skipped.is_set(),
         interrupted=monitor.interrupted.is_set(),

@@ -24,11 +24,17 @@ class ProgressState(BaseModel):
 class ProgressResponse(BaseModel):
     """`GET /sdapi/v1/progress`."""
 
-    progress: float = Field(description="0 to 1; 0 when idle", examples=[0.42])
+    progress: float = Field(
+        description="0 to 1; 0 when idle, 1 for an `id_task` that is done", examples=[0.42]
+    )
     eta_relative: float = Field(description="Seconds left; 0 when idle")
     state: ProgressState
     current_image: str | None = Field(default=None, description="Preview in base64 without prefix")
-    textinfo: str | None = None
+    textinfo: str | None = Field(
+        default=None,
+        description="What is worked on; of an `id_task` that is over or unknown, that it is",
+        examples=["task done"],
+    )
 
 
 class InternalProgressRequest(BaseModel):
@@ -57,7 +63,9 @@ class TaskStatusResponse(BaseModel):
 
     id_task: str
     kind: str = Field(examples=["txt2img"])
-    state: str = Field(description="queued, running, done, failed or cancelled")
+    state: str = Field(
+        description="queued, running, done, failed, or cancelled: before it began or while it ran"
+    )
     progress: float = Field(description="0 to 1")
     eta_s: float | None = Field(description="Seconds left; null while nothing can be said")
     queue_position: int | None = Field(description="Tasks before it; null when it does not wait")
@@ -66,4 +74,4 @@ class TaskStatusResponse(BaseModel):
     sampling_step: int
     sampling_steps: int
     uid: str | None
-    error: str | None = Field(description="Why it failed")
+    error: str | None = Field(description="Why it failed or was cancelled")

@@ -82,7 +82,10 @@ def test_running_task_is_interrupted_and_answered(client: TestClient, engine: Fa
     wait_ready(lambda: state(client, "one") == "running", 10)
     client.post("/sdapi/v1/interrupt")
     thread.join()
-    assert answers[0].status_code == 200
+    assert (answers[0].status_code, len(answers[0].json()["images"])) == (200, 1)
+    told = client.get("/sdapi/v1/task", params={"id_task": "one"}).json()
+    assert (told["state"], told["progress"]) == ("cancelled", 0.0)
+    assert "interrupted" in told["error"]
 
 
 def stop_at_once(client: TestClient) -> None:
@@ -174,6 +177,30 @@ def test_socket_follows_a_task_to_its_end(client: TestClient):
         assert socket.receive_json()["state"] == "done"
 
 
+def progress(client: TestClient, id_task: str) -> dict[str, Any]:
+    return client.get("/sdapi/v1/progress", params={"id_task": id_task}).json()
+
+
+def test_progress_of_a_task_that_is_over_is_its_own(client: TestClient, engine: FakeEngine):
+    client.post("/sdapi/v1/txt2img", json=SMALL | {"force_task_id": "done"})
+    client.post("/sdapi/v1/txt2img", json=SMALL | {"force_task_id": "bad", "sampler_name": "nope"})
+    client.post("/sdapi/v1/txt2img", json=SMALL | {"steps": 7, "n_iter": 3})
+    done, bad = progress(client, "done"), progress(client, "bad")
+    assert (done["progress"], done["textinfo"]) == (1.0, "task done")
+    assert (done["state"]["sampling_steps"], done["state"]["job_no"]) == (10, 1)
+    assert (done["state"]["job"], done["state"]["job_count"]) == ("", 0)
+    assert (bad["progress"], bad["state"]["sampling_steps"]) == (0.0, 0)
+    assert bad["textinfo"].startswith("task failed: sampler 'nope'")
+
+
+def test_progress_of_an_unknown_task_tells_nothing_of_the_last_one(client: TestClient):
+    client.post("/sdapi/v1/txt2img", json=SMALL)
+    told, last = progress(client, "none"), client.get("/sdapi/v1/progress").json()
+    assert told["textinfo"] == "there is no task 'none'"
+    assert set(told["state"].values()) <= {0, "", "0"}
+    assert last["state"]["sampling_steps"] == 10  # as the webui has it without an id
+
+
 def test_unknown_task_is_told(client: TestClient):
     for path in ("/sdapi/v1/task", "/sdapi/v1/progress/events"):
         assert client.get(path, params={"id_task": "none"}).status_code == 404
@@ -231,6 +258,22 @@ def test_webhook_is_signed_and_sent_again_after_a_failure(serve: Serve, listener
     signed = f"{headers['x-sdapi-timestamp']}.".encode() + body
     expected = hmac.new(b"key", signed, hashlib.sha256).hexdigest()
     assert headers["x-sdapi-signature"] == f"sha256={expected}"
+
+
+def test_webhook_of_an_interrupted_task_says_so(
+    serve: Serve, listener: Listener, engine: FakeEngine
+):
+    client = serve(webhook_secret="key", allow_http_webhooks=True, allow_private_urls=True)
+    client.app.state.services.webhooks.delays_s = (0.05, 0.05)  # pyright: ignore
+    engine.delay_s = 30
+    thread = threading.Thread(target=hooked, args=(client, listener.url))
+    thread.start()
+    assert engine.is_running.wait(10)
+    client.post("/sdapi/v1/interrupt")
+    thread.join()
+    wait_ready(lambda: len(listener.got) == 2, 10)
+    told = json.loads(listener.got[1][1])
+    assert (told["state"], "interrupted" in told["error"]) == ("cancelled", True)
 
 
 def test_webhooks_that_nobody_takes_do_not_pile_up(serve: Serve, listener: Listener):

@@ -5,6 +5,7 @@ import secrets
 import string
 import threading
 import time
+from asyncio import CancelledError
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,12 +22,19 @@ from sdapi.errors import Conflict, SDAPIError, TaskCancelled
 _KEPT = 1000
 #: ended jobs whose mean duration is shown
 _DURATIONS = 16
+#: why a task was cancelled
+_NOT_BEGUN = "cancelled before it began"
+_INTERRUPTED = "interrupted: what it drew is unfinished, or not all of it"
+_STOPPED = "the server was stopped: what it drew is unfinished, or not all of it"
 _ID_LETTERS = string.ascii_uppercase + string.digits
 _ID_LENGTH = 7
 
 
 class State(StrEnum):
-    """Where a task is; the last three are final."""
+    """Where a task is; the last three are final.
+
+    One that was stopped while it ran is cancelled, though its caller gets what there is.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -57,7 +65,7 @@ class Task:
     finished: float | None = None
     #: rises with every task, so that order needs no clock
     number: int = 0
-    #: why it failed, in one sentence
+    #: why it failed or was cancelled, in one sentence
     error: str | None = None
     #: of an inner generation: the task it belongs to, whose monitor it shares
     parent: "Task | None" = None
@@ -139,8 +147,8 @@ class TaskRegistry:
         with self._lock:
             if not task.is_open:
                 return
-            task.state = State.DONE if error is None else State.FAILED
-            task.error = _sentence(error)
+            was_stopped = task.monitor.interrupted.is_set()
+            task.state, task.error = _ending(task, error, was_stopped=was_stopped)
             self._leave(task)
             task.future = None
 
@@ -235,9 +243,13 @@ class TaskRegistry:
     def finish(self, task: Task, result: Result | BaseException) -> None:
         """End a running task and wake whoever waits for it."""
         with self._lock:
-            failed = isinstance(result, BaseException)
-            task.state = State.FAILED if failed else State.DONE
-            task.error = _sentence(result) if isinstance(result, BaseException) else None
+            error, was_stopped = None, False
+            if isinstance(result, BaseException):
+                error = result
+            else:
+                # A skip leaves out a batch, too, but whoever skips wants the rest.
+                was_stopped = result.interrupted and task.monitor.interrupted.is_set()
+            task.state, task.error = _ending(task, error, was_stopped=was_stopped)
             self._leave(task)
             if self._observer is not None:
                 self._observer.ended(task, result)
@@ -270,7 +282,7 @@ class TaskRegistry:
             self.cancel(task)
 
     def _cancel_queued(self, task: Task) -> None:
-        task.state = State.CANCELLED
+        task.state, task.error = State.CANCELLED, _NOT_BEGUN
         if self._observer is not None:
             self._observer.ended(task, None)
         task.finished = time.time()
@@ -315,8 +327,19 @@ class TaskRegistry:
             del self._tasks[ended]
 
 
-def _sentence(error: BaseException | None) -> str | None:
+def _ending(
+    task: Task, error: BaseException | None, *, was_stopped: bool
+) -> tuple[State, str | None]:
+    """What a task that ran has come to, and why where that is not its whole result."""
+    if isinstance(error, TaskCancelled | CancelledError) or (error is None and was_stopped):
+        if task.started is None:
+            return State.CANCELLED, _NOT_BEGUN
+        return State.CANCELLED, _STOPPED if task.is_cut_short else _INTERRUPTED
+    if error is not None:
+        return State.FAILED, _sentence(error)
+    return State.DONE, None
+
+
+def _sentence(error: BaseException) -> str:
     """What a client may hear of an error: an unexpected one only its class."""
-    if error is None:
-        return None
     return error.sentence if isinstance(error, SDAPIError) else type(error).__name__

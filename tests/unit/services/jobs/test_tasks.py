@@ -68,7 +68,7 @@ def test_waiting_task_is_cancelled_at_once_and_never_begins(tasks: TaskRegistry)
     future = task.future
     assert future is not None
     tasks.cancel(task)
-    assert task.state is State.CANCELLED
+    assert (task.state, task.error) == (State.CANCELLED, "cancelled before it began")
     assert future.cancelled()
     assert not tasks.begin(task)
 
@@ -82,6 +82,38 @@ def test_running_task_is_told_to_stop_and_keeps_its_result(tasks: TaskRegistry):
     tasks.finish(task, RESULT)
     tasks.cancel(task)
     assert task.state is State.DONE
+
+
+def test_task_that_was_stopped_while_it_ran_is_cancelled_and_says_by_whom(tasks: TaskRegistry):
+    by_caller, by_server = tasks.create("txt2img"), tasks.create("txt2img")
+    part = Result((), {}, interrupted=True)
+    tasks.begin(by_caller)
+    tasks.cancel(by_caller)
+    tasks.finish(by_caller, part)
+    tasks.begin(by_server)
+    tasks.cut_short()
+    tasks.finish(by_server, part)
+    assert (by_caller.state, by_server.state) == (State.CANCELLED, State.CANCELLED)
+    assert (by_caller.error or "").startswith("interrupted")
+    assert (by_server.error or "").startswith("the server was stopped")
+
+
+def test_task_whose_batch_was_skipped_is_done(tasks: TaskRegistry):
+    task = tasks.create("txt2img")
+    tasks.begin(task)
+    task.monitor.skipped.set()
+    tasks.finish(task, Result((), {}, interrupted=True))
+    assert task.state is State.DONE
+
+
+def test_script_that_was_stopped_is_cancelled(tasks: TaskRegistry):
+    parent = tasks.create("txt2img")
+    inner = tasks.create_inner(parent)
+    tasks.begin(inner)
+    tasks.cancel(parent)
+    tasks.finish(inner, Result((), {}, interrupted=True))
+    tasks.end(parent, None)
+    assert (parent.state, inner.state) == (State.CANCELLED, State.CANCELLED)
 
 
 def test_old_tasks_are_forgotten_but_open_ones_never(tasks: TaskRegistry):
