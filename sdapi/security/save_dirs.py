@@ -28,7 +28,10 @@ def resolve_save_dir(path: str, settings: Settings, *, field: str = "save_dir") 
     above = [root for root in roots if resolved.is_relative_to(root)]
     if not above:
         allowed = ", ".join(dict.fromkeys(str(root) for root in settings.allowed_roots))
-        raise PathNotAllowed(f"{shown} is outside the folders this server may write to: {allowed}")
+        raise PathNotAllowed(
+            f"{shown} is outside the folders this server may write to: {allowed} "
+            "(--allow-save-dir and --mount add others)"
+        )
     _refuse_read_only(resolved, settings, shown)
     _refuse_own_files(resolved, above, settings, shown)
     _refuse_below_file(resolved, shown)

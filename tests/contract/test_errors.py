@@ -152,6 +152,18 @@ def test_refusal_has_the_four_keys_and_ours(
             {"sampler_name": "Eulr"},
             "sampler 'Eulr' (the nearest are 'Euler', 'Euler a', ",
         ),
+        (
+            *("sdapi/v1/txt2img", {"script_name": "X/Y plot"}),
+            "script_name 'X/Y plot' (the nearest are 'x/y/z plot', ",
+        ),
+        (
+            *("sdapi/v1/txt2img", {"alwayson_scripts": {"ControlNets": {"args": []}}}),
+            "alwayson_scripts 'ControlNets' (the nearest are 'controlnet', ",
+        ),
+        (
+            *("sdapi/v1/txt2img", {"alwayson_scripts": {"X/Y/Z plot": {"args": []}}}),
+            "alwayson_scripts.X/Y/Z plot",
+        ),
         ("sdapi/v1/txt2img", {"steps": 0}, None),
     ],
 )

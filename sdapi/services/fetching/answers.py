@@ -14,7 +14,14 @@ DECODE_STEP = 1 << 16
 
 
 class Refused(Exception):
-    """Why a URL was not fetched; the URL is put before it where it is known."""
+    """Why a URL was not fetched; the URL is put before it where it is known.
+
+    `cause` is for the operator, who may learn more than the client.
+    """
+
+    def __init__(self, reason: str, cause: str | None = None) -> None:
+        super().__init__(reason)
+        self.cause = cause or reason
 
 
 async def read_answer(

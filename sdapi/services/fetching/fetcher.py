@@ -2,16 +2,12 @@
 
 The host is resolved once and every address checked; the connection then goes to the checked address
 itself, so that a name cannot change its mind in between. Redirects are followed by hand and checked
-the same way. Messages never say what a private name resolves to, nor whether it exists; the log
-tells the operator which host was refused.
+the same way. Every fetch that fails is one line of the log, with the host and the reason.
 """
 
-import ipaddress
 import logging
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -19,8 +15,9 @@ import anyio.to_thread
 
 from sdapi import __version__
 from sdapi.errors import BadUrl
-from sdapi.services.fetching.addresses import Address, has_credentials, is_public
+from sdapi.services.fetching.addresses import Address
 from sdapi.services.fetching.answers import Refused, read_answer
+from sdapi.services.fetching.host_guard import HostGuard, Resolve
 from sdapi.settings import Settings
 
 if TYPE_CHECKING:  # httpx takes a while to import, and most requests name no URL
@@ -28,10 +25,7 @@ if TYPE_CHECKING:  # httpx takes a while to import, and most requests name no UR
 
 log = logging.getLogger(__name__)
 
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
 MAX_REDIRECTS = 5
-MAX_ADDRESSES = 4
 CONNECT_TIMEOUT_S = 5.0
 _MAX_PORT = 65535
 
@@ -45,9 +39,8 @@ class Fetcher:
         resolve: Resolve | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._allow_private = settings.allow_private_urls
         self._allow_hosts = settings.allow_url_hosts
-        self._resolve = resolve or _resolver()
+        self._guard = HostGuard(allow_private=settings.allow_private_urls, resolve=resolve)
         self._tls = tls
 
     async def get(
@@ -71,7 +64,9 @@ class Fetcher:
             with anyio.fail_after(timeout_s):
                 return await self._follow(url, hosts, max_bytes, user_agent)
         except TimeoutError as error:
-            raise BadUrl(f"{shown}: no complete answer within {timeout_s:g} s") from error
+            reason = f"no complete answer within {timeout_s:g} s"
+            _log_failure(url, reason)
+            raise BadUrl(f"{shown}: {reason}") from error
         except Refused as error:
             raise BadUrl(f"{shown}: {error}") from error
 
@@ -87,7 +82,7 @@ class Fetcher:
         try:
             with anyio.fail_after(timeout_s):
                 target = _parse(url)
-                addresses = await self._checked_addresses(target, self._allow_hosts)
+                addresses = await self._addresses(target, self._allow_hosts)
                 return await self._send(target, addresses, own | headers, body)
         except TimeoutError as error:
             raise BadUrl(f"{shown}: no answer within {timeout_s:g} s") from error
@@ -98,10 +93,13 @@ class Fetcher:
         """Raise `BadUrl` for a URL that would not be asked; resolves its host."""
         try:
             with anyio.fail_after(CONNECT_TIMEOUT_S):
-                await self._checked_addresses(_parse(url), self._allow_hosts)
+                await self._addresses(_parse(url), self._allow_hosts)
         except TimeoutError as error:
-            raise BadUrl(f"{without_secrets(url)}: the host cannot be resolved") from error
+            reason = "the host does not resolve in time"
+            _log_failure(url, reason)
+            raise BadUrl(f"{without_secrets(url)}: {reason}") from error
         except Refused as error:
+            _log_failure(url, error.cause)
             raise BadUrl(f"{without_secrets(url)}: {error}") from error
 
     async def _send(
@@ -134,39 +132,22 @@ class Fetcher:
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 target = _parse(url)
-                addresses = await self._checked_addresses(target, allow_hosts)
+                addresses = await self._addresses(target, allow_hosts)
                 answer = await self._ask(target, addresses, headers, max_bytes)
             except Refused as error:
+                _log_failure(url, error.cause)
                 raise Refused(f"{via}{error}") from error
             if isinstance(answer, bytes):
                 return answer
             url = str(answer)
             via = f"redirected to {without_secrets(url)}: "
-        raise Refused(f"more than {MAX_REDIRECTS} redirects")
+        reason = f"more than {MAX_REDIRECTS} redirects"
+        _log_failure(url, reason)
+        raise Refused(reason)
 
-    async def _checked_addresses(
-        self, url: "httpx.URL", allow_hosts: Sequence[str]
-    ) -> list[Address]:
+    async def _addresses(self, url: "httpx.URL", allow_hosts: Sequence[str]) -> list[Address]:
         host = url.raw_host.decode("ascii").rstrip(".").lower()
-        anything_goes = self._allow_private or any(
-            fnmatchcase(host, pattern.lower()) for pattern in allow_hosts
-        )
-        not_public = "the host does not resolve to a public address"
-        unknown = "the host cannot be resolved" if anything_goes else not_public
-        try:
-            found = await self._resolve(host, _port(url))
-            addresses = [ipaddress.ip_address(text) for text in dict.fromkeys(found)]
-        except (OSError, ValueError, OverflowError) as error:  # a bad label is a ValueError
-            raise Refused(unknown) from error
-        if not addresses:
-            raise Refused(unknown)
-        if any(has_credentials(address) for address in addresses):
-            log.warning("a URL was refused: %s is where credentials of this machine lie", host)
-            raise Refused(not_public)
-        if not anything_goes and not all(is_public(address) for address in addresses):
-            log.warning("a URL was refused: %s has a private address; see --allow-url-host", host)
-            raise Refused(not_public)
-        return addresses[:MAX_ADDRESSES]
+        return await self._guard.addresses(host, _port(url), allow_hosts)
 
     async def _ask(
         self, url: "httpx.URL", addresses: list[Address], headers: dict[str, str], max_bytes: int
@@ -212,6 +193,12 @@ def without_secrets(url: str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[:limit] + "…"
 
 
+def _log_failure(url: str, reason: str) -> None:
+    """One line without path and query, either of which may be the key to a picture."""
+    host = without_secrets(url).partition("://")[2].partition("/")[0]
+    log.warning("a URL of host %r was not fetched: %s", host, reason)
+
+
 def _parse(url: str) -> "httpx.URL":
     import httpx
 
@@ -234,21 +221,6 @@ def _parse(url: str) -> "httpx.URL":
 def _port(url: "httpx.URL") -> int:
     usual = 443 if url.scheme == "https" else 80
     return usual if url.port is None else url.port
-
-
-def _resolver() -> Resolve:
-    # Lookups that hang can only be left behind: they must not use up the threads all others share.
-    limiter = anyio.CapacityLimiter(16)
-
-    async def resolve(host: str, port: int) -> Sequence[str]:
-        found = await anyio.to_thread.run_sync(
-            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
-            abandon_on_cancel=True,
-            limiter=limiter,
-        )
-        return [str(address[0]) for *_, address in found]
-
-    return resolve
 
 
 def _make_tls_context() -> ssl.SSLContext:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from sdapi.errors import BadRequest
+from sdapi.errors import BadRequest, near_names
 from sdapi.services.scripts.arguments import read_arguments
 from sdapi.services.scripts.script import Kind, Listing, Script, SelectableScript
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sdapi.services.container import Services
 
 log = logging.getLogger(__name__)
+#: characters of a name that messages repeat
+_SHOWN = 100
 _KINDS: tuple[Kind, ...] = ("txt2img", "img2img")
 
 
@@ -77,10 +79,11 @@ class Scripts:
             key = given.lower()
             if key in self._selectable[kind]:
                 raise UnknownScript(
-                    "Cannot have a selectable script in the always on scripts params"
+                    "Cannot have a selectable script in the always on scripts params",
+                    place=f"alwayson_scripts.{given[:_SHOWN]}",
                 )
             if key not in self._always_on[kind]:
-                raise UnknownScript(f"Script '{given}' not found")
+                raise _unknown("alwayson_scripts", given, self._always_on[kind].values())
             named[key] = (given, entry.get("args"))
         called: list[CalledScript] = []
         for key, script in self._always_on[kind].items():
@@ -94,7 +97,7 @@ class Scripts:
     ) -> tuple[SelectableScript, BaseModel]:
         script = self._selectable[kind].get(name.lower())
         if script is None:
-            raise UnknownScript(f"Script '{name}' not found")
+            raise _unknown("script_name", name, self._selectable[kind].values())
         return script, read_arguments(script.args, args, "script_args")
 
     def names(self, kind: Kind) -> list[str]:
@@ -115,3 +118,12 @@ class Scripts:
             for script in self._listed[kind]
             if script.listing is Listing.FULL
         ]
+
+
+def _unknown(field: str, name: str, known: Iterable[Script | SelectableScript]) -> UnknownScript:
+    """The webui's text, and the near names in the place that it does not tell."""
+    shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
+    near = near_names(name.lower(), (script.name.lower() for script in known))
+    return UnknownScript(
+        f"Script '{name}' not found", place=f"{field} {shown!r} (the nearest are {near})"
+    )

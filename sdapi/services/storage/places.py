@@ -69,7 +69,7 @@ class Places:
             known = [str(prefix) for prefix in (*(prefix for prefix, _ in mounts), *prefixes)]
             raise PathNotAllowed(
                 f"{field} {_shown(url)} is outside the prefixes this server may use: "
-                f"{', '.join(known) or 'none'} (--mount, --allow-oss)"
+                f"{', '.join(known) or 'none'} (--allow-oss and --mount add others)"
             )
         return found, None
 

@@ -10,10 +10,16 @@ import numpy as np
 from PIL import Image
 
 from sdapi.engine.control.unit import Pixels
-from sdapi.errors import BadImage, BadRequest, SDAPIError
+from sdapi.errors import BadImage, BadRequest, UnknownName, near_names
 from sdapi.extensions.controlnet.api.detection_limits import DetectionLimits
 from sdapi.extensions.controlnet.maps.shown import shown_map
-from sdapi.extensions.controlnet.preprocessors import DetectedMap, Mask, Preprocessor, find
+from sdapi.extensions.controlnet.preprocessors import (
+    DetectedMap,
+    Mask,
+    Preprocessor,
+    find,
+    module_list,
+)
 from sdapi.extensions.controlnet.units.pictures import on_white
 from sdapi.extensions.controlnet.units.pixel_budget import PixelBudget
 from sdapi.images import encode_png, to_base64
@@ -96,8 +102,9 @@ async def _load(
 def _checked(asked: Detection) -> Preprocessor:
     try:
         module = find(asked.module)
-    except SDAPIError as error:
-        place = f"controlnet_module: {error.detail}"
+    except UnknownName as error:
+        near = near_names(asked.module, module_list())
+        place = f"controlnet_module {asked.module[:100]!r} (the nearest are {near})"
         raise BadRequest("Module not available", place=place) from error
     if module.name == _AUTO or not module.shows_something:
         raise BadRequest(
