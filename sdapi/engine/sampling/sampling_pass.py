@@ -3,14 +3,12 @@
 Contract: webui-generation 5, 6, 8 and 10.6.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.jobs.job import Job
 from sdapi.engine.jobs.monitor import Monitor
@@ -25,9 +23,9 @@ from sdapi.engine.sampling.denoising.denoise import (
 from sdapi.engine.sampling.denoising.guidance import Guide
 from sdapi.engine.sampling.denoising.unet_predictor import UNetPredictor
 from sdapi.engine.sampling.handover import Handover
+from sdapi.engine.sampling.job_schedule import schedule_sigmas
 from sdapi.engine.sampling.noise import ImageNoise
 from sdapi.engine.sampling.run_settings import RunSources, sigma_settings, timestep_settings
-from sdapi.engine.sampling.sampler_names import AUTOMATIC, SchedulerInfo, effective_scheduler
 from sdapi.engine.sampling.samplers import (
     CFG_DIVISORS,
     RANGE_SAMPLERS,
@@ -38,15 +36,13 @@ from sdapi.engine.sampling.samplers import (
     ddim_timesteps,
     sample_unipc,
 )
-from sdapi.engine.sampling.schedules import SCHEDULES, LCMSigmas, ModelSigmas, ScheduleRequest
+from sdapi.engine.sampling.schedules import LCMSigmas, ModelSigmas
 from sdapi.errors import BadRequest
 
 #: Strength 1 still leaves a trace of the init picture.
 _MAX_STRENGTH = 0.999
 #: steps that a schedule may have, of which a low strength runs the last few
 _MAX_SCHEDULE = 1_000_000
-_OLD_KARRAS_RANGE = (0.1, 10.0)
-_LIKE_THE_MODEL = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,63 +205,6 @@ def _img2img_timesteps(steps: int, start: Start) -> tuple[list[int], int]:
             "time steps of this sampler"
         )
     return timesteps, t_enc
-
-
-def schedule_sigmas(
-    job: Job, model: ModelSigmas, family: Family, steps: int, extra: dict[str, Any]
-) -> Tensor:
-    """The sigmas of a job's scheduler for a number of steps, float32 on the CPU."""
-    options, scheduler = job.options, effective_scheduler(job.sampler, job.scheduler)
-    made_of: dict[str, float] = {}
-    discard = "discard_next_to_last_sigma" in job.sampler.options
-    if options.always_discard_next_to_last_sigma and not discard:
-        extra["Discard penultimate sigma"] = True
-        discard = True
-    low, high = _OLD_KARRAS_RANGE if options.use_old_karras_range else (model.min, model.max)
-    if scheduler.label != AUTOMATIC:
-        extra["Schedule type"] = scheduler.label
-        if options.sigma_min not in (_LIKE_THE_MODEL, low):
-            extra["Schedule min sigma"] = made_of["sigma_min"] = low = options.sigma_min
-        if options.sigma_max not in (_LIKE_THE_MODEL, high):
-            extra["Schedule max sigma"] = made_of["sigma_max"] = high = options.sigma_max
-    rho: float | None = None
-    if scheduler.default_rho != -1 and options.rho not in (_LIKE_THE_MODEL, scheduler.default_rho):
-        extra["Schedule rho"] = made_of["rho"] = rho = options.rho
-    if scheduler.name == "beta":
-        extra["Beta schedule alpha"] = made_of["beta_dist_alpha"] = options.beta_alpha
-        extra["Beta schedule beta"] = made_of["beta_dist_beta"] = options.beta_beta
-    request = ScheduleRequest(
-        steps=steps + 1 if discard else steps,
-        model=model,
-        sigma_min=low,
-        sigma_max=high,
-        rho=rho,
-        is_sdxl=family is Family.SDXL,
-        beta_alpha=options.beta_alpha,
-        beta_beta=options.beta_beta,
-    )
-    sigmas = _usable_schedule(scheduler, request, made_of)
-    return torch.cat([sigmas[:-2], sigmas[-1:]]) if discard else sigmas
-
-
-def _usable_schedule(
-    scheduler: SchedulerInfo, request: ScheduleRequest, made_of: Mapping[str, float]
-) -> Tensor:
-    """The sigmas of a schedule; raises `BadRequest` that names the options, `made_of`, of one
-    that no sampler can follow."""
-    try:
-        sigmas = SCHEDULES[scheduler.name](request)
-    except ArithmeticError:  # beyond what a float holds
-        sigmas = None
-    if sigmas is not None:
-        falls = bool((sigmas[1:] <= sigmas[:-1]).all() and (sigmas[:-1] > 0).all())
-        if falls and bool(sigmas.isfinite().all()):
-            return sigmas
-    told = ", ".join(f"{name}: {value:g}" for name, value in made_of.items())
-    raise BadRequest(
-        f"{told or 'steps'} gives scheduler {scheduler.label!r} no usable noise levels; they must "
-        "be finite, above 0, and fall from step to step"
-    )
 
 
 def img2img_steps(steps: int, start: Start) -> tuple[int, int]:

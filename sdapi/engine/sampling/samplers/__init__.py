@@ -83,6 +83,18 @@ WITH_S_NOISE = WITH_CHURN | {
     "DPM++ 2M SDE Heun",
     "DPM++ 3M SDE",
 }
+#: Samplers that divide by a step's length: no two of their noise levels may be equal.
+WITH_DISTINCT_SIGMAS = frozenset(
+    {
+        "DPM fast",
+        "DPM++ 2M",
+        "DPM++ 2M SDE",
+        "DPM++ 2M SDE Heun",
+        "DPM++ 3M SDE",
+        "DPM++ SDE",
+        "LMS",
+    }
+)
 #: What the request's CFG scale is divided by.
 CFG_DIVISORS = {"DDIM CFG++": 12.5}
 
@@ -95,6 +107,7 @@ __all__ = [
     "UNIPC",
     "WITHOUT_ETA",
     "WITH_CHURN",
+    "WITH_DISTINCT_SIGMAS",
     "WITH_S_NOISE",
     "Denoiser",
     "Prediction",

@@ -10,8 +10,8 @@ import torch
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.checkpoints.checkpoint import alphas_cumprod
 from sdapi.engine.jobs.job import ModelFile, SamplingOptions
+from sdapi.engine.sampling.job_schedule import schedule_sigmas
 from sdapi.engine.sampling.sampler_names import SCHEDULERS
-from sdapi.engine.sampling.sampling_pass import schedule_sigmas
 from sdapi.engine.sampling.schedules import ModelSigmas
 from sdapi.errors import BadRequest
 from tests.engines import tiny_job
