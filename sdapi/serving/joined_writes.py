@@ -37,6 +37,11 @@ class JoinedWrites(asyncio.Transport):
         if parts and not self.inner.is_closing():
             self.inner.writelines(parts)
 
+    def detach(self) -> asyncio.Transport:
+        """The transport itself, for a protocol that follows; what is left is written first."""
+        self._flush()
+        return self.inner
+
     def close(self) -> None:
         self._flush()
         self.inner.close()
@@ -61,5 +66,5 @@ class JoiningProtocol(HttpToolsProtocol):
         super().connection_made(JoinedWrites(transport, self.loop))
 
     def handle_websocket_upgrade(self) -> None:
-        self.transport = cast(JoinedWrites, self.transport).inner
+        self.transport = cast(JoinedWrites, self.transport).detach()
         super().handle_websocket_upgrade()

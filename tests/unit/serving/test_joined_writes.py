@@ -4,11 +4,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 import uvicorn
 import websockets
 from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from sdapi.serving.joined_writes import JoinedWrites, JoiningProtocol
 
@@ -22,6 +24,12 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written: list[bytes] = []
         self.is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.written.append(b"".join(list_of_data))
@@ -73,6 +81,33 @@ async def test_a_connection_that_has_gone_takes_nothing(joined: JoinedWrites, wi
     wire.is_closed = True
     await asyncio.sleep(0)
     assert wire.written == []
+
+
+class Greeting(asyncio.Protocol):
+    """A WebSocket's side that writes as soon as it has the connection."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(b"greeting")
+
+    def data_received(self, data: bytes) -> None:
+        pass
+
+
+async def test_an_answer_leaves_before_what_a_websocket_writes_after_it(wire: Wire):
+    config = uvicorn.Config(app, http=JoiningProtocol, ws=Greeting, log_config=None)  # type: ignore[arg-type]
+    config.load()
+    protocol = JoiningProtocol(config, ServerState(), {})
+    protocol.connection_made(wire)
+    protocol.transport.write(b"answer")
+    protocol.data_received(
+        b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
+    assert isinstance(wire.protocol, Greeting)
+    await asyncio.sleep(0)
+    assert wire.written == [b"answer", b"greeting"]
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
