@@ -214,7 +214,12 @@ def _serve(settings: Settings, bound: socket.socket) -> int:
         return _complain(problem, START_FAILED)
     try:
         app = _build(settings)
-        server = Server(app, settings, on_started=lambda: announce(settings, bound))
+        server = Server(
+            app,
+            settings,
+            on_started=lambda: announce_port(settings, bound),
+            on_readiness=lambda problems: announce(settings, bound, problems),
+        )
     except KeyboardInterrupt:
         return OK
     except ssl.SSLError as error:
@@ -249,18 +254,35 @@ def _build(settings: Settings) -> "FastAPI":
     return build_app(settings, ServingEngines())
 
 
-def announce(settings: Settings, bound: socket.socket) -> None:
-    """Say where the server is, and warn once when everyone may use it."""
-    host, port = bound.getsockname()[:2]
-    scheme = "https" if settings.tls_certfile else "http"
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    url = f"{scheme}://{shown}:{port}"  # of this port; only a proxy knows the subpath
-    everywhere = " (on every address)" if host in ("0.0.0.0", "::") else ""
-    print(f"sdapi {__version__} is ready at {url}{everywhere}, API at {url}/docs", flush=True)
+def announce_port(settings: Settings, bound: socket.socket) -> None:
+    """Say where the server listens, and warn once when everyone may use it."""
+    logger.info(
+        "listening at %s; requests wait until it can draw, which /readyz tells",
+        _url(settings, bound),
+    )
+    host = bound.getsockname()[0]
     if Credentials(settings).is_open and not ipaddress.ip_address(host).is_loopback:
         logger.warning(
             "everyone who reaches this port may use the server; close it with --token or --api-auth"
         )
+
+
+def announce(settings: Settings, bound: socket.socket, problems: Sequence[str] = ()) -> None:
+    """Say that the server is ready, or that it answers and what keeps it from drawing."""
+    url, host = _url(settings, bound), bound.getsockname()[0]
+    everywhere = " (on every address)" if host in ("0.0.0.0", "::") else ""
+    state = "is ready" if not problems else "cannot draw, and answers"
+    print(f"sdapi {__version__} {state} at {url}{everywhere}, API at {url}/docs", flush=True)
+    for problem in problems:
+        print(f"sdapi: {problem}", flush=True)
+
+
+def _url(settings: Settings, bound: socket.socket) -> str:
+    """Of this port; only a proxy knows the subpath."""
+    host, port = bound.getsockname()[:2]
+    scheme = "https" if settings.tls_certfile else "http"
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"{scheme}://{shown}:{port}"
 
 
 if __name__ == "__main__":

@@ -85,6 +85,8 @@ class Services:
     startup: Startup = field(default_factory=Startup)
     #: another one after each start, for pages that notice
     app_id: int = field(default_factory=lambda: secrets.randbits(63))
+    #: why no device can draw, in one sentence; None while one may
+    start_failure: str | None = None
     _starter: threading.Thread | None = None
     _training_line: TrainingLine = field(init=False)
 
@@ -219,7 +221,7 @@ class Services:
                 names = self.engines.device_names(self.settings)
         except Exception as error:
             log.exception("no device can be used")
-            self._refuse(_no_device(error))
+            self._fail(error)
             return
         self.workers = [
             Worker(
@@ -240,7 +242,12 @@ class Services:
     def _on_worker_failed(self, error: Exception) -> None:
         """Let nobody wait for devices when the last of them has failed."""
         if all(worker.failure is not None for worker in self.workers):
-            self._refuse(_no_device(error))
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        refusal = _no_device(error)
+        self.start_failure = refusal.detail
+        self._refuse(refusal)
 
     def _first_checkpoint(self) -> ModelFile | None:
         if self.settings.skip_load_model_at_start:

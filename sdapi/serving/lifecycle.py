@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
+import anyio.to_thread
 from fastapi import FastAPI
 
 from sdapi.portrait.portrait import Portrait
 from sdapi.queue.server import QueueServer
 from sdapi.services.container import Services
+from sdapi.services.system.readiness import Readiness, Status, readiness
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,17 @@ class Lifecycle:
         """Whether a job runs."""
         return self.services.tasks.running is not None
 
+    async def readiness(self, *, is_stopping: bool) -> Readiness:
+        """Whether it can do its work: draw, or with the role `api` reach its queue."""
+        if self.services.settings.role != "api":
+            return await anyio.to_thread.run_sync(
+                partial(readiness, self.services, is_stopping=is_stopping)
+            )
+        if is_stopping:
+            return Readiness(Status.STOPPING, {})
+        is_reachable = await self.queues.is_reachable()
+        return Readiness(Status.READY if is_reachable else Status.STARTING, {})
+
     def attach(self, app: FastAPI) -> None:
         """Let routes find the parts, and the server that runs the application stop it."""
         state = app.state
@@ -60,7 +74,10 @@ class Lifecycle:
         def begin_shutdown() -> None:
             state.is_stopping = True
 
-        state.begin_shutdown = begin_shutdown
+        async def now() -> Readiness:
+            return await self.readiness(is_stopping=state.is_stopping)
+
+        state.begin_shutdown, state.readiness = begin_shutdown, now
 
 
 @asynccontextmanager

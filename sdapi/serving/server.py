@@ -5,7 +5,7 @@ On the first SIGTERM or Ctrl-C the application is told to refuse new work
 refused connection. When the running job is done (`app.state.drain`), or `--shutdown-timeout` is
 over, connections are closed and the process ends with 0. A second Ctrl-C ends it at once.
 `app.state.is_busy` tells whether a job runs. The application may stop itself the same way with
-`app.state.request_stop()`.
+`app.state.request_stop()`. `app.state.readiness()` tells whether it can work, and what is wrong.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from uvicorn._types import ASGISendEvent
 
+    from sdapi.services.system.readiness import Readiness
+
 #: for answers that are on their way when the last job ends, then again for the application's end
 CLOSE_TIMEOUT_S = 5
 INTERRUPTED = 130
+READINESS_LOOK_S = 0.2
 
 logger = logging.getLogger("sdapi")
 
@@ -49,7 +52,15 @@ class WebSockets(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """Serves one application on one listening socket."""
 
-    def __init__(self, app: "FastAPI", settings: Settings, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: "FastAPI",
+        settings: Settings,
+        on_started: Callable[[], None],
+        on_readiness: Callable[[Sequence[str]], None] = lambda _: None,
+    ) -> None:
+        """`on_started` is called when the port is served; `on_readiness` when the application is
+        ready, with nothing, or cannot be, with what is wrong."""
         config = uvicorn.Config(
             app,
             http=JoiningProtocol,
@@ -74,6 +85,8 @@ class Server(uvicorn.Server):
         self._state.request_stop = self.request_stop
         self._timeout_s = settings.shutdown_timeout_s
         self._on_started = on_started
+        self._on_readiness = on_readiness
+        self._watching: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._is_asked_to_stop = False
@@ -92,6 +105,25 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and not self.should_exit:
             self._on_started()
+            self._watching = self._loop.create_task(self._watch_readiness())
+
+    async def _watch_readiness(self) -> None:
+        """Say once what keeps the application from its work, and once that it is ready."""
+        readiness: Callable[[], Awaitable[Readiness]] | None = getattr(
+            self._state, "readiness", None
+        )
+        said: Sequence[str] = ()
+        while readiness is not None:
+            now = await readiness()
+            if now.status == "ready":
+                break
+            if now.status == "stopping" or self.should_exit:
+                return
+            if now.status in ("failed", "unusable") and now.problems != said:
+                said = now.problems
+                self._on_readiness(said)
+            await asyncio.sleep(READINESS_LOOK_S)
+        self._on_readiness(())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal arrived; unlike uvicorn's own this does not raise it again at the end."""

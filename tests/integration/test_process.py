@@ -85,7 +85,9 @@ class Process:
 
 
 @contextmanager
-def started(tmp_path: Path, *arguments: str, program: str = APP) -> Iterator[Process]:
+def started(
+    tmp_path: Path, *arguments: str, program: str = APP, state: str = "is ready"
+) -> Iterator[Process]:
     command = [sys.executable, "-c", program, "--port=0", "--data-dir", str(tmp_path), *arguments]
     environ = {name: value for name, value in os.environ.items() if name != "COMMANDLINE_ARGS"}
     with subprocess.Popen(
@@ -95,11 +97,39 @@ def started(tmp_path: Path, *arguments: str, program: str = APP) -> Iterator[Pro
             assert process.stdout is not None
             assert select.select([process.stdout], [], [], 20)[0], "not ready within 20 s"
             line = process.stdout.readline()
-            port = re.search(r" is ready at http://127\.0\.0\.1:(\d+)", line)
+            port = re.search(rf" {state} at http://127\.0\.0\.1:(\d+)", line)
             assert port, line
             yield Process(process, int(port[1]))
         finally:
             process.kill()
+
+
+READINESS = """
+    from sdapi.services.system.readiness import Readiness, Status
+    mended = []
+
+    async def readiness():
+        if mended:
+            return Readiness(Status.READY, {})
+        return Readiness(Status.UNUSABLE, {}, ("the checkpoint a is broken",))
+
+    app.state.readiness = readiness
+
+    @app.get("/mend")
+    async def mend():
+        mended.append(True)
+
+    return app
+"""
+
+
+def test_the_console_says_ready_when_it_is_and_before_that_what_is_wrong(tmp_path: Path):
+    program = APP.replace("\n    return app\n", READINESS)
+    with started(tmp_path, program=program, state="cannot draw, and answers") as server:
+        assert server.process.stdout is not None
+        assert server.process.stdout.readline() == "sdapi: the checkpoint a is broken\n"
+        assert server.get("/mend") == 200
+        assert f" is ready at http://127.0.0.1:{server.port}" in server.process.stdout.readline()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

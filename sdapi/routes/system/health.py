@@ -9,6 +9,7 @@ from sdapi.metrics import CONTENT_TYPE
 from sdapi.problems import json_response
 from sdapi.queue.metrics import queue_metrics
 from sdapi.routes import ServicesDep
+from sdapi.services.system.readiness import Readiness, Status
 
 router = APIRouter(tags=["system"])
 
@@ -19,27 +20,24 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok", "version": __version__}
 
 
-@router.get("/readyz", responses={503: {"description": "Models load, or none can start"}})
+@router.get(
+    "/readyz", responses={503: {"description": "Not ready; `status` and `problems` say why"}}
+)
 async def readyz(request: Request, services: ServicesDep) -> Response:
-    """A worker can draw; 503 while models load, when none can start, or while the server stops.
+    """Whether it can draw; `status` is ready, or with a 503 starting, stopping, failed or unusable.
 
-    A server of the role `api` draws nothing: it is ready when its queue answers. `outbox` tells
-    what waits for an object store; it does not count, for it is delivered later.
+    Failed: no device can be used. Unusable: the checkpoint that it draws with cannot be loaded,
+    and there is no other. `problems` has a sentence for each fault, also of a server that is ready,
+    where requests may name other checkpoints. A server of the role `api` draws nothing: it is ready
+    when its queue answers. `outbox` tells what waits for an object store; it does not count, for
+    it is delivered later.
     """
     outbox = {"outbox": state} if (state := await services.storage.state()) else {}
-    if services.settings.role == "api":
-        is_ready = await request.app.state.queues.is_reachable()
-        is_ready &= not request.app.state.is_stopping
-        status = "ready" if is_ready else "starting"
-        return json_response({"status": status, **outbox}, 200 if is_ready else 503)
-    workers = {
-        worker.name: "failed" if worker.failure else "ready" if worker.is_ready else "starting"
-        for worker in services.workers
-    }
-    is_stopping = request.app.state.is_stopping
-    status = "stopping" if is_stopping else "ready" if services.is_ready else "starting"
-    body = {"status": status, "workers": workers, **outbox}
-    return json_response(body, 200 if status == "ready" else 503)
+    now: Readiness = await request.app.state.readiness()
+    workers = {} if services.settings.role == "api" else {"workers": now.workers}
+    problems = {"problems": now.problems} if now.problems else {}
+    body = {"status": now.status, **workers, **problems, **outbox}
+    return json_response(body, 200 if now.status is Status.READY else 503)
 
 
 @router.get("/metrics", response_class=Response)

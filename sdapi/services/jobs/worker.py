@@ -136,6 +136,10 @@ class Worker:
         self.last_beat = 0.0
         self.is_busy = False
         self.failure: BaseException | None = None
+        #: the checkpoint that could not be loaded ahead of its first job, and why
+        self.unusable: tuple[ModelFile, str] | None = None
+        #: how that file was at the last look, None before it
+        self._last_seen: ModelFile | None = None
         self._engine: JobRunner | None = None
 
     def start(self) -> None:
@@ -185,6 +189,7 @@ class Worker:
             if (wanted := self._wanted) is not None:
                 self._wanted = None
                 self._load(engine, wanted)
+            self._load_what_was_mended(engine)
             patience_s = 0.0 if self._turns.is_wanted else _POLL_S
             task = self._scheduler.take(lambda t: _is_loaded(engine, t), patience_s)
             if task is not None:
@@ -206,15 +211,28 @@ class Worker:
         if checkpoint is not None:
             self._load(engine, checkpoint)
 
-    @staticmethod
-    def _load(engine: JobRunner, checkpoint: ModelFile) -> None:
+    def _load(self, engine: JobRunner, checkpoint: ModelFile) -> None:
         """Load ahead of the first job that needs it, which tells its caller what is wrong."""
         try:
             engine.load(checkpoint)
         except SDAPIError as error:
             log.warning("%s cannot be loaded: %s", checkpoint.path, error)
-        except Exception:
+            self.unusable = checkpoint, error.detail
+        except Exception as error:
             log.exception("%s cannot be loaded", checkpoint.path)
+            self.unusable = checkpoint, type(error).__name__
+        else:
+            self.unusable = None
+
+    def _load_what_was_mended(self, engine: JobRunner) -> None:
+        """Try a checkpoint again that could not be loaded, once its file has changed and rests."""
+        if self.unusable is None:
+            return
+        failed, last_seen = self.unusable[0], self._last_seen
+        with suppress(OSError):
+            now = self._last_seen = ModelFile.of(failed.path, failed.sidecar)
+            if now == last_seen != failed:
+                self._load(engine, now)
 
     def _do(self, engine: JobRunner, task: Task) -> None:
         job = task.job
@@ -227,6 +245,7 @@ class Worker:
         try:
             with log_fields(task_id=task.id, uid=task.uid):
                 outcome = engine.run(job, task.monitor)
+            self._note_use(job)
             if task.on_done is not None:
                 task.on_done()
         except SDAPIError as error:
@@ -239,6 +258,13 @@ class Worker:
             task.monitor.between_steps = None
             self.is_busy = False
         self._tasks.finish(task, outcome)
+
+    def _note_use(self, job: Work) -> None:
+        """What a job has been drawn with can be used after all."""
+        if self.unusable is None or isinstance(job, ExtrasJob):
+            return
+        if job.checkpoint.path == self.unusable[0].path:
+            self.unusable = None
 
 
 class _Drawing:

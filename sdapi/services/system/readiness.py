@@ -1,0 +1,69 @@
+"""Whether a server can draw now, and if not, what its operator has to mend."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sdapi.services.catalog.weight_file import problem_of
+from sdapi.services.container import Services
+from sdapi.services.jobs.worker import Worker
+
+
+class Status(StrEnum):
+    """What `/readyz` says; all but the first are a 503."""
+
+    READY = "ready"
+    STARTING = "starting"
+    STOPPING = "stopping"
+    #: no device can be used; only another start may help
+    FAILED = "failed"
+    #: the checkpoint that it draws with cannot be loaded, and there is no other
+    UNUSABLE = "unusable"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """A server at one moment."""
+
+    status: Status
+    #: each device's worker: ready, starting or failed
+    workers: dict[str, str]
+    #: a sentence for each fault; no folders, as anyone may ask
+    problems: tuple[str, ...] = ()
+
+
+def readiness(services: Services, *, is_stopping: bool) -> Readiness:
+    """Whether some worker can draw. Reads the beginnings of checkpoints when one is broken."""
+    workers = services.workers
+    told = {worker.name: _state(worker) for worker in workers}
+    problems = tuple(dict.fromkeys(_problem(w) for w in workers if w.unusable is not None))
+    if services.start_failure is not None:
+        problems = (services.start_failure, *problems)
+    if is_stopping:
+        status = Status.STOPPING
+    elif services.start_failure is not None:
+        status = Status.FAILED
+    elif not any(worker.is_ready for worker in workers):
+        status = Status.STARTING
+    elif all(w.unusable is not None for w in workers if w.is_ready) and not _has_other(services):
+        status = Status.UNUSABLE
+    else:
+        status = Status.READY
+    return Readiness(status, told, problems)
+
+
+def _state(worker: Worker) -> str:
+    return "failed" if worker.failure else "ready" if worker.is_ready else "starting"
+
+
+def _problem(worker: Worker) -> str:
+    assert worker.unusable is not None
+    file, reason = worker.unusable
+    reason = reason.replace(f"{file.path.parent}/", "").removeprefix(f"{file.path.name}: ")
+    return f"the checkpoint {file.path.name} cannot be loaded: {reason}"
+
+
+def _has_other(services: Services) -> bool:
+    """Whether there is a checkpoint that seems whole, which requests may name."""
+    broken = {worker.unusable[0].path for worker in services.workers if worker.unusable}
+    others = (c.path for c in services.catalog.checkpoints if c.path not in broken)
+    return any(problem_of(path) is None for path in others)
