@@ -16,6 +16,7 @@ from sdapi.middleware.gate import Gate
 from sdapi.middleware.request_log import RequestLog
 from sdapi.portrait.creation.drawing.address import elsewhere
 from sdapi.portrait.portrait import Portrait
+from sdapi.portrait.surfaces import description as portrait_description
 from sdapi.portrait.surfaces.queue_services import SINK_BYTES, USEFUL_SINK_BYTES
 from sdapi.portrait.surfaces.routes import portrait_router
 from sdapi.problems import install_handlers
@@ -26,10 +27,11 @@ from sdapi.queue.server import QueueServer
 from sdapi.routes import catalog, extras, generation, networks, options, progress, tasks, upscaling
 from sdapi.routes import scripts as scripts_route
 from sdapi.routes.page import cards, gradio, index, internal
+from sdapi.routes.queue import description as queue_description
 from sdapi.routes.queue import discovery
 from sdapi.routes.queue.calls import Served
 from sdapi.routes.queue.entrance import QueueEntrance, is_of_queue
-from sdapi.routes.system import docs, health, server
+from sdapi.routes.system import docs, health, openapi, server
 from sdapi.routes.system.api_description import DESCRIPTION, TAGS
 from sdapi.services.container import Services
 from sdapi.services.jobs.worker import EngineMaker, TorchEngines
@@ -45,6 +47,16 @@ class Application(FastAPI):
     """FastAPI, but for the queues' addresses, which are answered before its own layers begin."""
 
     queue_entrance: ASGIApp | None = None
+    #: operations that are answered elsewhere, for the description
+    further_paths: tuple[dict[str, Any], ...] = ()
+
+    def openapi(self) -> dict[str, Any]:
+        """As FastAPI's, with the calls that other layers answer."""
+        if self.openapi_schema is None:
+            made = super().openapi()
+            openapi.tell_unreadable_bodies(made)
+            openapi.add_paths(made, self.further_paths)
+        return super().openapi()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.queue_entrance is not None and is_of_queue(scope):
@@ -83,12 +95,14 @@ def build_app(
         app.include_router(router)
     if portrait is not None:
         app.include_router(portrait_router(portrait))
+        app.further_paths += (portrait_description.PATHS,)
     services.extensions = tuple(extensions.loaded)
     docs.mount_assets(app)
     install_handlers(app)
     _add_middleware(app, settings, services)
     if settings.role != "worker":
         app.queue_entrance = _queue_entrance(app, settings, services, queues)
+        app.further_paths += (queue_description.PATHS,)
     return app
 
 
@@ -98,7 +112,7 @@ def _bare_app() -> Application:
         title="sdapi",
         version=__version__,
         description=DESCRIPTION,
-        openapi_tags=TAGS,
+        openapi_tags=[*TAGS, queue_description.TAG, portrait_description.TAG],
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,

@@ -19,7 +19,8 @@ a client is a 5xx.
 **Tasks.** Every generation has an id: `force_task_id`, or one of ours. Under it are its progress,
 as JSON, as events and at the websocket `/sdapi/v1/progress/ws?id_task=`, and its cancellation.
 
-The asynchronous queue below `/api/predict/<service>` speaks the EAS protocol: `docs/queue.md`.
+The asynchronous queue below `/api/predict/{service}` speaks the EAS protocol (`docs/queue.md`): it
+answers errors as a line of text. Portraits below `/api/v1` are asked for with a signature.
 """
 TAGS: Final[list[dict[str, Any]]] = [
     {"name": "generation", "description": "Draw pictures"},
