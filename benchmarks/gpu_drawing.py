@@ -30,8 +30,8 @@ from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.engine import Engine
 from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.models.compilation import compile_unet
-from tests.full_size import SD1, SDXL, Shape, build, shrunk
 from tests.gpu.drawing import engine_on, job, put
+from tests.models.full_size import SD1, SDXL, Shape, build, shrunk
 
 EAGER_GOAL, COMPILED_GOAL = 1.0, 1.25
 

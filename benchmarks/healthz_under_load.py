@@ -29,8 +29,8 @@ from sdapi.portrait.state.records import Account
 from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.wire.signature import sign
 from sdapi.settings import Settings
-from tests.people import PERSON
 from tests.photo_server import photo_server
+from tests.portraits.people import PERSON
 from tests.servers import golden_data_dir, server_process
 
 APP, TOKEN, CHECK = "20230001", "0123456789abcdef0123456789abcdef", "/api/v1/aigc_images/check"

@@ -26,8 +26,8 @@ from sdapi.portrait.faces.providers import Choices, Providers
 from sdapi.portrait.photos import PhotoFetcher, decode_photo
 from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.settings import Settings
-from tests.people import PERSON, photo
 from tests.photo_server import photo_server
+from tests.portraits.people import PERSON, photo
 
 _SIDE = 1024
 _TURNS = 5

@@ -34,8 +34,8 @@ from sdapi.services.container import Services
 from sdapi.services.jobs.worker import TorchEngines
 from sdapi.settings import Settings
 from tests.photo_server import photo_server
-from tests.portrait_fakes import FakeDrawer
-from tests.portrait_models import add_person, picture, png
+from tests.portraits.portrait_fakes import FakeDrawer
+from tests.portraits.portrait_models import add_person, picture, png
 
 _TURNS = 3
 

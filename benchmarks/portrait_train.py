@@ -26,7 +26,7 @@ from sdapi.engine.training.training_run import TrainingRun
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT
 from tests.engines import cpu_models
-from tests.people import FOLDER
+from tests.portraits.people import FOLDER
 
 _TURNS = 5
 _RANK = 32

@@ -31,7 +31,7 @@ import redis
 
 from sdapi.queue.stores.sqlite.store import SqliteStore
 from sdapi.queue.stores.store import NewItem, QueueName
-from tests.queue_stores import free_port, redis_server
+from tests.queues.queue_stores import free_port, redis_server
 
 WRITERS = 16
 ROUNDS = 5
@@ -140,7 +140,7 @@ def served(folder: Path, queue_url: str, measure: Callable[[int, int], None]) ->
         '{"metadata": {"name": "svc", "type": "Async"}, "queue": {"memory": 64000},'
         ' "containers": [{"image": "x/none:1", "port": 9}]}'
     )
-    command = [sys.executable, "-m", "tests.queue_server", str(port), str(folder), queue_url]
+    command = [sys.executable, "-m", "tests.queues.queue_server", str(port), str(folder), queue_url]
     with subprocess.Popen([*command, str(file)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

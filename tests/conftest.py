@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.golden_models import complete
+from tests.replay.golden_models import complete
 from tests.servers import golden_data_dir
 
 # One thread: tensors here are tiny, and threads that fight over cores cost many times what they

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from tests.people import NAMES, photo
+from tests.portraits.people import NAMES, photo
 
 
 @dataclass

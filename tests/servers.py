@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from sdapi.cli import bind
 from sdapi.serving.server import Server
 from sdapi.settings import Settings
-from tests.golden_models import complete
+from tests.replay.golden_models import complete
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from sdapi.engine.checkpoints.checkpoint import Components
-from tests.full_size import Shape, build, shrunk
 from tests.gpu.drawing import Bench
+from tests.models.full_size import Shape, build, shrunk
 
 _VARIABLE = "SDAPI_GPU_TESTS_DEVICE"
 

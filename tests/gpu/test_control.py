@@ -18,16 +18,21 @@ from sdapi.engine.jobs.stages import UNetCall
 from sdapi.engine.models.device_models import Loading, Models, Movable
 from sdapi.engine.models.model_cache import ModelCache
 from sdapi.engine.weights.model_file import ModelFile
-from tests.controlnets import (
+from tests.engines import cpu_engine, golden_file, tiny_job
+from tests.gpu.drawing import PLENTY, Bench, draw, psnr
+from tests.models.controlnets import (
     build_adapter,
     build_lllite,
     control_lora_of,
     original_adapter_state,
     write_state,
 )
-from tests.engines import cpu_engine, golden_file, tiny_job
-from tests.gpu.drawing import PLENTY, Bench, draw, psnr
-from tests.ip_adapters import ip_adapter, plus_projection, save_image_encoder, save_ip_adapter
+from tests.models.ip_adapters import (
+    ip_adapter,
+    plus_projection,
+    save_image_encoder,
+    save_ip_adapter,
+)
 
 pytestmark = pytest.mark.gpu
 

@@ -14,8 +14,8 @@ from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.jobs.job import ModelFile, SamplingOptions
 from sdapi.engine.networks.selection import NetworkFiles
 from sdapi.errors import NanProduced
-from tests.full_size import SD1, SDXL, Shape
 from tests.gpu.drawing import Bench, draw, engine_on, job, psnr, put
+from tests.models.full_size import SD1, SDXL, Shape
 
 pytestmark = pytest.mark.gpu
 

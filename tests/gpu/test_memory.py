@@ -14,8 +14,8 @@ from sdapi.engine.jobs.job import ModelFile
 from sdapi.engine.latents import vae
 from sdapi.engine.models.device_models import Loading
 from sdapi.errors import OutOfMemory
-from tests.full_size import SD1, SDXL, Shape
 from tests.gpu.drawing import MODEL, Bench, Peak, draw, engine_on, job, psnr, put
+from tests.models.full_size import SD1, SDXL, Shape
 
 pytestmark = pytest.mark.gpu
 

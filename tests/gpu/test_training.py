@@ -11,8 +11,8 @@ from PIL import Image
 
 from sdapi.engine.checkpoints.checkpoint import Components
 from sdapi.engine.training.job import LoraShape, TrainingJob, TrainingMonitor, TrainingPicture
-from tests.full_size import SD1, SDXL, Shape
 from tests.gpu.drawing import MODEL, Bench, Peak, draw, engine_on, job, put
+from tests.models.full_size import SD1, SDXL, Shape
 
 pytestmark = pytest.mark.gpu
 

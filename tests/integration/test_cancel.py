@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.golden_replay import replaying
+from tests.replay.golden_replay import replaying
 from tests.servers import wait_ready
 
 STEPS = 1000

@@ -15,7 +15,7 @@ from sdapi.app import build_app
 from sdapi.settings import Settings
 from tests.eas_client import client_python
 from tests.fakes import FakeEngine, FakeEngines
-from tests.queue_stores import redis_server, redis_servers
+from tests.queues.queue_stores import redis_server, redis_servers
 from tests.servers import listening
 
 TOKEN = "dG9rZW4="

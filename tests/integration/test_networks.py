@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from sdapi.app import build_app
 from sdapi.settings import Settings
-from tests.networks import write_network
+from tests.models.networks import write_network
 from tests.servers import golden_data_dir, in_process
 
 NAME = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"

@@ -15,8 +15,8 @@ from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.settings import Settings
 from tests.eas_client import client_python
 from tests.fakes import FakeEngines
-from tests.people import PERSON
 from tests.photo_server import PhotoServer, photo_server
+from tests.portraits.people import PERSON
 from tests.servers import listening
 
 #: each client has an environment of its own, which takes a while to make

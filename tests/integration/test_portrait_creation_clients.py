@@ -18,11 +18,11 @@ from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.settings import Settings
 from tests.eas_client import client_python
 from tests.fakes import FakeEngines
-from tests.people import pixels
 from tests.photo_server import PhotoServer, photo_server
-from tests.portrait_models import add_person, picture, png
+from tests.portraits.people import pixels
+from tests.portraits.portrait_models import add_person, picture, png
+from tests.portraits.webui_stub import WebuiStub, webui_stub
 from tests.servers import listening, server_process, wait_ready
-from tests.webui_stub import WebuiStub, webui_stub
 
 #: each client has an environment of its own, which takes a while to make
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.settings import Settings
 from tests.eas_client import client_python
 from tests.photo_server import PhotoServer, photo_server
-from tests.portrait_models import jpeg, picture
+from tests.portraits.portrait_models import jpeg, picture
 from tests.servers import ServerProcess, server_process
 
 #: minutes on a busy machine

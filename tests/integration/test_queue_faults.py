@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.queue_faults import Program, Servers, check, put_all, results
-from tests.queue_stores import RedisServer, free_port, redis_server, redis_servers
+from tests.queues.queue_faults import Program, Servers, check, put_all, results
+from tests.queues.queue_stores import RedisServer, free_port, redis_server, redis_servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 KINDS = ["sqlite", *redis_servers()]

@@ -19,8 +19,8 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from tests.queue_faults import Program, Servers, check, put_all, results
-from tests.queue_stores import RedisServer, free_port, redis_server, redis_servers
+from tests.queues.queue_faults import Program, Servers, check, put_all, results
+from tests.queues.queue_stores import RedisServer, free_port, redis_server, redis_servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 KINDS = ["sqlite", *list(redis_servers())[:1]]

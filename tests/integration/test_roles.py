@@ -11,7 +11,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.queue_stores import RedisServer, redis_server, redis_servers
+from tests.queues.queue_stores import RedisServer, redis_server, redis_servers
 from tests.servers import golden_data_dir, server_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

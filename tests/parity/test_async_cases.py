@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.golden_replay import replaying
+from tests.replay.golden_replay import replaying
 from tests.servers import wait_ready
 
 RECORDED = Path(__file__).parents[1] / "golden"

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden_replay import Case, Replay, decisions, find_cases, recorded_names, replaying
+from tests.replay.golden_replay import (
+    Case,
+    Replay,
+    decisions,
+    find_cases,
+    recorded_names,
+    replaying,
+)
 
 RECORDED = find_cases()
 #: section by section, each in recorded order

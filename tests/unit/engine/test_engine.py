@@ -29,8 +29,8 @@ from sdapi.errors import (
     OutOfMemory,
     SDAPIError,
 )
-from tests.builders import build_sd1
 from tests.engines import cpu_engine, golden_file, tiny_job
+from tests.models.builders import build_sd1
 
 CPU = torch.device("cpu")
 FP32 = Precision(torch.float32, torch.float32)

@@ -14,7 +14,7 @@ from sdapi.extensions.controlnet.preprocessors import find
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices
 from sdapi.portrait.meshes import PortraitFaces
-from tests.people import pixels
+from tests.portraits.people import pixels
 
 MODELS = Path(__file__).parents[3] / "models"
 HAS_MESH = (MODELS / "face" / "face_landmark.tflite").is_file()

@@ -18,8 +18,8 @@ from sdapi.engine.adaptations.upcast import upcast_attention
 from sdapi.engine.engine import Engine
 from sdapi.engine.jobs.job import Hypertile, Job, SamplingOptions, TileOptions
 from sdapi.engine.jobs.monitor import Monitor
-from tests.builders import FEW_WORDS, build_sd1, build_sdxl
 from tests.engines import cpu_engine, golden_file, tiny_job
+from tests.models.builders import FEW_WORDS, build_sd1, build_sdxl
 
 CPU = torch.device("cpu")
 #: smaller than any picture here has, so that every layer is cut

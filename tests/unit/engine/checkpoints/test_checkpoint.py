@@ -18,7 +18,8 @@ from sdapi.engine.text.conditioning import Conditioner
 from sdapi.engine.text.grammar.schedule import Timeline
 from sdapi.engine.text.text_options import TextOptions
 from sdapi.errors import ModelUnusable
-from tests.builders import (
+from tests.engines import cpu_engine, tiny_job
+from tests.models.builders import (
     FEW_WORDS,
     Built,
     add_training_leftovers,
@@ -28,7 +29,6 @@ from tests.builders import (
     write_diffusers_folder,
     write_v_sidecar,
 )
-from tests.engines import cpu_engine, tiny_job
 
 FP32 = Precision(torch.float32, torch.float32)
 TOLERANCE = 1e-4

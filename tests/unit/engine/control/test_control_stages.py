@@ -21,8 +21,9 @@ from sdapi.engine.latents.latent_modes import LATENT_MODES
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest, ModelUnusable
-from tests.builders import FEW_WORDS, build_sdxl
-from tests.controlnets import (
+from tests.engines import tiny_job
+from tests.models.builders import FEW_WORDS, build_sdxl
+from tests.models.controlnets import (
     build_adapter,
     build_controlnet,
     build_union,
@@ -30,7 +31,6 @@ from tests.controlnets import (
     original_state,
     write_state,
 )
-from tests.engines import tiny_job
 
 DOWN, MIDDLE = "down_block_additional_residuals", "mid_block_additional_residual"
 INSIDE = "down_intrablock_additional_residuals"

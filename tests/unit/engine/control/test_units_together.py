@@ -23,9 +23,14 @@ from sdapi.engine.models.model_cache import ModelCache
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.engine.weights.state_dict import read_state_dict
 from sdapi.errors import BadRequest, ModelUnusable
-from tests.controlnets import control_lora_of, write_state
 from tests.engines import cpu_engine
-from tests.ip_adapters import ip_adapter, plain_projection, save_image_encoder, save_ip_adapter
+from tests.models.controlnets import control_lora_of, write_state
+from tests.models.ip_adapters import (
+    ip_adapter,
+    plain_projection,
+    save_image_encoder,
+    save_ip_adapter,
+)
 
 CPU, FP32, BF16 = torch.device("cpu"), torch.float32, torch.bfloat16
 

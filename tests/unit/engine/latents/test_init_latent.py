@@ -19,7 +19,7 @@ from sdapi.engine.sampling.denoising.soft_inpainting import SoftBlend
 from sdapi.engine.sampling.noise import NoiseSource
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.errors import ModelUnusable
-from tests.builders import FEW_WORDS, build_sd1
+from tests.models.builders import FEW_WORDS, build_sd1
 
 CPU = torch.device("cpu")
 FP32 = Precision(torch.float32, torch.float32)

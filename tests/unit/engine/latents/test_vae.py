@@ -7,7 +7,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from sdapi.engine.checkpoints.precision import NANS_PASS, NanRule
 from sdapi.engine.latents.vae import encode, encode_mode
 from sdapi.errors import NanProduced
-from tests.builders import FEW_WORDS, build_sd1
+from tests.models.builders import FEW_WORDS, build_sd1
 
 PIXELS = torch.ones(1, 3, 16, 16)
 

@@ -12,7 +12,7 @@ from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.latents import vae as vae_module
 from sdapi.engine.latents.tiny_vae import TinyVAE, load_tiny, tiny_file
 from sdapi.errors import ModelUnusable
-from tests.builders import FEW_WORDS, build_sd1
+from tests.models.builders import FEW_WORDS, build_sd1
 
 SCALE = 0.18215
 

@@ -14,7 +14,7 @@ from sdapi.engine.models.device_models import LoadedCheckpoint, Loading, Models,
 from sdapi.engine.models.model_cache import ModelCache
 from sdapi.engine.models.offload import Offload, OffloadLevel, level_for, parts_of
 from sdapi.engine.text.chunks import EMPTY
-from tests.builders import FEW_WORDS, build_sd1
+from tests.models.builders import FEW_WORDS, build_sd1
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 FP32, FP16 = torch.float32, torch.float16

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.networks import Tiny, make_tiny
+from tests.models.networks import Tiny, make_tiny
 
 
 @pytest.fixture(scope="package")

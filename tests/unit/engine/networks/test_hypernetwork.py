@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sdapi.engine.networks.hypernetwork import AttachedHypernetworks, read_hypernetwork
 from sdapi.errors import ModelUnusable
-from tests.networks import Tiny
+from tests.models.networks import Tiny
 
 CONTEXT = 64
 

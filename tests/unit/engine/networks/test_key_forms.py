@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sdapi.engine.networks.key_forms import split_key
 from sdapi.engine.networks.merge import MergedWeights
-from tests.networks import (
+from tests.models.networks import (
     RANK,
     Tiny,
     kohya_lora,

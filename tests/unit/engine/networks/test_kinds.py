@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sdapi.engine.networks.merge import MergedWeights
-from tests.networks import Tiny, loaded, weights_of, write_network
+from tests.models.networks import Tiny, loaded, weights_of, write_network
 
 LINEAR = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k"
 CONV = "mid_block.resnets.0.conv1"

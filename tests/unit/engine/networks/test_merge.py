@@ -9,8 +9,8 @@ from sdapi.engine.networks import merge
 from sdapi.engine.networks.merge import MergedWeights
 from sdapi.engine.networks.network_file import read_network
 from sdapi.errors import ModelUnusable
-from tests.builders import FEW_WORDS, build_sd1
-from tests.networks import (
+from tests.models.builders import FEW_WORDS, build_sd1
+from tests.models.networks import (
     RANK,
     Tiny,
     kohya_lora,

@@ -15,8 +15,8 @@ from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.jobs.stages import Stages
 from sdapi.engine.sampling.sampler_names import find_sampler
 from sdapi.engine.sampling.sampling_pass import SamplingPass
-from tests.builders import build_sdxl
 from tests.engines import cpu_engine, golden_file, tiny_job
+from tests.models.builders import build_sdxl
 
 STEPS = 4
 FOUND = Inversion("a cat", "", steps=STEPS, cfg_scale=1.0)

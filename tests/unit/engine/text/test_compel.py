@@ -15,7 +15,7 @@ from sdapi.engine.text.grammar import compel_prompts
 from sdapi.engine.text.grammar.schedule import Timeline
 from sdapi.engine.text.text_options import TextOptions
 from sdapi.errors import BadRequest
-from tests.builders import build_sdxl
+from tests.models.builders import build_sdxl
 
 OPTIONS = TextOptions(attention="compel")
 FP32 = Precision(torch.float32, torch.float32)

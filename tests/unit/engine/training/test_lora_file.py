@@ -7,8 +7,8 @@ from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 
 from sdapi.engine.networks.selection import LoraUse, NetworkFiles, NetworkSet
 from sdapi.engine.weights.model_file import ModelFile
-from tests.builders import build_sd1
 from tests.engines import cpu_models
+from tests.models.builders import build_sd1
 from tests.unit.engine.training.lessons import finished, lesson
 
 

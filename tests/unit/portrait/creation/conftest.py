@@ -23,10 +23,10 @@ from sdapi.portrait.wire.configure import Surface, parse_configure
 from sdapi.portrait.wire.requests import CreateRequest
 from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.settings import Settings
-from tests.people import pixels
 from tests.photo_server import PhotoServer, photo_server
-from tests.portrait_fakes import FacesHere, FakeDrawer
-from tests.portrait_models import add_person
+from tests.portraits.people import pixels
+from tests.portraits.portrait_fakes import FacesHere, FakeDrawer
+from tests.portraits.portrait_models import add_person
 
 
 @dataclass

@@ -14,9 +14,9 @@ from sdapi.portrait.faults import Fault, PortraitError
 from sdapi.portrait.models.artefacts import Artefacts
 from sdapi.portrait.state.records import QUEUE_OWNER
 from sdapi.portrait.wire.configure import Surface
-from tests.people import pixels
-from tests.portrait_fakes import NoSwapper
-from tests.portrait_models import add_person
+from tests.portraits.people import pixels
+from tests.portraits.portrait_fakes import NoSwapper
+from tests.portraits.portrait_models import add_person
 from tests.unit.portrait.creation.conftest import Workplace
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,9 @@ import pytest
 from sdapi.portrait.creation.face_tasks import see_pixels
 from sdapi.portrait.creation.group import without_faces
 from sdapi.portrait.faces.face import Pixels
-from tests.people import pixels
-from tests.portrait_fakes import FacesHere
-from tests.portrait_models import picture
+from tests.portraits.people import pixels
+from tests.portraits.portrait_fakes import FacesHere
+from tests.portraits.portrait_models import picture
 from tests.unit.portrait.creation.conftest import Workplace
 
 pytestmark = pytest.mark.anyio

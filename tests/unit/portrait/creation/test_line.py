@@ -12,7 +12,7 @@ from sdapi.portrait.handlers import Created, trained_models
 from sdapi.portrait.state.records import QUEUE_OWNER
 from sdapi.portrait.wire.configure import Surface, parse_configure
 from sdapi.portrait.wire.requests import CreateRequest
-from tests.people import pixels
+from tests.portraits.people import pixels
 from tests.unit.portrait.creation.conftest import Workplace
 
 pytestmark = pytest.mark.anyio

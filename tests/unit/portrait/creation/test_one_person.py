@@ -9,7 +9,7 @@ import pytest
 from sdapi.portrait.creation.drawing.webui import Inventory
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.wire.configure import Surface
-from tests.people import pixels
+from tests.portraits.people import pixels
 from tests.unit.portrait.creation.conftest import Workplace
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,8 @@ import pytest
 
 from sdapi.portrait.creation.sight import Sight
 from sdapi.portrait.faces.processes import FaceTaskFailed
-from tests.people import photo
-from tests.portrait_fakes import FacesHere
+from tests.portraits.people import photo
+from tests.portraits.portrait_fakes import FacesHere
 
 pytestmark = pytest.mark.anyio
 

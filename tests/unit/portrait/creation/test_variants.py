@@ -13,9 +13,9 @@ from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.wire.configure import Surface
-from tests.people import pixels
-from tests.portrait_fakes import FacesHere
-from tests.portrait_models import add_person, picture, write_person
+from tests.portraits.people import pixels
+from tests.portraits.portrait_fakes import FacesHere
+from tests.portraits.portrait_models import add_person, picture, write_person
 from tests.unit.portrait.creation.conftest import Workplace
 
 pytestmark = pytest.mark.anyio

@@ -18,7 +18,7 @@ from sdapi.portrait.faces.plug_ins.insightface import ArcFaceEmbedder, ScrfdDete
 from sdapi.portrait.faces.pose import is_frontal, pose_of
 from sdapi.portrait.faces.providers import Choices, Providers
 from sdapi.settings import SettingsError
-from tests.people import photo, pixels
+from tests.portraits.people import photo, pixels
 
 ROOT = Path(__file__).parents[4]
 MODELS = ROOT / "models"

@@ -5,7 +5,7 @@ import pytest
 
 from sdapi.portrait.faces.face import Face, Pixels
 from sdapi.portrait.faces.providers import Choices, Providers
-from tests.people import pixels
+from tests.portraits.people import pixels
 
 
 @dataclass(frozen=True)

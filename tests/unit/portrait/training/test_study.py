@@ -18,7 +18,7 @@ from sdapi.portrait.training.study import (
     sharpness,
     study,
 )
-from tests.people import photo, pixels
+from tests.portraits.people import photo, pixels
 
 
 @pytest.fixture(scope="module")

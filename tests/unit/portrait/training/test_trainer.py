@@ -14,9 +14,9 @@ from sdapi.portrait.faces.providers import Choices
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.models.artefacts import Artefacts
 from sdapi.services.catalog.safetensors_header import read_metadata
-from tests.people import PERSON
 from tests.photo_server import PhotoServer, photo_server
-from tests.portrait_training import PortraitEngine, TrainerBench, trainer_bench
+from tests.portraits.people import PERSON
+from tests.portraits.portrait_training import PortraitEngine, TrainerBench, trainer_bench
 
 pytestmark = pytest.mark.anyio
 

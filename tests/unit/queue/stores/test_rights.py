@@ -11,7 +11,7 @@ from sdapi.queue.stores.redis import store as redis_store
 from sdapi.queue.stores.redis.rights import RIGHTS
 from sdapi.queue.stores.redis.store import RedisStore
 from sdapi.queue.stores.store import QueueStoreUnavailable
-from tests.queue_stores import as_user, redis_server, redis_servers
+from tests.queues.queue_stores import as_user, redis_server, redis_servers
 
 pytestmark = pytest.mark.anyio
 SERVERS = redis_servers()

@@ -28,7 +28,7 @@ from sdapi.queue.stores.store import (
     Store,
     Taken,
 )
-from tests.queue_stores import as_user, redis_server, redis_servers
+from tests.queues.queue_stores import as_user, redis_server, redis_servers
 
 pytestmark = pytest.mark.anyio
 SOURCE = QueueName("svc")

@@ -24,7 +24,7 @@ from sdapi.engine.jobs.job import ModelFile
 from sdapi.engine.jobs.stages import UNetCall
 from sdapi.engine.models.device_models import Models
 from sdapi.errors import BadRequest, ModelUnusable
-from tests.ip_adapters import (
+from tests.models.ip_adapters import (
     POOLED,
     SIDE,
     State,

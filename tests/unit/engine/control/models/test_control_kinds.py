@@ -14,8 +14,8 @@ from sdapi.engine.control.models.control_lora import LoadedControlLora, load_con
 from sdapi.engine.control.models.t2i_adapter import LoadedAdapter, level_sizes, load_adapter
 from sdapi.engine.control.models.union import LoadedUnion, load_union
 from sdapi.errors import ModelUnusable
-from tests.builders import FEW_WORDS, build_sd1, build_sdxl
-from tests.controlnets import (
+from tests.models.builders import FEW_WORDS, build_sd1, build_sdxl
+from tests.models.controlnets import (
     build_adapter,
     build_union,
     control_lora_of,

@@ -11,8 +11,8 @@ from sdapi.engine.control.models.base_model import BaseModel
 from sdapi.engine.control.models.control_file import Kind, read_control_file
 from sdapi.engine.control.models.controlnet import LoadedControlNet, load_controlnet
 from sdapi.errors import ModelUnusable
-from tests.builders import FEW_WORDS, Built, build_sd1, build_sd2, build_sdxl
-from tests.controlnets import build_controlnet, original_state, write_state
+from tests.models.builders import FEW_WORDS, Built, build_sd1, build_sd2, build_sdxl
+from tests.models.controlnets import build_controlnet, original_state, write_state
 
 BUILD: dict[str, Callable[..., Built]] = {
     "sd1": build_sd1,

@@ -19,8 +19,8 @@ from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.jobs.stages import Stages, UNetCall
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest, ModelUnusable
-from tests.controlnets import State, build_lllite, write_state
 from tests.engines import cpu_engine, golden_file, tiny_job
+from tests.models.controlnets import State, build_lllite, write_state
 
 #: names of the original layout, diffusers' names, and how often the picture is halved there
 PLACES = {

@@ -12,8 +12,8 @@ from sdapi.portrait.faces.plug_ins.inswapper import InSwapper
 from sdapi.portrait.faces.plug_ins.onnx_tensors import last_initializer
 from sdapi.portrait.faces.providers import Choices, Providers
 from sdapi.settings import SettingsError
-from tests.onnx_files import pb, varint
-from tests.people import pixels
+from tests.models.onnx_files import pb, varint
+from tests.portraits.people import pixels
 
 
 def tensor(values: np.ndarray, *, is_packed: bool, kind: int = 1) -> bytes:

@@ -11,8 +11,8 @@ from sdapi.portrait.faces.face import Face
 from sdapi.portrait.faces.plug_ins.bisenet import REGIONS, BiSeNetParser
 from sdapi.portrait.faces.plug_ins.insightface import ArcFaceEmbedder, ScrfdDetector, load_network
 from sdapi.portrait.faces.plug_ins.opencv_zoo import SFaceEmbedder, YuNetDetector
-from tests.onnx_files import OnnxFile
-from tests.people import pixels
+from tests.models.onnx_files import OnnxFile
+from tests.portraits.people import pixels
 
 RANDOM = np.random.default_rng(3)
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.contract.test_controlnet import (
+from tests.contract.controlnet.test_controlnet import (
     PICTURE,
     UNIT,
     ask,

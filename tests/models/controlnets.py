@@ -14,7 +14,7 @@ from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from tests.builders import State, encoder_names
+from tests.models.builders import State, encoder_names
 
 HINT_WIDTHS = (8, 8, 16, 16)
 

@@ -24,10 +24,10 @@ from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.wire.signature import sign
 from sdapi.settings import Settings
 from tests.fakes import FakeEngines
-from tests.people import pixels
 from tests.photo_server import PhotoServer, photo_server
-from tests.portrait_models import add_person
-from tests.webui_stub import WebuiStub, webui_stub
+from tests.portraits.people import pixels
+from tests.portraits.portrait_models import add_person
+from tests.portraits.webui_stub import WebuiStub, webui_stub
 
 APP, TOKEN = "20230001", "0123456789abcdef0123456789abcdef"
 OTHER = "20230002"

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from sdapi.app import build_app
 from sdapi.settings import Settings
-from tests.networks import kohya_lora, make_tiny
+from tests.models.networks import kohya_lora, make_tiny
 from tests.servers import golden_data_dir, in_process
 
 PLAIN = {"prompt": "a cat", "steps": 2, "seed": 1, "subseed": 2, "width": 64, "height": 64}

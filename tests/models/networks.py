@@ -13,7 +13,7 @@ from sdapi.engine.checkpoints.precision import Precision
 from sdapi.engine.networks.network_file import LoadedNetwork, read_network
 from sdapi.engine.networks.selection import LoraUse
 from sdapi.engine.weights.model_file import ModelFile
-from tests.builders import FEW_WORDS, Built, build_sd1, build_sd2, build_sdxl
+from tests.models.builders import FEW_WORDS, Built, build_sd1, build_sd2, build_sdxl
 
 BUILDERS = {"sd1": build_sd1, "sd2": build_sd2, "sdxl": build_sdxl}
 RANK = 3

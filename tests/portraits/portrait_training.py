@@ -26,7 +26,7 @@ from sdapi.services.container import Services
 from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.settings import Settings
 from tests.fakes import FakeEngine, FakeEngines, FakeTraining
-from tests.people import FOLDER
+from tests.portraits.people import FOLDER
 from tests.servers import wait_ready
 
 

@@ -29,8 +29,8 @@ from sdapi.portrait.surfaces.queue_services import (
 from sdapi.portrait.wire.requests import CreateRequest, TrainRequest
 from sdapi.queue.inference import Call, InProcess
 from sdapi.settings import Settings
-from tests.people import PERSON
 from tests.photo_server import PhotoServer, photo_server
+from tests.portraits.people import PERSON
 
 pytestmark = pytest.mark.anyio
 

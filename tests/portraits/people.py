@@ -1,7 +1,7 @@
 """Photos of people who do not exist, drawn by the demo model's renderer and kept as files.
 
-`python -m tests.people` draws them anew. One person on `person_0` to `person_4` and, turned by 40
-degrees, on `turned`; somebody else on `stranger`; both on `two`; `nobody` is a ball.
+`python -m tests.portraits.people` draws them anew. One person on `person_0` to `person_4` and,
+turned by 40 degrees, on `turned`; somebody else on `stranger`; both on `two`; `nobody` is a ball.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-FOLDER = Path(__file__).parent / "pictures" / "people"
+FOLDER = Path(__file__).parents[1] / "pictures" / "people"
 PERSON = tuple(f"person_{i}" for i in range(5))
 NAMES = (*PERSON, "turned", "stranger", "two", "nobody")
 _SIDE = 320

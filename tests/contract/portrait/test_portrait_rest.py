@@ -29,8 +29,8 @@ from sdapi.portrait.wire.requests import CreateRequest, TrainRequest
 from sdapi.portrait.wire.signature import sign
 from sdapi.settings import Settings
 from tests.fakes import FakeEngines
-from tests.people import PERSON
 from tests.photo_server import PhotoServer, photo_server
+from tests.portraits.people import PERSON
 
 APP, TOKEN = "20230001", "0123456789abcdef0123456789abcdef"
 OTHER, OTHER_TOKEN = "20230002", "fedcba9876543210fedcba9876543210"

@@ -63,7 +63,7 @@ class Servers:
 
     def start(self, port: int, **environ: str) -> None:
         """Start one and wait for it; `environ` comes over this process's environment."""
-        command = [sys.executable, "-m", "tests.queue_server", str(port)]
+        command = [sys.executable, "-m", "tests.queues.queue_server", str(port)]
         data_dir = self.folder / (f"data-{port}" if self.queue_url != "-" else "data")
         data_dir.mkdir(exist_ok=True)
         with (self.folder / "log").open("ab") as log:

@@ -24,7 +24,7 @@ from sdapi.app import build_app
 from sdapi.flags import parse
 from sdapi.images import read_infotext
 from sdapi.settings import Settings, settings_from
-from tests.golden_volatile import is_volatile
+from tests.replay.golden_volatile import is_volatile
 from tests.servers import GOLDEN, golden_data_dir, in_process
 
 TOLERANCE = 2
