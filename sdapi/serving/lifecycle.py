@@ -55,9 +55,10 @@ class Lifecycle:
     async def readiness(self, *, is_stopping: bool) -> Readiness:
         """Whether it can do its work: draw, or with the role `api` reach its queue."""
         if self.services.settings.role != "api":
-            return await anyio.to_thread.run_sync(
-                partial(readiness, self.services, is_stopping=is_stopping)
-            )
+            look = partial(readiness, self.services, is_stopping=is_stopping)
+            # Files are read only then; at other times no busy thread shall delay the answer.
+            is_broken = any(worker.unusable is not None for worker in self.services.workers)
+            return await anyio.to_thread.run_sync(look) if is_broken else look()
         if is_stopping:
             return Readiness(Status.STOPPING, {})
         is_reachable = await self.queues.is_reachable()

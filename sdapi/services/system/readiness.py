@@ -1,8 +1,10 @@
 """Whether a server can draw now, and if not, what its operator has to mend."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sdapi.engine.weights.model_file import ModelFile
 from sdapi.services.catalog.weight_file import problem_of
 from sdapi.services.container import Services
 from sdapi.services.jobs.worker import Worker
@@ -34,36 +36,36 @@ class Readiness:
 def readiness(services: Services, *, is_stopping: bool) -> Readiness:
     """Whether some worker can draw. Reads the beginnings of checkpoints when one is broken."""
     workers = services.workers
-    told = {worker.name: _state(worker) for worker in workers}
-    problems = tuple(dict.fromkeys(_problem(w) for w in workers if w.unusable is not None))
+    # Looked at once: their threads may change it at any time.
+    broken = {worker.name: found for worker in workers if (found := worker.unusable) is not None}
+    problems = tuple(dict.fromkeys(_problem(*found) for found in broken.values()))
     if services.start_failure is not None:
         problems = (services.start_failure, *problems)
+    ready = [worker.name for worker in workers if worker.is_ready]
     if is_stopping:
         status = Status.STOPPING
     elif services.start_failure is not None:
         status = Status.FAILED
-    elif not any(worker.is_ready for worker in workers):
+    elif not ready:
         status = Status.STARTING
-    elif all(w.unusable is not None for w in workers if w.is_ready) and not _has_other(services):
+    elif set(ready) <= broken.keys() and not _has_other(services, broken.values()):
         status = Status.UNUSABLE
     else:
         status = Status.READY
-    return Readiness(status, told, problems)
+    return Readiness(status, {worker.name: _state(worker) for worker in workers}, problems)
 
 
 def _state(worker: Worker) -> str:
     return "failed" if worker.failure else "ready" if worker.is_ready else "starting"
 
 
-def _problem(worker: Worker) -> str:
-    assert worker.unusable is not None
-    file, reason = worker.unusable
+def _problem(file: ModelFile, reason: str) -> str:
     reason = reason.replace(f"{file.path.parent}/", "").removeprefix(f"{file.path.name}: ")
     return f"the checkpoint {file.path.name} cannot be loaded: {reason}"
 
 
-def _has_other(services: Services) -> bool:
+def _has_other(services: Services, broken: Iterable[tuple[ModelFile, str]]) -> bool:
     """Whether there is a checkpoint that seems whole, which requests may name."""
-    broken = {worker.unusable[0].path for worker in services.workers if worker.unusable}
-    others = (c.path for c in services.catalog.checkpoints if c.path not in broken)
+    known = {file.path for file, _ in broken}
+    others = (c.path for c in services.catalog.checkpoints if c.path not in known)
     return any(problem_of(path) is None for path in others)
