@@ -21,8 +21,8 @@ from tests.contract.portrait.rest.signed_calls import (
     told,
 )
 from tests.fakes import FakeEngines
-from tests.portraits.people import PERSON
 from tests.photo_server import PhotoServer
+from tests.portraits.people import PERSON
 
 
 def test_one_persons_photos_pass_and_a_stranger_does_not(client: TestClient, photos: PhotoServer):
