@@ -24,42 +24,50 @@ class Presence:
 
     A dead process is known by its count of beats standing still, so no jump of a wall clock can
     kill one. It is taken over `LEASE_S` after its last beat at the earliest, and `LEASE_S +
-    BEAT_S + _LOOK_S` at the latest.
+    BEAT_S + _LOOK_S` at the latest. Time in which nobody could look, as the store was away or this
+    process stood still, is not held against the others: their silence is counted anew after it.
     """
 
     store: Store
     node: str
     #: called when others have taken this process for dead, and its items with it
     on_lost: Callable[[], None]
+    #: seconds that never jump
+    clock: Callable[[], float] = time.monotonic
     _seen: dict[str, tuple[int, float]] = field(default_factory=dict[str, tuple[int, float]])
     _next_beat: float = 0.0
+    _last_look: float = 0.0
 
     async def run(self) -> None:
         """Until cancelled; `begin` comes first."""
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
-                await self._look()
+                await self.look()
             except SDAPIError as error:
                 log.warning("cannot show that this server lives: %s", error)
 
     async def begin(self) -> None:
         """The first beat."""
         await self.store.beat(self.node)
-        self._next_beat = time.monotonic() + BEAT_S
+        self._next_beat = self.clock() + BEAT_S
 
-    async def _look(self) -> None:
-        if time.monotonic() >= self._next_beat:
+    async def look(self) -> None:
+        """Beat when it is time, and look whether the others still do; `run` does it by itself."""
+        if self.clock() >= self._next_beat:
             is_known = await self.store.beat(self.node)
-            self._next_beat = time.monotonic() + BEAT_S
+            self._next_beat = self.clock() + BEAT_S
             if not is_known:
                 log.warning("this server was taken for dead; its consumers connect anew")
                 self.on_lost()
         await self._bury_the_dead()
 
     async def _bury_the_dead(self) -> None:
-        now = time.monotonic()
         beats = await self.store.beats()
+        now, last = self.clock(), self._last_look
+        self._last_look = now
+        if now - last > BEAT_S:
+            self._seen.clear()
         for node, count in beats.items():
             known, since = self._seen.get(node, (None, now))
             if known != count:

@@ -1,0 +1,92 @@
+"""Which servers live, as one of them sees it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sdapi.errors import SDAPIError
+from sdapi.queue.presence import LEASE_S, Presence
+from sdapi.queue.stores.sqlite.store import SqliteStore
+from sdapi.queue.stores.store import QueueStoreUnavailable
+
+pytestmark = pytest.mark.anyio
+
+
+class AwayStore(SqliteStore):
+    """A store that can be away, as a Redis that is started anew."""
+
+    is_away = False
+
+    async def beat(self, node: str) -> bool:
+        self._look()
+        return await super().beat(node)
+
+    async def beats(self) -> dict[str, int]:
+        self._look()
+        return await super().beats()
+
+    def _look(self) -> None:
+        if self.is_away:
+            raise QueueStoreUnavailable("away")
+
+
+class Observer:
+    """Looks once a second of a clock of its own; `store` has what it sees."""
+
+    def __init__(self, store: AwayStore) -> None:
+        self.now_s = 1000.0
+        self.store = store
+        self.presence = Presence(store, "me", lambda: None, clock=lambda: self.now_s)
+
+    async def look(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.now_s += 1
+            try:
+                await self.presence.look()
+            except SDAPIError:
+                assert self.store.is_away
+
+    async def sees(self, node: str) -> bool:
+        return node in await self.store.beats()
+
+
+@pytest.fixture
+async def observer(tmp_path: Path) -> AsyncIterator[Observer]:
+    store = AwayStore(tmp_path / "sdapi.db")
+    await store.open(lambda event: None)
+    await store.beat("other")
+    observer = Observer(store)
+    await observer.presence.begin()
+    yield observer
+    await store.close()
+
+
+async def test_a_server_that_does_not_beat_is_taken_for_dead_after_its_lease(observer: Observer):
+    await observer.look(int(LEASE_S))
+    assert await observer.sees("other")
+    await observer.look(1)
+    assert not await observer.sees("other")
+    assert await observer.sees("me")
+
+
+async def test_time_in_which_the_store_was_away_is_not_another_servers_silence(
+    observer: Observer,
+):
+    await observer.look(5)
+    observer.store.is_away = True
+    await observer.look(30)
+    observer.store.is_away = False
+    await observer.look(int(LEASE_S))
+    assert await observer.sees("other")
+    await observer.look(1)
+    assert not await observer.sees("other")
+
+
+async def test_time_in_which_an_observer_stood_still_is_not_another_servers_silence(
+    observer: Observer,
+):
+    await observer.look(2)
+    observer.now_s += 60
+    await observer.look(int(LEASE_S))
+    assert await observer.sees("other")
