@@ -34,11 +34,13 @@ def commit(tx: Transaction, name: QueueName, group: str, indexes: Sequence[int])
 
 
 def _finish_for_group(tx: Transaction, queue: QueueRow, group: str, index: int) -> None:
-    item = _tags_of(tx.db, queue.id, index)
-    if item is None:
+    tags = _tags_of(tx.db, queue.id, index)
+    holder = _drop_pending(tx, queue, group, index)
+    if tags is None:
+        if holder is not None:  # another process deleted the item, and could not free its place
+            tx.events.append(Event(Change.FREED, queue.name))
         return
-    _drop_pending(tx, queue, group, index)
-    if _is_needed(tx.db, queue.id, index, item, besides=group):
+    if _is_needed(tx.db, queue.id, index, tags, besides=group):
         tx.db.execute(
             "INSERT OR IGNORE INTO queue_done (queue, idx, grp) VALUES (?, ?, ?)",
             (queue.id, index, group),
@@ -142,7 +144,10 @@ def finish(
     """See `Store.finish`."""
     queue = find_queue(tx.db, name)
     item = read_item(tx.db, queue.id, index)
-    if item is None or not _is_held(tx.db, queue.id, group, index, fence):
+    if not _is_held(tx.db, queue.id, group, index, fence):
+        return False
+    if item is None:
+        _finish_for_group(tx, queue, group, index)
         return False
     if result is not None:
         sink = find_queue(tx.db, name.sink)

@@ -47,6 +47,7 @@ def take(
     sink = rules.full_sink
     if is_counted and sink and find_queue(tx.db, sink).bytes >= rules.full_at:
         return Taken()
+    _sweep(tx, queue.id)
     consumers = _open_consumers(tx, queue.id, group)
     if not any(each.node == node for each in consumers):
         return Taken()
@@ -57,6 +58,16 @@ def take(
     ]
     exhausted = [item for i in round_.exhausted if (item := read_item(tx.db, queue.id, i))]
     return Taken(deliveries, exhausted, round_.has_deferred)
+
+
+def _sweep(tx: Transaction, queue_id: int) -> None:
+    """Free the places of items that operators' commands deleted: they do not see who holds what."""
+    for table in ("queue_pending", "queue_claim", "queue_avoided"):
+        tx.db.execute(
+            f"DELETE FROM {table} WHERE queue = ? AND NOT EXISTS (SELECT 1 FROM queue_item i"
+            f" WHERE i.queue = {table}.queue AND i.idx = {table}.idx)",
+            (queue_id,),
+        )
 
 
 def _open_consumers(tx: Transaction, queue_id: int, group: str) -> list[_Open]:

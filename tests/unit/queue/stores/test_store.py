@@ -697,6 +697,27 @@ async def test_items_tags_indexes_and_deliveries_survive_the_process(tmp_path: P
         await store.close()
 
 
+async def test_places_of_items_that_an_operator_deleted_are_free_again(tmp_path: Path):
+    server, events = SqliteStore(tmp_path / "sdapi.db"), list[Event]()
+    operator = SqliteStore(tmp_path / "sdapi.db", is_server=False)
+    await server.open(events.append)
+    await operator.open(lambda event: None)
+    await server.join(SOURCE, member("w", group="svc"))
+    await put_all(server, "a")
+    [delivery] = (await take(server, "svc")).deliveries
+    assert await operator.truncate(SOURCE, 2) == 1
+    await put_all(server, "b")
+    assert handed(await take(server, "svc")) == [("w", "b")]
+    assert not await server.finish(SOURCE, "svc", 1, delivery.fence, item("late", "r-a"))
+    assert await operator.truncate(SOURCE, 3) == 1
+    events.clear()
+    await server.commit(SOURCE, "svc", [2])
+    assert [event.change for event in events] == [Change.FREED]
+    assert (await server.stats(SOURCE)).groups[0].pending == 0
+    for store in (server, operator):
+        await store.close()
+
+
 async def test_a_second_server_on_the_same_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
