@@ -79,8 +79,13 @@ async def _purge(store: Store, queue: QueueName) -> str:
 
 async def _requeue(store: Store, queue: QueueName) -> str:
     target = QueueName(queue.service, queue.is_sink)
-    moved = await store.requeue(queue.rear, target)
-    return f"{moved} items moved from {queue.rear} to {target}"
+    done = await store.requeue(queue.rear, target)
+    lines = [f"{done.moved} items moved from {queue.rear} to {target}"]
+    lines += [
+        f"requestId {request_id} stays: {target} has other data under it, or its sink a result"
+        for request_id in done.left
+    ]
+    return "\n".join(lines)
 
 
 def _check(queue: QueueName, services: Set[str]) -> None:

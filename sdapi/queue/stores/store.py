@@ -44,9 +44,18 @@ class QueueIsFull(SDAPIError):
 
 
 class RequestIdTaken(SDAPIError):
-    """Another item of the queue has the request id, with other content."""
+    """Another item of the queue has the request id, with other content, or the sink its result."""
 
     status, code = 409, "request_id_taken"
+
+    @classmethod
+    def in_queue(cls, request_id: str) -> "RequestIdTaken":
+        return cls(f"requestId {request_id} is in the queue with other data")
+
+    @classmethod
+    def in_sink(cls, request_id: str) -> "RequestIdTaken":
+        text = "has a result that nobody has taken yet: take it, or use another id"
+        return cls(f"requestId {request_id} {text}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,10 @@ class QueueName:
         rest, rear, _ = text.partition("#rear")
         service, sink, _ = rest.partition("/sink")
         return cls(service, bool(sink), bool(rear))
+
+    @property
+    def is_source(self) -> bool:
+        return not self.is_sink and not self.is_rear
 
     @property
     def rear(self) -> "QueueName":
@@ -221,6 +234,17 @@ class Taken:
     has_deferred: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """How many dead letters moved, and the request ids of those that stay.
+
+    One stays while its queue has other data under its request id, or the sink a result of it.
+    """
+
+    moved: int
+    left: Sequence[str] = ()
+
+
 class Change(StrEnum):
     """What happened in a queue that somebody may wait for."""
 
@@ -256,8 +280,9 @@ class Store(Protocol):
     async def put(self, queue: QueueName, item: NewItem, room: Room | None = None) -> int:
         """Store an item and return its index.
 
-        A put whose request id is there with the same data answers the index of that item. Raises
-        `QueueIsFull`, `RequestIdTaken`.
+        A put whose request id is there with the same data answers the index of that item. With
+        other data it is refused, and while the sink has a result of that id; a rear queue takes it,
+        since its items are of requests that have ended. Raises `QueueIsFull`, `RequestIdTaken`.
         """
         ...
 
@@ -299,8 +324,8 @@ class Store(Protocol):
         """Every queue that was ever put to."""
         ...
 
-    async def requeue(self, rear: QueueName, queue: QueueName) -> int:
-        """Move every item of a rear queue back, its deliveries forgotten; returns how many."""
+    async def requeue(self, rear: QueueName, queue: QueueName) -> Requeued:
+        """Move the items of a rear queue back, their deliveries forgotten."""
         ...
 
     # --- consumers ---

@@ -123,21 +123,28 @@ local function remove(queue, indexes)
   return removed
 end
 
-local function first_of_request(queue, request_id)
-  return redis.call('ZRANGE', tag_key(queue, 'requestId', request_id), 0, 0)[1]
+-- the latest, since a rear queue may have several
+local function index_of_request(queue, request_id)
+  return redis.call('ZRANGE', tag_key(queue, 'requestId', request_id), -1, -1)[1]
 end
 
--- `item.tags` is JSON text; nothing is written when it returns an error
-local function put(queue, item, data, room)
+local function is_rear(queue)
+  return string.sub(queue, -5) == '#rear'
+end
+
+-- `item.tags` is JSON text; nothing is written when it returns an error. With `sink` a request that
+-- has a result there is refused.
+local function put(queue, item, data, room, sink)
   local tags = cjson.decode(item.tags)
-  local known = first_of_request(queue, item.request_id)
+  local known = index_of_request(queue, item.request_id)
   if known then
     if data_of(queue, tonumber(known)) == data then
       tell('put', queue, tags)  -- once more, since the first answer may have been lost
       return known
     end
-    return nil, 'request_id_taken', ''
+    if not is_rear(queue) then return nil, 'request_id_taken', '' end
   end
+  if sink and index_of_request(sink, item.request_id) then return nil, 'request_ended', '' end
   local meta = key(queue, 'meta')
   local size = #data + #item.tags
   local bytes = tonumber(redis.call('HGET', meta, 'bytes') or '0')
@@ -452,7 +459,8 @@ function operations.put()
   local answers = {}
   for at, each in ipairs(args.puts) do
     local room = each.room ~= cjson.null and each.room or nil
-    local index, code, detail = put(each.queue, each.item, ARGV[2 + at], room)
+    local sink = each.sink ~= cjson.null and each.sink or nil
+    local index, code, detail = put(each.queue, each.item, ARGV[2 + at], room, sink)
     answers[at] = index and {index = index} or {error = code, detail = detail}
   end
   return {cjson.encode(answers)}
@@ -578,16 +586,34 @@ function operations.queues()
   return {list_json(redis.call('SMEMBERS', 'sdapi:queues'))}
 end
 
-function operations.requeue(queue)
-  local sink, moved = args.sink, {}
-  for _, index in ipairs(redis.call('ZRANGE', key(args.rear, 'index'), 0, -1)) do
-    local item = read(args.rear, tonumber(index))
-    for _, other in ipairs(redis.call('ZRANGE', tag_key(sink, 'requestId', item.request_id), 0, -1)) do
-      if tags_of(sink, tonumber(other)).lastCode then remove(sink, {tonumber(other)}) end
-    end
-    if put(queue, item, data_of(args.rear, tonumber(index))) then moved[#moved + 1] = tonumber(index) end
+-- what the sink has of a request: indexes of failures, and of results
+local function ends_of(sink, request_id)
+  local failures, results = {}, {}
+  for _, member in ipairs(redis.call('ZRANGE', tag_key(sink, 'requestId', request_id), 0, -1)) do
+    local list = tags_of(sink, tonumber(member)).lastCode and failures or results
+    list[#list + 1] = tonumber(member)
   end
-  return {cjson.encode({moved = remove(args.rear, moved)})}
+  return failures, results
+end
+
+function operations.requeue(queue)
+  local moved, left = {}, {}
+  for _, member in ipairs(redis.call('ZRANGE', key(args.rear, 'index'), 0, -1)) do
+    local index = tonumber(member)
+    local item, data = read(args.rear, index), data_of(args.rear, index)
+    local failures, results = ends_of(args.sink, item.request_id)
+    local rival = results[1]
+    if queue ~= args.sink then rival = index_of_request(queue, item.request_id) end
+    local has_result = queue ~= args.sink and #results > 0
+    if has_result or rival and data_of(queue, tonumber(rival)) ~= data then
+      left[#left + 1] = item.request_id
+    else
+      remove(args.sink, failures)
+      put(queue, item, data)
+      moved[#moved + 1] = index
+    end
+  end
+  return {cjson.encode({moved = remove(args.rear, moved)}), list_json(left)}
 end
 
 function operations.join(queue)
@@ -736,7 +762,7 @@ function operations.finish(queue)
   if not item or not is_held(queue, args.group, args.index, args.fence) then
     return {'{"is_done":false}'}
   end
-  if args.result ~= nil and not first_of_request(args.sink, args.result.request_id) then
+  if args.result ~= nil and not index_of_request(args.sink, args.result.request_id) then
     put(args.sink, args.result, ARGV[3])
   end
   if args.rear == nil then

@@ -37,6 +37,7 @@ from sdapi.queue.stores.store import (
     QueueStats,
     QueueStoreUnavailable,
     RequestIdTaken,
+    Requeued,
     Room,
     Rules,
     Taken,
@@ -170,11 +171,14 @@ class RedisStore:
         fields = {
             "queue": str(queue),
             "item": _item_fields(item),
+            "sink": str(queue.sink) if queue.is_source else None,
             "room": None if room is None else {"bytes": room.bytes, "evicts": room.evicts},
         }
         answer = await self._puts.put(fields, item.data)
         if answer.get("error") == "request_id_taken":
-            raise RequestIdTaken(f"requestId {item.request_id} is in the queue with other data")
+            raise RequestIdTaken.in_queue(item.request_id)
+        if answer.get("error") == "request_ended":
+            raise RequestIdTaken.in_sink(item.request_id)
         if answer.get("error") == "queue_full":
             limit = room.bytes if room is not None else 0
             raise QueueIsFull(f"the queue is full: it holds {answer['detail']} of {limit} bytes")
@@ -237,9 +241,11 @@ class RedisStore:
     async def queues(self) -> list[QueueName]:
         return [QueueName.parse(name) for name in sorted(await self._ask("queues"))]
 
-    async def requeue(self, rear: QueueName, queue: QueueName) -> int:
-        answer = await self._ask("requeue", queue=str(queue), rear=str(rear), sink=str(queue.sink))
-        return answer["moved"]
+    async def requeue(self, rear: QueueName, queue: QueueName) -> Requeued:
+        answer, left = await self._call(
+            "requeue", queue=str(queue), rear=str(rear), sink=str(queue.sink)
+        )
+        return Requeued(orjson.loads(answer)["moved"], orjson.loads(left))
 
     # --- consumers ---
 

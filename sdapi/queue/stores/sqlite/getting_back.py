@@ -23,6 +23,8 @@ from sdapi.queue.stores.store import (
     Item,
     NewItem,
     QueueName,
+    RequestIdTaken,
+    Requeued,
 )
 
 
@@ -178,17 +180,31 @@ def _has_request(db: sqlite3.Connection, queue_id: int, request_id: str) -> bool
     return db.execute(sql, (queue_id, REQUEST_ID, request_id)).fetchone() is not None
 
 
-def requeue(tx: Transaction, rear: QueueName, name: QueueName) -> int:
+def requeue(tx: Transaction, rear: QueueName, name: QueueName) -> Requeued:
     """See `Store.requeue`; the failures that the sink holds for these requests go."""
     source = find_queue(tx.db, rear)
     sink = find_queue(tx.db, name.sink)
     sql = f"SELECT {ITEM_COLUMNS} FROM queue_item WHERE queue = ? ORDER BY idx"
-    items = [item_of(row) for row in tx.db.execute(sql, (source.id,)).fetchall()]
-    for item in items:
-        failed = "SELECT idx FROM queue_tag WHERE queue = ? AND name = ? AND value = ?"
-        mine = tx.db.execute(failed, (sink.id, REQUEST_ID, item.request_id)).fetchall()
-        code = "SELECT 1 FROM queue_tag WHERE queue = ? AND idx = ? AND name = ?"
-        indexes = [i for (i,) in mine if tx.db.execute(code, (sink.id, i, LAST_CODE)).fetchone()]
-        remove(tx, sink, indexes)
-        put(tx, name, item, None)
-    return remove(tx, source, [item.index for item in items])
+    moved, left = list[int](), list[str]()
+    for item in [item_of(row) for row in tx.db.execute(sql, (source.id,)).fetchall()]:
+        told = len(tx.events)
+        tx.db.execute("SAVEPOINT requeued")
+        try:
+            remove(tx, sink, _failures_of(tx.db, sink.id, item.request_id))
+            put(tx, name, item, None)
+            moved.append(item.index)
+        except RequestIdTaken:
+            tx.db.execute("ROLLBACK TO requeued")
+            del tx.events[told:]
+            left.append(item.request_id)
+        tx.db.execute("RELEASE requeued")
+    return Requeued(remove(tx, source, moved), left)
+
+
+def _failures_of(db: sqlite3.Connection, sink_id: int, request_id: str) -> list[int]:
+    sql = (
+        "SELECT idx FROM queue_tag t WHERE queue = ? AND name = ? AND value = ? AND EXISTS (SELECT"
+        " 1 FROM queue_tag c WHERE c.queue = t.queue AND c.idx = t.idx AND c.name = ?)"
+    )
+    rows = db.execute(sql, (sink_id, REQUEST_ID, request_id, LAST_CODE))
+    return [index for (index,) in rows.fetchall()]

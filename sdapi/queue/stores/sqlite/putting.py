@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 
 from sdapi.errors import SDAPIError
-from sdapi.queue.stores.sqlite.items import find_queue, remove
+from sdapi.queue.stores.sqlite.items import QueueRow, find_queue, remove
 from sdapi.queue.stores.sqlite.writer import Transaction
 from sdapi.queue.stores.store import (
     REQUEST_ID,
@@ -72,6 +72,8 @@ class _Gathered:
     now_s: float
     #: of every request that is there: its index and data
     known: dict[str, tuple[int, bytes]]
+    #: the requests whose results are in the sink
+    ended: frozenset[str]
     items: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     tags: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     size: int = 0
@@ -79,8 +81,8 @@ class _Gathered:
     @classmethod
     def of(cls, tx: Transaction, name: QueueName, items: Sequence[NewItem]) -> "_Gathered":
         queue = find_queue(tx.db, name)
-        known = _known(tx.db, queue.id, [item.request_id for item in items])
-        return cls(name, queue.id, queue.last, queue.bytes, time.time(), known)
+        known, ended = _known(tx.db, queue, [item.request_id for item in items])
+        return cls(name, queue.id, queue.last, queue.bytes, time.time(), known, ended)
 
     def add(self, tx: Transaction, item: NewItem, room: Room | None) -> int | SDAPIError:
         """Take a put, or say what is wrong with it."""
@@ -89,7 +91,10 @@ class _Gathered:
             index, data = found
             if data == item.data:
                 return index
-            return RequestIdTaken(f"requestId {item.request_id} is in the queue with other data")
+            if not self.name.is_rear:
+                return RequestIdTaken.in_queue(item.request_id)
+        if item.request_id in self.ended:
+            return RequestIdTaken.in_sink(item.request_id)
         tags = orjson.dumps(dict(item.tags))
         size = len(item.data) + len(tags)
         if (
@@ -146,19 +151,25 @@ class _Gathered:
 
 
 def _known(
-    db: sqlite3.Connection, queue_id: int, request_ids: Sequence[str]
-) -> dict[str, tuple[int, bytes]]:
-    """Index and data of those requests that are in a queue."""
-    found = dict[str, tuple[int, bytes]]()
+    db: sqlite3.Connection, queue: QueueRow, request_ids: Sequence[str]
+) -> tuple[dict[str, tuple[int, bytes]], frozenset[str]]:
+    """Index and data of those requests that are in a queue, and those that its sink has."""
+    known, ended = dict[str, tuple[int, bytes]](), set[str]()
+    sink = str(queue.name.sink) if queue.name.is_source else ""
     for ids in _in_powers_of_two(request_ids):
         sql = (  # CROSS so that SQLite looks into the tags first
-            "SELECT t.value, i.idx, i.data FROM queue_tag t CROSS JOIN queue_item i"
-            " ON i.queue = t.queue AND i.idx = t.idx WHERE t.queue = ? AND t.name = ?"
+            "SELECT t.queue, t.value, i.idx, CASE i.queue WHEN ? THEN i.data END"
+            " FROM queue_tag t CROSS JOIN queue_item i ON i.queue = t.queue AND i.idx = t.idx"
+            " WHERE t.queue IN (?, (SELECT id FROM queue WHERE name = ?)) AND t.name = ?"
             f" AND t.value IN ({', '.join('?' * len(ids))})"
         )
-        rows = db.execute(sql, (queue_id, REQUEST_ID, *ids))
-        found |= {request_id: (index, data) for request_id, index, data in rows}
-    return found
+        rows = db.execute(sql, (queue.id, queue.id, sink, REQUEST_ID, *ids))
+        for queue_id, request_id, index, data in rows:
+            if queue_id == queue.id:
+                known[request_id] = (index, data)
+            else:
+                ended.add(request_id)
+    return known, frozenset(ended)
 
 
 def _insert(

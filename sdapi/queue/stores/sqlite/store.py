@@ -19,6 +19,7 @@ from sdapi.queue.stores.store import (
     Query,
     QueueName,
     QueueStats,
+    Requeued,
     Room,
     Rules,
     Taken,
@@ -107,7 +108,7 @@ class SqliteStore:
     async def queues(self) -> list[QueueName]:
         return await self._writer.run(items.queues)
 
-    async def requeue(self, rear: QueueName, queue: QueueName) -> int:
+    async def requeue(self, rear: QueueName, queue: QueueName) -> Requeued:
         return await self._writer.run(lambda tx: getting_back.requeue(tx, rear, queue))
 
     async def join(self, queue: QueueName, member: Member) -> None:

@@ -23,6 +23,7 @@ from sdapi.queue.stores.store import (
     QueueIsFull,
     QueueName,
     RequestIdTaken,
+    Requeued,
     Room,
     Rules,
     Store,
@@ -137,6 +138,16 @@ async def test_a_put_that_is_repeated_is_stored_once_and_another_of_its_id_is_re
     with pytest.raises(RequestIdTaken):
         await store.put(SOURCE, item("b", "r"))
     assert (await store.stats(SOURCE)).length == 1
+
+
+async def test_a_request_whose_result_waits_in_the_sink_is_not_taken_again(store: Store):
+    await store.put(SINK, item("result", "r"))
+    with pytest.raises(RequestIdTaken, match="result that nobody has taken"):
+        await store.put(SOURCE, item("a", "r"))
+    assert (await store.stats(SOURCE)).length == 0
+    await store.delete(SINK, [1])
+    assert await store.put(SOURCE, item("a", "r")) == 1
+    assert await store.put(SINK, item("result", "r")) == 2
 
 
 async def test_get_goes_by_index_whatever_the_priority(store: Store):
@@ -577,13 +588,49 @@ async def test_requeueing_dead_letters_takes_their_failures_out_of_the_sink(stor
     await put_all(store, "a", "b", queue=SOURCE.rear)
     failed = {"requestId": "r-a", "lastCode": "502"}
     await store.put(SINK, NewItem("r-a", failed, b"failed"))
-    await put_all(store, "b", queue=SINK)
-    assert await store.requeue(SOURCE.rear, SOURCE) == 2
+    await put_all(store, "c", queue=SINK)
+    assert await store.requeue(SOURCE.rear, SOURCE) == Requeued(2, [])
     assert await texts(store) == ["a", "b"]
     assert await texts(store, SOURCE.rear) == []
-    assert await texts(store, SINK) == ["b"]
+    assert await texts(store, SINK) == ["c"]
     [found, _] = await store.get(SOURCE, Query(length=2))
     assert found.deliveries == 0
+
+
+async def test_requeueing_leaves_dead_letters_whose_request_is_under_way_or_has_a_result(
+    store: Store,
+):
+    await put_all(store, "a", "b", "c", queue=SOURCE.rear)
+    await store.put(SINK, item("result", "r-b"))
+    await store.put(SOURCE, item("other data", "r-a"))
+    failed = {"requestId": "r-a", "lastCode": "502"}
+    await store.put(SINK, NewItem("r-a", failed, b"failed"))
+    assert await store.requeue(SOURCE.rear, SOURCE) == Requeued(1, ["r-a", "r-b"])
+    assert await texts(store) == ["other data", "c"]
+    assert await texts(store, SOURCE.rear) == ["a", "b"]
+    assert await texts(store, SINK) == ["result", "failed"]
+
+
+async def test_requeueing_into_the_sink_replaces_failures_but_no_other_result(store: Store):
+    await put_all(store, "a", "b", "c", queue=SINK.rear)
+    await store.put(SINK, NewItem("r-a", {"requestId": "r-a", "lastCode": "502"}, b"failed"))
+    await store.put(SINK, item("other", "r-b"))
+    assert await store.requeue(SINK.rear, SINK) == Requeued(2, ["r-b"])
+    assert await texts(store, SINK) == ["other", "a", "c"]
+    assert await texts(store, SINK.rear) == ["b"]
+
+
+async def test_a_rear_queue_takes_dead_letters_of_one_request_id(store: Store):
+    await store.join(SOURCE, member("w", group="svc"))
+    for text in ("a", "b"):
+        index = await store.put(SOURCE, item(text, "r"))
+        failure = NewItem("r", {"requestId": "r", "lastCode": "502"}, b"dead")
+        assert await store.finish(SOURCE, "svc", index, "", failure, SOURCE.rear)
+        assert await texts(store, SINK) == ["dead"]
+        await store.truncate(SINK, 99)
+    assert await texts(store) == []
+    assert await texts(store, SOURCE.rear) == ["a", "b"]
+    assert await store.requeue(SOURCE.rear, SOURCE) == Requeued(1, ["r"])
 
 
 # --- nodes and restarts ----------------------------------------------------------------------
