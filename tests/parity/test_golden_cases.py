@@ -6,14 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.replay.golden_replay import (
-    Case,
-    Replay,
-    decisions,
-    find_cases,
-    recorded_names,
-    replaying,
-)
+from tests.replay.cases import Case, decisions, find_cases, recorded_names
+from tests.replay.golden_replay import Replay, replaying
 
 RECORDED = find_cases()
 #: section by section, each in recorded order
