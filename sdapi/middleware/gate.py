@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sdapi.errors import SDAPIError, ShuttingDown, Unauthorized
 from sdapi.problems import error_response
-from sdapi.queue.inference import INTERNAL
+from sdapi.queue.dispatching.inference import INTERNAL
 from sdapi.security import Credentials
 
 #: of servers that can answer a handshake as they answer a request

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from sdapi.errors import SDAPIError
 from sdapi.queue.config.spec import Program, ServiceSpec
-from sdapi.queue.dispatcher import Dispatcher
-from sdapi.queue.inference import Answer, Call, Inference, OnPort
+from sdapi.queue.dispatching.dispatcher import Dispatcher
+from sdapi.queue.dispatching.inference import Answer, Call, Inference, OnPort
 from sdapi.queue.service import QueueService
 from sdapi.queue.stores.redis.store import RedisStore
 from sdapi.queue.stores.sqlite.store import DatabaseInUse, SqliteStore

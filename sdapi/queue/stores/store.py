@@ -308,8 +308,8 @@ class Store(Protocol):
 
     async def stats(self, queue: QueueName) -> QueueStats: ...
 
-    async def delete(self, queue: QueueName, indexes: Sequence[int]) -> None:
-        """Remove items for every group, in flight or not."""
+    async def delete(self, queue: QueueName, indexes: Sequence[int]) -> int:
+        """Remove items for every group, in flight or not; returns how many there were."""
         ...
 
     async def truncate(self, queue: QueueName, below: int) -> int:

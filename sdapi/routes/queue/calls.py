@@ -4,7 +4,7 @@ Answers and errors are plain text here, as the clients read them.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -22,6 +22,7 @@ from sdapi.security import Credentials
 
 REQUEST_ID_HEADER = "X-Eas-Queueservice-Request-Id"
 INDEX_HEADER = "X-Eas-Queueservice-Index"
+DELETED_HEADER = "X-Eas-Queueservice-Deleted"
 _REAR_HEADER = "x-eas-queueservice-access-rear"
 _USER_HEADERS = ("x-eas-queueservice-uid", "x-eas-queueservice-redis-uid")
 _GROUP_HEADERS = ("x-eas-queueservice-gid", "x-eas-queueservice-redis-gid")
@@ -131,9 +132,9 @@ def header_text(text: str) -> str:
     return text.encode("ascii", errors="replace").decode().replace("\r", " ").replace("\n", " ")
 
 
-def ok() -> Response:
+def ok(headers: Mapping[str, str] | None = None) -> Response:
     """What a call without a result answers."""
-    return PlainTextResponse("OK")
+    return PlainTextResponse("OK", headers=headers)
 
 
 def json_answer(content: object) -> Response:

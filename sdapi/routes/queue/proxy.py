@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from sdapi.queue.config.spec import Program, ServiceSpec
-from sdapi.queue.inference import INTERNAL
+from sdapi.queue.dispatching.inference import INTERNAL
 from sdapi.queue.protocol.authorization import authorize_signed, is_signed
 from sdapi.routes.queue.calls import Call
 

@@ -14,6 +14,7 @@ from sdapi.queue.protocol.parameters import BadParameter, Parameters
 from sdapi.queue.service import Address
 from sdapi.queue.stores.store import REQUEST_ID
 from sdapi.routes.queue.calls import (
+    DELETED_HEADER,
     REQUEST_ID_HEADER,
     Call,
     header_text,
@@ -71,14 +72,17 @@ async def put(call: Call, address: Address, parameters: Parameters) -> Response:
 
 
 async def delete(call: Call, address: Address, parameters: Parameters) -> Response:
-    """Delete items, or all below an index (`_trunc_`)."""
+    """Delete items, or all below an index (`_trunc_`); a header tells how many there were.
+
+    None is no mistake: clients repeat a delete whose answer was lost.
+    """
     if parameters.flag("_trunc_"):
         if parameters.index < 0:
             raise BadParameter("_index_ of a truncation is 0 or more")
-        await call.service.store.truncate(address.queue, parameters.index)
+        deleted = await call.service.store.truncate(address.queue, parameters.index)
     else:
-        await call.service.store.delete(address.queue, parameters.indexes)
-    return ok()
+        deleted = await call.service.store.delete(address.queue, parameters.indexes)
+    return ok({DELETED_HEADER: str(deleted)})
 
 
 async def get(call: Call, address: Address, parameters: Parameters) -> Response:

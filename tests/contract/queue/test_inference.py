@@ -42,6 +42,32 @@ def test_a_put_without_a_path_is_told_where_calls_are(queue: TestClient):
     assert "/api/predict/svc/sdapi/v1/txt2img" in json.loads(data(item))["detail"]
 
 
+@pytest.mark.parametrize(
+    ("put_data", "problem"),
+    [
+        (b"a cat", "what was put is no JSON: 'a cat'; /sdapi/v1/txt2img takes a JSON object"),
+        (b"prompt=a%20cat", "what was put is no JSON: 'prompt=a%20cat'"),
+        (b"\xff\xfe", "what was put is no JSON: "),
+        (b"x" * 5000, "what was put is no JSON: '" + "x" * 60 + "'…"),
+        (b'"a cat"', "what was put is a text in JSON: '\"a cat\"'"),
+        (b"[1]", "what was put is a list in JSON: '[1]'"),
+        (b"", "nothing was put; /sdapi/v1/txt2img takes"),
+    ],
+)
+@pytest.mark.parametrize("content_type", ["", "application/x-www-form-urlencoded"])
+def test_a_put_that_is_no_json_object_is_told_what_was_put_and_what_its_path_takes(
+    queue: TestClient, put_data: bytes, problem: str, content_type: str
+):
+    headers = {"content-type": content_type} if content_type else {}
+    url = f"{U}/sdapi/v1/txt2img"
+    answer = queue.post(url, content=put_data, headers=headers)
+    item = result_of(queue, answer.headers["X-Eas-Queueservice-Request-Id"])
+    assert item["tags"]["lastCode"] == "422"
+    [entry] = json.loads(data(item))["detail"]
+    assert entry["ctx"]["hint"].startswith(problem)
+    assert entry["ctx"]["hint"].endswith("with or without a Content-Type")
+
+
 def test_a_tag_is_a_parameter_of_the_call(queue: TestClient):
     item = ask(queue, "sdapi/v1/interrupt", b"", id_task="nobody")
     assert item["tags"]["lastCode"] == "404"

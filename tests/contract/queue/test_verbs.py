@@ -26,6 +26,23 @@ def test_count_commit_delete_truncate_and_end(queue: TestClient):
     assert put(queue).text == "7"
 
 
+def test_a_delete_is_ok_and_tells_how_many_items_there_were(queue: TestClient):
+    for _ in range(5):
+        put(queue)
+    answers = [
+        queue.delete(f"{SINK}?{query}")
+        for query in (
+            "_indexes_=99999",
+            "_indexes_=1,2,99999",
+            "_indexes_=1",
+            "_index_=5&_trunc_=true",
+        )
+    ]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, "OK")}
+    counts = [answer.headers["X-Eas-Queueservice-Deleted"] for answer in answers]
+    assert counts == ["0", "2", "0", "2"]
+
+
 def test_search_tells_the_place_in_the_line(queue: TestClient):
     put(queue)
     put(queue)

@@ -560,8 +560,7 @@ function operations.stats(queue)
 end
 
 function operations.delete(queue)
-  remove(queue, args.indexes)
-  return {'{}'}
+  return {cjson.encode({removed = remove(queue, args.indexes)})}
 end
 
 function operations.truncate(queue)

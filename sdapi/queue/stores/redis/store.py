@@ -229,8 +229,9 @@ class RedisStore:
             ],
         )
 
-    async def delete(self, queue: QueueName, indexes: Sequence[int]) -> None:
-        await self._call("delete", queue=str(queue), indexes=list(indexes))
+    async def delete(self, queue: QueueName, indexes: Sequence[int]) -> int:
+        answer = await self._ask("delete", queue=str(queue), indexes=list(indexes))
+        return answer["removed"]
 
     async def truncate(self, queue: QueueName, below: int) -> int:
         return (await self._ask("truncate", queue=str(queue), below=below))["removed"]

@@ -96,8 +96,10 @@ class SqliteStore:
     async def stats(self, queue: QueueName) -> QueueStats:
         return await self._writer.run(lambda tx: figures.stats(tx, queue))
 
-    async def delete(self, queue: QueueName, indexes: Sequence[int]) -> None:
-        await self._writer.run(lambda tx: items.remove(tx, items.find_queue(tx.db, queue), indexes))
+    async def delete(self, queue: QueueName, indexes: Sequence[int]) -> int:
+        return await self._writer.run(
+            lambda tx: items.remove(tx, items.find_queue(tx.db, queue), indexes)
+        )
 
     async def truncate(self, queue: QueueName, below: int) -> int:
         return await self._writer.run(lambda tx: items.truncate(tx, queue, below))

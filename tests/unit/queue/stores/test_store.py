@@ -118,7 +118,7 @@ async def texts(store: Store, queue: QueueName = SOURCE, **query: Any) -> list[s
 
 async def test_indexes_start_at_one_and_are_never_used_again(store: Store):
     assert await put_all(store, "a", "b") == [1, 2]
-    await store.delete(SOURCE, [1, 2, 99])
+    assert await store.delete(SOURCE, [1, 2, 99]) == 2
     assert await put_all(store, "c") == [3]
     assert await put_all(store, "x", queue=SINK) == [1]
 

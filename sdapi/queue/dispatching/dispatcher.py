@@ -13,8 +13,9 @@ import orjson
 
 from sdapi.errors import FINAL_HEADER, TRIED_HEADER, SDAPIError
 from sdapi.logs import log_fields
-from sdapi.queue.config.spec import Program, ServiceSpec
-from sdapi.queue.inference import Answer, Call, Inference
+from sdapi.queue.config.spec import ServiceSpec
+from sdapi.queue.dispatching.explanations import explained
+from sdapi.queue.dispatching.inference import Answer, Call, Inference
 from sdapi.queue.service import SINK_TIME, SOURCE_TIME, Address, Identity, QueueService
 from sdapi.queue.stores.store import LAST_CODE, REQUEST_ID, Delivery, Item, NewItem
 from sdapi.queue.watching import Subscription
@@ -141,17 +142,7 @@ class Dispatcher:
         except Exception as error:
             log.exception("an inference call failed")
             answer = _failure(500, type(error).__name__)
-        return self._judge(item, self._explained(item, answer))
-
-    def _explained(self, item: Item, answer: Answer) -> Answer:
-        """A put without a path is a call of `/`, where the API takes no POST: say where it does."""
-        is_webui = self._spec.container.program is Program.WEBUI
-        if answer.status != 405 or item.path.strip("/") or not is_webui:
-            return answer
-        below = f"/api/predict/{self._spec.name}"
-        text = f"the put names no call: put it below {below}, as at {below}/sdapi/v1/txt2img"
-        body = {"detail": f"Method Not Allowed: {text}"}
-        return Answer(405, orjson.dumps(body), "application/json")
+        return self._judge(item, explained(item, self._spec, answer))
 
     def _judge(self, item: Item, answer: Answer) -> Outcome:
         """Result, another try, or back uncounted (contract 10.3 and 11)."""

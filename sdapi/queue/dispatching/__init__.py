@@ -1,0 +1,1 @@
+"""What is put is carried to inference, and the answer into the sink."""
