@@ -296,7 +296,10 @@ def is_installed(requirement: str) -> bool:
 
 
 def fetch_face_files(flags: ParsedFlags) -> None:
-    """Get face mesh and matting into `models/face/`, once; without them lesser ones serve."""
+    """Get face mesh and matting into `models/face/`, once; without them lesser ones serve.
+
+    Those of the checkout serve every data directory.
+    """
     if flags["no_portrait"] or flags["skip_install"] or flags["skip_prepare_environment"]:
         return
     from sdapi.portrait.faces import files
@@ -307,7 +310,8 @@ def fetch_face_files(flags: ParsedFlags) -> None:
     except SettingsError:
         return  # told by what comes next
     has_failed = read_record().get(FACE_FILES) == str(folder)
-    if files.are_complete(folder) or (has_failed and not flags["exit"]):
+    is_there = any(files.are_complete(each) for each in (folder, ROOT / "models" / files.FOLDER))
+    if is_there or (has_failed and not flags["exit"]):
         return
     say(f"fetching two face models into {folder} (36 MB, of which 1.5 MB are kept)")
     try:

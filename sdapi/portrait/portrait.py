@@ -108,6 +108,7 @@ class Portrait:
 
     async def start(self) -> None:
         """Open the store and begin with what runs by itself; raises StorageFailed."""
+        log.info("%s", self._choices.told(self._settings.portrait_providers))
         await self._store.open()
         await self.folders.check_shared(self._store)
         await anyio.to_thread.run_sync(self.folders.restore_replaced)
@@ -189,7 +190,9 @@ class Portrait:
 
 def make_tools(settings: Settings) -> Tools:
     """Raises SettingsError when a provider that was asked for is not there."""
-    choices = Choices.make(settings.models_dir, settings.portrait_providers)
+    choices = Choices.make(
+        settings.models_dir, settings.portrait_providers, settings.setup_models_dir
+    )
     return Tools(
         make_store(settings),
         ModelFolders(settings.portrait_dir, settings.lora_dirs[0]),

@@ -46,6 +46,7 @@ def settings_from(flags: ParsedFlags, base_dir: Path) -> Settings:
         **_model_use(flags),
         **_queue(flags),
         **_behaviour(flags),
+        setup_models_dir=base_dir / MODELS,
         flag_values=given,
     )
 

@@ -57,6 +57,8 @@ class Settings:
 
     data_dir: Path
     models_dir: Path = Path(MODELS)
+    #: where set-up has put files that serve every data directory which has none of its own
+    setup_models_dir: Path | None = None
 
     ckpt: str | None = None
     checkpoint_dirs: tuple[Path, ...] = (Path(MODELS, "Stable-diffusion"),)

@@ -79,18 +79,22 @@ class Choices:
     by_role: Mapping[Role, Choice]
 
     @classmethod
-    def make(cls, models_dir: Path, wanted: Mapping[str, str]) -> "Choices":
+    def make(
+        cls, models_dir: Path, wanted: Mapping[str, str], setup_dir: Path | None = None
+    ) -> "Choices":
         """The first usable candidate of each role, or the one wanted.
 
-        Raises SettingsError for a name that is unknown or whose file is missing.
+        Files of set-up's own folder are taken where `setup_dir` has what `models_dir` lacks. Raises
+        SettingsError for a name that is unknown or whose file is missing.
         """
         if unknown := set(wanted) - set(ROLES):
             raise SettingsError(
                 f"--portrait-provider: {min(unknown)!r} is no role; there are {', '.join(ROLES)}"
             )
+        folders = _Folders(models_dir, setup_dir)
         by_role: dict[Role, Choice] = {}
         for role in ROLES:
-            choice = _choose(role, wanted.get(role, AUTO), models_dir)
+            choice = _choose(role, wanted.get(role, AUTO), folders)
             if choice is not None:
                 by_role[role] = choice
         return cls(by_role)
@@ -98,6 +102,26 @@ class Choices:
     def status(self) -> list[dict[str, Any]]:
         """Every candidate, which are there and which are in use, with licences."""
         return [self._row(candidate) for candidate in CANDIDATES]
+
+    def told(self, wanted: Mapping[str, str]) -> str:
+        """What does each role, and which files would bring what is preferred to that."""
+        active = ", ".join(
+            f"{role} {choice.candidate.name}" for role, choice in self.by_role.items()
+        )
+        absent = ", ".join(
+            f"models/{' or models/'.join(candidate.patterns)} ({role} {candidate.name})"
+            for role in ROLES
+            if wanted.get(role, AUTO) == AUTO
+            for candidate in self._preferred(role)
+        )
+        told = f"face providers in use: {active}"
+        return f"{told}; preferred where there is {absent}" if absent else told
+
+    def _preferred(self, role: Role) -> list[Candidate]:
+        """The candidates that come before the active one: their files are not there."""
+        active = self.by_role.get(role)
+        candidates = [each for each in CANDIDATES if each.role == role]
+        return candidates[: None if active is None else candidates.index(active.candidate)]
 
     def _row(self, candidate: Candidate) -> dict[str, Any]:
         choice = self.by_role.get(candidate.role)
@@ -161,42 +185,55 @@ class Providers:
             return self._loaded[role]
 
 
-def _choose(role: Role, name: str, models_dir: Path) -> Choice | None:
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    """Where files are looked for: the models folder, and where set-up put its own."""
+
+    models_dir: Path
+    setup_dir: Path | None
+
+    def first_file(self, patterns: tuple[str, ...]) -> Path | None:
+        """The first file that is there, in the order of the patterns."""
+        for pattern in patterns:
+            files = sorted(self.models_dir.glob(pattern))
+            if not files and self.setup_dir is not None and pattern.startswith(f"{FOLDER}/"):
+                files = sorted(self.setup_dir.glob(pattern))
+            if files:
+                return files[0]
+        return None
+
+
+def _choose(role: Role, name: str, folders: _Folders) -> Choice | None:
     candidates = [candidate for candidate in CANDIDATES if candidate.role == role]
     if name == AUTO:
-        usable = (_usable(candidate, models_dir) for candidate in candidates)
+        usable = (_usable(candidate, folders) for candidate in candidates)
         return next((choice for choice in usable if choice is not None), None)
     named = next((candidate for candidate in candidates if candidate.name == name), None)
     if named is None:
         valid = ", ".join([AUTO, *(candidate.name for candidate in candidates)])
         raise SettingsError(f"--portrait-provider: {name!r} is no {role}; there are {valid}")
-    choice = _usable(named, models_dir)
+    choice = _usable(named, folders)
     if choice is None:
-        looked = " or ".join(str(models_dir / pattern) for pattern in named.patterns)
-        if named.needs:
-            looked += f", with {' or '.join(str(models_dir / pattern) for pattern in named.needs)}"
+        looked, needed = (
+            " or ".join(str(folders.models_dir / pattern) for pattern in patterns)
+            for patterns in (named.patterns, named.needs)
+        )
+        if needed:
+            looked += f", with {needed}"
         missing = f"no file {looked}" if looked else f"the package {named.package} is not installed"
         raise SettingsError(f"--portrait-provider: {role}={name} cannot be used: {missing}")
     return choice
 
 
-def _usable(candidate: Candidate, models_dir: Path) -> Choice | None:
+def _usable(candidate: Candidate, folders: _Folders) -> Choice | None:
     if find_spec(candidate.package) is None:
         return None
     if not candidate.patterns:
         return Choice(candidate, None)
-    if candidate.needs and _first_file(models_dir, candidate.needs) is None:
+    if candidate.needs and folders.first_file(candidate.needs) is None:
         return None
-    path = _first_file(models_dir, candidate.patterns)
+    path = folders.first_file(candidate.patterns)
     return None if path is None else Choice(candidate, path)
-
-
-def _first_file(models_dir: Path, patterns: tuple[str, ...]) -> Path | None:
-    """The first file that is there, in the order of the patterns."""
-    for pattern in patterns:
-        if files := sorted(models_dir.glob(pattern)):
-            return files[0]
-    return None
 
 
 def _loader(module: str, name: str, takes_path: bool) -> Callable[[Path | None], Any]:

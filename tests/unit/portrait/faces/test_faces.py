@@ -13,6 +13,7 @@ from sdapi.portrait.checking import Code, look_at
 from sdapi.portrait.faces import files
 from sdapi.portrait.faces.align import arcface_square, five_of, level_square
 from sdapi.portrait.faces.face import Face, FaceError, distance
+from sdapi.portrait.faces.files import MESH, SELFIE
 from sdapi.portrait.faces.plug_ins.bisenet import BiSeNetParser
 from sdapi.portrait.faces.plug_ins.insightface import ArcFaceEmbedder, ScrfdDetector
 from sdapi.portrait.faces.pose import is_frontal, pose_of
@@ -206,6 +207,32 @@ def test_a_plug_in_is_taken_when_its_file_is_there(tmp_path: Path):
     assert "parser" not in active
     wanted = Choices.make(tmp_path, {"detector": "dlib"}).by_role["detector"]
     assert wanted.candidate.name == "dlib"
+
+
+def test_face_files_of_the_data_directory_come_before_those_of_set_up(tmp_path: Path):
+    own, setup = tmp_path / "own", tmp_path / "setup"
+    for folder, name in ((setup, MESH), (setup, SELFIE), (own, SELFIE)):
+        (folder / "face").mkdir(parents=True, exist_ok=True)
+        (folder / "face" / name).touch()
+    (setup / "insightface").mkdir()
+    (setup / "insightface" / "scrfd_10g.onnx").touch()
+    chosen = Choices.make(own, {}, setup).by_role
+    assert chosen["landmarks"].path == setup / "face" / MESH
+    assert chosen["matting"].path == own / "face" / SELFIE
+    assert chosen["detector"].candidate.name == "dlib"
+
+
+def test_the_providers_in_use_are_told_with_the_files_that_would_bring_better_ones(tmp_path: Path):
+    (tmp_path / "face").mkdir()
+    (tmp_path / "face" / SELFIE).touch()
+    wanted = {"detector": "dlib", "embedder": "dlib-resnet"}
+    assert Choices.make(tmp_path, wanted).told(wanted) == (
+        "face providers in use: detector dlib, landmarks dlib68, embedder dlib-resnet, "
+        "matting selfie, swapper warp; preferred where there is "
+        "models/face/face_landmark.tflite (landmarks mesh), "
+        "models/parsing/*.onnx (parser bisenet), "
+        "models/insightface/inswapper_*.onnx (swapper inswapper)"
+    )
 
 
 @pytest.mark.parametrize(
