@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -17,13 +18,13 @@ from sdapi.middleware.request_log import RequestLog
 from sdapi.portrait.creation.drawing.address import elsewhere
 from sdapi.portrait.portrait import Portrait
 from sdapi.portrait.surfaces import description as portrait_description
-from sdapi.portrait.surfaces.queue_services import SINK_BYTES, USEFUL_SINK_BYTES
+from sdapi.portrait.surfaces.queue_services import CREATE, USEFUL_SINK_BYTES
 from sdapi.portrait.surfaces.routes import portrait_router
 from sdapi.problems import install_handlers
 from sdapi.queue.config.service_config import PORTRAIT_SERVICES, load_services
 from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.dispatching.inference import InProcess
-from sdapi.queue.server import QueueServer
+from sdapi.queue.server import MakeInference, QueueServer
 from sdapi.routes import catalog, extras, generation, networks, options, progress, tasks, upscaling
 from sdapi.routes import scripts as scripts_route
 from sdapi.routes.page import cards, gradio, index, internal
@@ -86,7 +87,8 @@ def build_app(
     services.annotators.faces = None if portrait is None else portrait.faces
 
     app = _bare_app()
-    programs = {Program.WEBUI: InProcess(app, lambda: services.is_ready)}
+    webui = InProcess(app, lambda: services.is_ready)
+    programs: dict[Program, MakeInference] = {Program.WEBUI: lambda spec: webui}
     if portrait is not None:
         programs |= _portrait_programs(portrait)
     queues = QueueServer(settings, specs, programs)
@@ -159,21 +161,23 @@ def _portrait(settings: Settings, services: Services, specs: Sequence[ServiceSpe
         settings.portrait_authorization or variables.get("AUTHORIZATION"),
         {settings.port, *(each.port for each in (spec.containers if spec else ()))},
     )
-    sink_bytes = SINK_BYTES if spec is None else spec.sink.max_payload_bytes
-    if spec is not None and sink_bytes < USEFUL_SINK_BYTES:
-        log.warning(
-            "%s: its output queue takes %d bytes, too few for most portraits; raise "
-            "queue.sink.max_payload_size_kb in its service file (20480 is usual)",
-            *(spec.name, sink_bytes),
-        )
-    return Portrait.build(settings, services=services, drawn_at=drawn_at, sink_bytes=sink_bytes)
+    return Portrait.build(settings, services=services, drawn_at=drawn_at)
 
 
-def _portrait_programs(portrait: Portrait) -> dict[Program, InProcess]:
-    """What the queue calls for its portrait services."""
-    apps = portrait.queue_services.apps()
-    by_service = PORTRAIT_SERVICES.items()
-    return {program: InProcess(apps[name], lambda: True) for name, program in by_service}
+def _portrait_programs(portrait: Portrait) -> dict[Program, MakeInference]:
+    """What the queue calls for its portrait services, for each with the size of its own sink."""
+
+    def made(name: str, spec: ServiceSpec) -> InProcess:
+        sink_bytes = spec.sink.max_payload_bytes
+        if name == CREATE and sink_bytes < USEFUL_SINK_BYTES:
+            log.warning(
+                "%s: its output queue takes %d bytes, too few for most portraits; raise "
+                "queue.sink.max_payload_size_kb in its service file (20480 is usual)",
+                *(spec.name, sink_bytes),
+            )
+        return InProcess(portrait.queue_services.app(name, sink_bytes), lambda: True)
+
+    return {program: partial(made, name) for name, program in PORTRAIT_SERVICES.items()}
 
 
 def _routers(settings: Settings) -> list[APIRouter]:

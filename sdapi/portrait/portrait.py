@@ -24,7 +24,7 @@ from sdapi.portrait.photos import MAX_BYTES, MAX_PHOTOS, MAX_PIXELS, PhotoFetche
 from sdapi.portrait.state.records import BASES, QUEUE_OWNER
 from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.state.store import PortraitStore
-from sdapi.portrait.surfaces.queue_services import SINK_BYTES, QueueServices
+from sdapi.portrait.surfaces.queue_services import QueueServices
 from sdapi.portrait.surfaces.rest import RestApi
 from sdapi.portrait.tools import Tools
 from sdapi.portrait.training.make import LateTrainer
@@ -48,7 +48,6 @@ class Portrait:
         settings: Settings,
         tools: Tools,
         handlers: Handlers,
-        sink_bytes: int,
         drawn_at: Address | None = None,
         training: TrainingService | None = None,
     ) -> None:
@@ -74,7 +73,7 @@ class Portrait:
             is_corrected=is_corrected,
         )
         self.queue_services = QueueServices(
-            self._store, self.checker, handlers, is_corrected=is_corrected, sink_bytes=sink_bytes
+            self._store, self.checker, handlers, is_corrected=is_corrected
         )
 
     @classmethod
@@ -85,7 +84,6 @@ class Portrait:
         *,
         services: Services | None = None,
         drawn_at: Address | None = None,
-        sink_bytes: int = SINK_BYTES,
     ) -> "Portrait":
         """With the store that the settings name, and what `services` can do.
 
@@ -97,7 +95,7 @@ class Portrait:
             creator = make_creator(settings, services, tools, drawn_at)
             handlers = Handlers(LateTrainer(services, tools), creator)
         training = None if services is None else services.training
-        return cls(settings, tools, handlers or Handlers(), sink_bytes, drawn_at, training)
+        return cls(settings, tools, handlers or Handlers(), drawn_at, training)
 
     def _make_runner(self, *, is_corrected: bool) -> JobRunner | None:
         trainer = self._handlers.trainer

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sdapi.errors import SDAPIError
 from sdapi.queue.config.spec import Program, ServiceSpec
@@ -15,6 +15,8 @@ from sdapi.queue.stores.store import Store
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)
+
+MakeInference = Callable[[ServiceSpec], Inference]
 
 
 class NotHere:
@@ -41,19 +43,20 @@ def make_store(settings: Settings, *, is_server: bool = True) -> Store:
 class QueueServer:
     """Opened and closed with the application.
 
-    `programs` are those that run in this process; others are called on their ports.
+    `programs` makes those that run in this process, for each service one; others are called on
+    their ports.
     """
 
     def __init__(
         self,
         settings: Settings,
         specs: Sequence[ServiceSpec],
-        programs: Mapping[Program, Inference],
+        programs: Mapping[Program, MakeInference],
     ) -> None:
         self.service = QueueService(make_store(settings), specs)
         self._is_asked_for = bool(settings.services or settings.service_files)
         self.inferences = {
-            spec.name: programs.get(spec.container.program) or _elsewhere(spec) for spec in specs
+            spec.name: programs.get(spec.container.program, _elsewhere)(spec) for spec in specs
         }
         works_here = settings.role != "api"
         self.dispatchers = [

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -69,21 +70,21 @@ class QueueServices:
         handlers: Handlers,
         *,
         is_corrected: bool,
-        sink_bytes: int = SINK_BYTES,
     ) -> None:
         self._store = store
-        self._sink_bytes = sink_bytes
         self._checker = checker
         self._handlers = handlers
         self._is_corrected = is_corrected
 
-    def apps(self) -> dict[str, Starlette]:
-        """An ASGI application for each service, by its usual name."""
-        return {
-            CHECK: self._app(self._check, faults.INVALID_INPUT),
-            TRAIN: self._app(self._train, faults.INVALID_INPUT),
-            CREATE: self._app(self._create, faults.INVALID_CREATE),
-        }
+    def app(self, name: str, sink_bytes: int = SINK_BYTES) -> Starlette:
+        """The ASGI application of a service of this usual name, whose sink takes so much."""
+        create = partial(self._create, sink_bytes=sink_bytes)
+        work, unreadable = {
+            CHECK: (self._check, faults.INVALID_INPUT),
+            TRAIN: (self._train, faults.INVALID_INPUT),
+            CREATE: (create, faults.INVALID_CREATE),
+        }[name]
+        return self._app(work, unreadable)
 
     async def _check(self, body: Body) -> dict[str, Any]:
         same_person = requests.same_person_wanted(body)
@@ -115,7 +116,7 @@ class QueueServices:
                 log.warning("the model of %s is not stored: %s", user_id, error)
                 await anyio.sleep(_RETRY_S)
 
-    async def _create(self, body: Body) -> dict[str, Any]:
+    async def _create(self, body: Body, *, sink_bytes: int) -> dict[str, Any]:
         started = time.perf_counter()
         request = requests.queue_create(body)
         creator = self._handlers.creator
@@ -129,7 +130,7 @@ class QueueServices:
         request_id = requests.queue_request_id(body, faults.INVALID_CREATE)
         around_bytes = len(_content(request_id, "OK", "success", around)) + _ROOM_BYTES
         image, scaled = await anyio.to_thread.run_sync(
-            _fitting_png_text, created.image, self._sink_bytes, around_bytes
+            _fitting_png_text, created.image, sink_bytes, around_bytes
         )
         data |= {"image": image, "cost_time": time.perf_counter() - started}
         warnings += scaled

@@ -93,19 +93,19 @@ async def able(tmp_path: Path, work: Work) -> AsyncIterator[Portrait]:
         yield made
 
 
-async def _started(
-    path: Path, handlers: Handlers, sink_bytes: int = SINK_BYTES
-) -> AsyncIterator[Portrait]:
+async def _started(path: Path, handlers: Handlers) -> AsyncIterator[Portrait]:
     settings = Settings(data_dir=path, allow_private_urls=True, portrait_processes=1)
-    made = Portrait.build(settings, handlers, sink_bytes=sink_bytes)
+    made = Portrait.build(settings, handlers)
     await made.start()
     yield made
     await made.close()
 
 
-async def post(portrait: Portrait, service: str, body: object) -> httpx.Response:
+async def post(
+    portrait: Portrait, service: str, body: object, sink_bytes: int = SINK_BYTES
+) -> httpx.Response:
     """`POST /` of a service; `body` is bytes as sent, or what `json.dumps` makes of it."""
-    transport = httpx.ASGITransport(portrait.queue_services.apps()[service])
+    transport = httpx.ASGITransport(portrait.queue_services.app(service, sink_bytes))
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with httpx.AsyncClient(transport=transport, base_url="http://queue") as client:
         return await client.post("/", content=data)
@@ -246,9 +246,9 @@ async def test_a_portrait_is_as_large_as_its_queue_takes(
 ):
     work.portrait = Image.effect_noise((300, 400), 100).convert("RGB")
     work.warnings = ("a warning",)
-    async for portrait in _started(tmp_path, Handlers(work, work), sink_bytes):
+    async for portrait in _started(tmp_path, Handlers(work, work)):
         await post(portrait, TRAIN, TRAINING)
-        response = await post(portrait, CREATE, {**CREATION, "request_id": request_id})
+        response = await post(portrait, CREATE, {**CREATION, "request_id": request_id}, sink_bytes)
         data = response.json()["data"]
         assert response.status_code == 200
         assert len(response.content) <= sink_bytes
@@ -265,16 +265,16 @@ async def test_a_queue_too_small_for_a_portrait_says_what_to_raise(
     tmp_path: Path, work: Work, sink_bytes: int
 ):
     work.portrait = Image.merge("RGB", [Image.effect_noise((300, 400), 100) for _ in range(3)])
-    async for portrait in _started(tmp_path, Handlers(work, work), sink_bytes):
+    async for portrait in _started(tmp_path, Handlers(work, work)):
         await post(portrait, TRAIN, TRAINING)
-        response = await post(portrait, CREATE, CREATION)
+        response = await post(portrait, CREATE, CREATION, sink_bytes)
         assert (response.status_code, response.json()["code"]) == (413, "error")
         message = response.json()["message"]
         assert f"takes {sink_bytes} bytes" in message
         assert "queue.sink.max_payload_size_kb" in message
         assert len(response.content) < 1 << 10
         work.portrait = Image.new("RGB", (24, 16), "red")  # what fits is answered
-        assert (await post(portrait, CREATE, CREATION)).status_code == 200
+        assert (await post(portrait, CREATE, CREATION, sink_bytes)).status_code == 200
 
 
 CREATION = {"request_id": 1, "template_image": "u", "configure": {"user_id": "zhoumo"}}
@@ -293,7 +293,7 @@ async def test_what_passes_goes_back_to_the_queue(able: Portrait, work: Work, er
 async def test_nothing_is_drawn_for_a_caller_who_has_gone(able: Portrait, work: Work):
     await post(able, TRAIN, TRAINING)
     work.is_slow = True
-    program = InProcess(able.queue_services.apps()[CREATE], lambda: True)
+    program = InProcess(able.queue_services.app(CREATE), lambda: True)
     call = asyncio.ensure_future(program.call(Call("/", "", "", json.dumps(CREATION).encode())))
     await asyncio.sleep(0.2)
     assert not work.ended.is_set()

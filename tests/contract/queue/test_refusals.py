@@ -6,6 +6,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from sdapi.app import build_app
+from sdapi.queue.config.service_config import load_services
+from sdapi.queue.config.spec import Program, ServiceSpec
+from sdapi.queue.dispatching.inference import Inference, OnPort
+from sdapi.queue.server import QueueServer
 from sdapi.settings import Settings
 from tests.contract.conftest import Serve
 from tests.contract.queue.calls import SINK, put, service_file
@@ -85,6 +89,42 @@ def test_the_start_warns_of_an_output_queue_too_small_for_portraits(
     build_app(Settings(data_dir=tmp_path, service_files=(path,)))
     told = [r.getMessage() for r in caplog.records if "max_payload_size_kb" in r.getMessage()]
     assert [text.partition(":")[0] for text in told] == ["small"] * is_told
+
+
+def test_services_of_one_program_have_each_the_limits_of_their_own_sinks(tmp_path: Path):
+    asked: list[tuple[str, int]] = []
+
+    def made(spec: ServiceSpec) -> Inference:
+        asked.append((spec.name, spec.sink.max_payload_bytes))
+        return OnPort(spec.container.port)
+
+    paths = [portrait_file(tmp_path / name, name, kb) for name, kb in (("one", 17), ("two", 9))]
+    settings = Settings(data_dir=tmp_path, service_files=tuple(paths))
+    server = QueueServer(settings, load_services(settings), {Program.PORTRAIT_INFER: made})
+    assert asked == [("one", 17 << 10), ("two", 9 << 10)]
+    assert server.inferences["one"] is not server.inferences["two"]
+
+
+def test_the_start_warns_of_every_small_sink(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    sizes = (("large", 20480), ("one", 17), ("two", 9))
+    paths = [portrait_file(tmp_path / name, name, kb) for name, kb in sizes]
+    build_app(Settings(data_dir=tmp_path, service_files=tuple(paths)))
+    told = [r.getMessage() for r in caplog.records if "max_payload_size_kb" in r.getMessage()]
+    assert [text.partition(" bytes")[0] for text in told] == [
+        "one: its output queue takes 17408",
+        "two: its output queue takes 9216",
+    ]
+
+
+def portrait_file(folder: Path, name: str, sink_kb: int) -> Path:
+    """The file of a service that makes portraits."""
+    folder.mkdir()
+    return service_file(
+        folder,
+        metadata={"name": name, "type": "Async"},
+        containers=[{"image": "x/photog_pub:infer.1.0.0.pub", "port": 7861}],
+        queue={"sink": {"max_payload_size_kb": sink_kb}},
+    )
 
 
 def test_a_full_queue_is_429_without_retry_after(serve: Serve, tmp_path: Path):
