@@ -15,7 +15,7 @@ from sdapi.portrait.faces.align import shrink
 from sdapi.portrait.faces.face import Face, FaceError, Mask, Pixels, Points
 from sdapi.portrait.faces.providers import Providers
 from sdapi.portrait.photos import decode_photo
-from sdapi.portrait.pixels.frame import Frame, grown_box, moved
+from sdapi.portrait.pixels.frame import Frame, around, moved
 from sdapi.portrait.pixels.fusion import fused
 from sdapi.portrait.pixels.guides.adapter_face import adapter_face
 from sdapi.portrait.pixels.guides.replaced import replaced_points
@@ -218,10 +218,8 @@ def _enlarged(rgb: Pixels) -> tuple[Pixels, float]:
 
 def _detected_around(providers: Providers, rgb: Pixels, face: Face) -> list[Face]:
     """The faces in the neighbourhood of one, which is a fraction of the picture."""
-    left, top, right, bottom = grown_box(face.box, _AROUND, (rgb.shape[1], rgb.shape[0]))
-    part = np.ascontiguousarray(rgb[top:bottom, left:right])
-    shift = np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
-    return [moved(found, shift) for found in providers.detector.detect(part)]
+    part = around(rgb, face.box, _AROUND)
+    return [part.out_of(found) for found in providers.detector.detect(part.cut(rgb))]
 
 
 def _is_near(face: Face, expected: Face) -> bool:

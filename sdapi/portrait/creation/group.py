@@ -21,7 +21,7 @@ from sdapi.portrait.creation.one_person import OnePerson
 from sdapi.portrait.creation.studio import Studio
 from sdapi.portrait.faces.face import Box, Face, FaceError, Mask, Pixels
 from sdapi.portrait.faults import PortraitError
-from sdapi.portrait.pixels.frame import LONGEST_SIDE, Frame, grown_box, moved
+from sdapi.portrait.pixels.frame import LONGEST_SIDE, Frame, around
 from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.raster import blurred, grown, mixed, resized, resized_mask
 
@@ -87,14 +87,13 @@ async def draw_all(studio: Studio, seen: Seen, painters: Sequence[OnePerson]) ->
 
 def without_faces(rgb: Pixels, faces: Sequence[Face]) -> Pixels:
     """The picture with some faces blurred away, so that nobody is drawn after them."""
-    whole = rgb.copy()
     for face in faces:
         part = _around(rgb, face)
-        cut = whole[part]
-        mask = _box_mask(cut, _moved_into(face, part).box)
+        cut = part.cut(rgb)
+        mask = _box_mask(cut, part.into(face).box)
         soft = blurred(grown(mask, 0.15 * face.width), 0.1 * face.width)
-        whole[part] = mixed(cut, _smeared(cut, face.width), soft)
-    return whole
+        rgb = part.laid_in(rgb, mixed(cut, _smeared(cut, face.width), soft))
+    return rgb
 
 
 def _smeared(rgb: Pixels, width: float) -> Pixels:
@@ -209,21 +208,15 @@ def _masks(
     whole = np.zeros(rgb.shape[:2], np.float32)
     for face in faces:
         part = _around(rgb, face, margin)
-        shape = Shape.of(_moved_into(face, part), whole[part].shape)
-        whole[part] = np.maximum(whole[part], mask_of(shape))
+        so_far = part.cut_mask(whole)
+        shape = Shape.of(part.into(face), so_far.shape)
+        whole = part.laid_in_mask(whole, np.maximum(so_far, mask_of(shape)))
     return whole
 
 
-def _around(rgb: Pixels, face: Face, margin: float = 0.0) -> tuple[slice, slice]:
-    """Rows and columns of a face with as much again on every side, and a margin in pixels."""
-    factor = _NEIGHBOURHOOD + 2 * margin / max(face.width, 1.0)
-    left, top, right, bottom = grown_box(face.box, factor, (rgb.shape[1], rgb.shape[0]))
-    return slice(top, bottom), slice(left, right)
-
-
-def _moved_into(face: Face, part: tuple[slice, slice]) -> Face:
-    rows, columns = part
-    return moved(face, np.array([[1.0, 0.0, -columns.start], [0.0, 1.0, -rows.start]]))
+def _around(rgb: Pixels, face: Face, margin: float = 0.0) -> Frame:
+    """A face with as much again on every side, and a margin in pixels."""
+    return around(rgb, face.box, _NEIGHBOURHOOD + 2 * margin / max(face.width, 1.0))
 
 
 def _box_mask(rgb: Pixels, box: Box) -> Mask:

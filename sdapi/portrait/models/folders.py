@@ -26,6 +26,7 @@ from typing import Final
 
 from sdapi.errors import SDAPIError
 from sdapi.portrait.models.artefacts import BACKUP, LORA, PROCESSED
+from sdapi.portrait.models.whole_files import write_whole
 from sdapi.portrait.state.records import QUEUE_OWNER
 from sdapi.portrait.state.store import PortraitStore
 from sdapi.portrait.wire.requests import is_model_id, is_user_id
@@ -235,7 +236,7 @@ class ModelFolders:
         if not own:
             if any(self._below(*_KINDS)):
                 log.warning("%s had lost its marker", self.root)
-            _write_whole(path, agreed)
+            write_whole(path, agreed.encode())
         elif own != agreed:
             raise FolderNotShared(
                 f"{self.root} is not the folder that the other servers of this database use; "
@@ -282,9 +283,3 @@ def _is_of(link: Path, target: Path, mark: str) -> bool:
     if link.is_symlink():
         return os.path.realpath(link) == os.path.realpath(target)
     return read_metadata(link).get(LORA_MARK) == mark
-
-
-def _write_whole(path: Path, text: str) -> None:
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -52,6 +52,12 @@ class Frame:
         whole[self._rows, self._columns] = part
         return whole
 
+    def laid_in_mask(self, mask: Mask, part: Mask) -> Mask:
+        """A mask of the whole with another in this rectangle, in its own size."""
+        whole = mask.copy()
+        whole[self._rows, self._columns] = part
+        return whole
+
     def work(self, rgb: Pixels) -> Pixels:
         """The rectangle in the size it is worked on at."""
         return resized(self.cut(rgb), self.size)
@@ -62,6 +68,11 @@ class Frame:
         return moved(
             face, np.array([[across, 0, -self.left * across], [0, down, -self.top * down]])
         )
+
+    def out_of(self, face: Face) -> Face:
+        """A face of this frame's pixels in the template."""
+        across, down = self.scale
+        return moved(face, np.array([[1 / across, 0, self.left], [0, 1 / down, self.top]]))
 
     def back(self, template: Pixels, drawn: Pixels, changed: Mask) -> Pixels:
         """The template with what was changed in the drawn picture."""
@@ -76,6 +87,13 @@ class Frame:
     @property
     def _columns(self) -> slice:
         return slice(self.left, self.left + self.width)
+
+
+def around(rgb: Pixels, box: Box, factor: float) -> Frame:
+    """The part of a picture in a box `factor` times as large as a face's, in its own size."""
+    left, top, right, bottom = grown_box(box, factor, (rgb.shape[1], rgb.shape[0]))
+    width, height = right - left, bottom - top
+    return Frame(left, top, width, height, (width, height))
 
 
 def cropped(template: tuple[int, int], box: Box, native: int, *, by_area: bool) -> Frame:

@@ -12,6 +12,7 @@ import anyio.to_thread
 from sdapi.errors import SDAPIError
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faults import PASSING
+from sdapi.portrait.models.whole_files import write_whole
 from sdapi.portrait.training import ranking
 from sdapi.portrait.training.ranking import Trial
 from sdapi.portrait.training.study import recognise
@@ -70,7 +71,7 @@ class Trials:
             if not await path.is_file():
                 name = f"{self.order.work.path.name}-{trial.step}"
                 data = await self.validator.draw(template, self.order.caption, lora, name)
-                await anyio.to_thread.run_sync(_write_whole, Path(path), data)
+                await anyio.to_thread.run_sync(write_whole, Path(path), data)
             embedding = await self.processes.run(recognise, await path.read_bytes())
             if embedding is None:
                 return trial
@@ -83,9 +84,3 @@ class Trials:
             return trial
         log.info("portrait %s: likeness %.3f at step %d", self.order.model_id, score, trial.step)
         return replace(trial, score=score)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(data)
-    draft.replace(path)

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Final
 
 import anyio
@@ -24,6 +23,7 @@ from sdapi.portrait.base.checkpoints import BaseModel
 from sdapi.portrait.faces.face import Box
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faults import PASSING
+from sdapi.portrait.models.whole_files import write_whole
 from sdapi.portrait.training.study import only_face, to_jpeg
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.networks import NetworkCatalog
@@ -184,11 +184,9 @@ class Validator:
 
 def _keep(path: Path, data: bytes) -> None:
     """Keep a template for later trainings; without a place for it they draw their own."""
-    draft = path.with_name(f".{token_hex(8)}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(data)
-        draft.replace(path)
+        write_whole(path, data)
     except OSError as error:
         log.warning("the template %s is not kept: %s", path.name, error)
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from sdapi.portrait.faces.face import Embedding
 from sdapi.portrait.models.artefacts import PROCESSED, Artefacts
+from sdapi.portrait.models.whole_files import write_whole
 from sdapi.portrait.training.ranking import Metric, Trial
 
 _REQUEST: Final = "request.json"
@@ -128,6 +129,4 @@ class WorkFolder:
             return None
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        draft = self.path / f"{name}.draft"
-        draft.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        draft.replace(self.path / name)
+        write_whole(self.path / name, json.dumps(content, ensure_ascii=False).encode())

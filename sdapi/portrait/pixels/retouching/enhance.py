@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from sdapi.portrait.faces.face import Face, Pixels
-from sdapi.portrait.pixels.frame import grown_box
+from sdapi.portrait.pixels.frame import around
 from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.raster import (
     Floats,
@@ -36,8 +36,8 @@ SHARE: Final = 0.5
 
 def fixed(rgb: Pixels, face: Face) -> Pixels:
     """One face with less noise, more detail and local contrast, at the same size."""
-    left, top, right, bottom = grown_box(face.box, _FACE_CROP, (rgb.shape[1], rgb.shape[0]))
-    crop = np.ascontiguousarray(rgb[top:bottom, left:right])
+    part = around(rgb, face.box, _FACE_CROP)
+    before = crop = part.cut(rgb)
     noise = noise_of(crop)
     if noise > _NOISY:
         strength = min(noise, _MOST_FILTERED)
@@ -48,9 +48,7 @@ def fixed(rgb: Pixels, face: Face) -> Pixels:
     if noise <= _NOISY:  # more detail would be more noise
         light = _detailed(light, Shape.of(face, rgb.shape).fw)
     lab[..., 0] = 100.0 * (light + _CONTRAST_SHARE * (_equalised(light) - light))
-    whole = rgb.copy()
-    whole[top:bottom, left:right] = _with_soft_border(rgb[top:bottom, left:right], from_lab(lab))
-    return whole
+    return part.laid_in(rgb, _with_soft_border(before, from_lab(lab)))
 
 
 def _detailed(light: Values, fw: float) -> Floats:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from sdapi.portrait.faces.face import Face, Mask, Pixels
-from sdapi.portrait.pixels.frame import grown_box, moved
+from sdapi.portrait.pixels.frame import around
 from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.masks.skin import skin_mask
 from sdapi.portrait.pixels.raster import (
@@ -32,15 +32,11 @@ _CROP: Final = 1.8
 
 def retouched(rgb: Pixels, face: Face) -> Pixels:
     """The picture with the skin of one face retouched; raises FaceError without landmarks."""
-    left, top, right, bottom = grown_box(face.box, _CROP, (rgb.shape[1], rgb.shape[0]))
-    crop = np.ascontiguousarray(rgb[top:bottom, left:right])
-    shift = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
-    whole = rgb.copy()
-    whole[top:bottom, left:right] = _retouched_crop(crop, moved(face, shift))
-    return whole
+    part = around(rgb, face.box, _CROP)
+    return part.laid_in(rgb, _retouched_part(part.cut(rgb), part.into(face)))
 
 
-def _retouched_crop(rgb: Pixels, face: Face) -> Pixels:
+def _retouched_part(rgb: Pixels, face: Face) -> Pixels:
     fw = Shape.of(face, rgb.shape).fw
     mask = skin_mask(rgb, face)
     lab = to_lab(rgb)
