@@ -13,8 +13,8 @@ from sdapi.routes import ServicesDep
 from sdapi.schemas.problems import problems
 from sdapi.schemas.progress import ProgressResponse, ProgressState
 from sdapi.services.container import Services
-from sdapi.services.jobs.progress import progress_of
 from sdapi.services.jobs.tasks import State, Task
+from sdapi.services.jobs.telling.progress import progress_of
 
 router = APIRouter(prefix="/sdapi/v1", tags=["progress"])
 TaskId = Annotated[str | None, Query(description="A task; without it the running one")]

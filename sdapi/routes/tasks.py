@@ -13,9 +13,9 @@ from sdapi.routes import ServicesDep
 from sdapi.schemas.problems import problems
 from sdapi.schemas.progress import TaskStatusResponse
 from sdapi.services.container import Services
-from sdapi.services.jobs.events import statuses
-from sdapi.services.jobs.status import status_of
 from sdapi.services.jobs.tasks import Task
+from sdapi.services.jobs.telling.events import statuses
+from sdapi.services.jobs.telling.status import status_of
 
 router = APIRouter(prefix="/sdapi/v1", tags=["progress"])
 _NO_TASK = 4404

@@ -19,24 +19,24 @@ from sdapi.metrics import Metrics
 from sdapi.options import Options
 from sdapi.security import Credentials
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog, Checkpoint
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.model_files.hashes import HashCache
+from sdapi.services.catalog.model_files.safetensors_header import sha256_of_tensors
+from sdapi.services.catalog.model_files.weight_file import problem_of
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.object_models import ObjectModels
-from sdapi.services.catalog.safetensors_header import sha256_of_tensors
-from sdapi.services.catalog.weight_file import problem_of
 from sdapi.services.extras import ExtrasService
 from sdapi.services.fetching.fetcher import Fetcher
 from sdapi.services.generation.pictures.init_images import ImageLoader
 from sdapi.services.generation.service import GenerationService
 from sdapi.services.interrogation.interrogators import Interrogators
 from sdapi.services.interrogation.local_models import LocalModels
-from sdapi.services.jobs.job_metrics import JobMetrics
-from sdapi.services.jobs.previews import Previews
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import TaskRegistry
+from sdapi.services.jobs.telling.job_metrics import JobMetrics
+from sdapi.services.jobs.telling.previews import Previews
+from sdapi.services.jobs.telling.webhooks import Webhooks
 from sdapi.services.jobs.training import TrainingLine
 from sdapi.services.jobs.training_turns import TrainingTurns
-from sdapi.services.jobs.webhooks import Webhooks
 from sdapi.services.jobs.worker import EngineMaker, Worker
 from sdapi.services.options.changes import OptionChanges
 from sdapi.services.options.server_options import ServerOptions

@@ -23,9 +23,9 @@ from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.generation.drafting.hires_request import upscaler_name
 from sdapi.services.generation.order import Caller
 from sdapi.services.generation.pictures.init_images import ImageLoader
-from sdapi.services.jobs.cut_short import told_of_stop
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
+from sdapi.services.jobs.telling.cut_short import told_of_stop
 from sdapi.services.options.server_options import ServerOptions
 from sdapi.settings import Settings
 

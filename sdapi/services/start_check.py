@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sdapi.errors import UnknownName
-from sdapi.services.catalog.weight_file import problem_of, vae_problem_of
+from sdapi.services.catalog.model_files.weight_file import problem_of, vae_problem_of
 from sdapi.settings import Settings
 from sdapi.settings.settings import AUXILIARY_FOLDERS
 
@@ -37,7 +37,7 @@ def start_problem(settings: Settings) -> str | None:
         return None
     # Here, so that a start without such flags comes to its port without them.
     from sdapi.services.catalog.catalog import Catalog
-    from sdapi.services.catalog.hashes import HashCache
+    from sdapi.services.catalog.model_files.hashes import HashCache
 
     catalog = Catalog(settings, HashCache(settings.data_dir))
     problems = (_checkpoint_problem(settings, catalog, dest, name) for dest, name in names)

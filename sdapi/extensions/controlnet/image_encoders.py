@@ -6,7 +6,7 @@ from typing import Final
 
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import AnnotatorMissing, BadRequest, near_names
-from sdapi.services.catalog.files import find_files
+from sdapi.services.catalog.model_files.finding import find_files
 from sdapi.settings import Settings
 
 AUTO: Final = "ip-adapter-auto"

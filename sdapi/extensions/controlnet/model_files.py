@@ -11,8 +11,8 @@ from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import BadRequest, UnknownName, near_names
 from sdapi.options import Options
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog
-from sdapi.services.catalog.files import find_files
-from sdapi.services.catalog.safetensors_header import read_header
+from sdapi.services.catalog.model_files.finding import find_files
+from sdapi.services.catalog.model_files.safetensors_header import read_header
 from sdapi.settings import Settings
 
 NONE: Final = "None"

@@ -14,7 +14,7 @@ from sdapi.portrait.base.native_size import native_side
 from sdapi.portrait.base.words import Words
 from sdapi.portrait.state.records import Base
 from sdapi.services.catalog.catalog import Catalog, Checkpoint
-from sdapi.services.catalog.safetensors_header import read_header
+from sdapi.services.catalog.model_files.safetensors_header import read_header
 from sdapi.services.options.server_options import ServerOptions
 from sdapi.settings import Settings
 

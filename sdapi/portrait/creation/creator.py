@@ -12,19 +12,20 @@ import anyio.to_thread
 from sdapi.errors import BadUrl
 from sdapi.portrait import faults
 from sdapi.portrait.base.words import Words
-from sdapi.portrait.creation import face_tasks, template
+from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.drawing.bases import Targets
 from sdapi.portrait.creation.drawing.prompts import FILM_WEIGHT, SCENE_WEIGHT, Speaker, without_tags
 from sdapi.portrait.creation.drawing.units import UnitMaker
 from sdapi.portrait.creation.drawing.webui import Drawer, Inventory
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.finish import finish
+from sdapi.portrait.creation.gathered import template
+from sdapi.portrait.creation.gathered.person import Person, load_meta, load_person, see_person
+from sdapi.portrait.creation.gathered.sight import Sight
+from sdapi.portrait.creation.gathered.studio import Studio
 from sdapi.portrait.creation.group import draw_all
 from sdapi.portrait.creation.line import Line
 from sdapi.portrait.creation.one_person import OnePerson
-from sdapi.portrait.creation.person import Person, load_meta, load_person, see_person
-from sdapi.portrait.creation.sight import Sight
-from sdapi.portrait.creation.studio import Studio
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Created
 from sdapi.portrait.models.artefacts import Artefacts, ModelMeta

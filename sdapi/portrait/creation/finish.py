@@ -9,7 +9,7 @@ import anyio.to_thread
 from PIL import Image
 
 from sdapi.portrait.creation import face_tasks
-from sdapi.portrait.creation.studio import Studio
+from sdapi.portrait.creation.gathered.studio import Studio
 from sdapi.portrait.faces.face import Face, Pixels
 from sdapi.portrait.pixels.retouching.enhance import LONGEST, half_and_half
 from sdapi.portrait.pixels.retouching.sharpen import sharpened

@@ -17,8 +17,8 @@ from sdapi.portrait import faults
 from sdapi.portrait.creation.drawing.bases import Target
 from sdapi.portrait.creation.drawing.passes import Pass
 from sdapi.portrait.creation.face_tasks import Seen
+from sdapi.portrait.creation.gathered.studio import Studio
 from sdapi.portrait.creation.one_person import OnePerson
-from sdapi.portrait.creation.studio import Studio
 from sdapi.portrait.faces.face import Box, Face, FaceError, Mask, Pixels
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.pixels.frame import LONGEST_SIDE, Frame, around

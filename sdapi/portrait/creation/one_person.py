@@ -14,8 +14,8 @@ from sdapi.portrait import faults
 from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.drawing.passes import MASK_BLUR, Pass, Unit
 from sdapi.portrait.creation.face_tasks import Seen
-from sdapi.portrait.creation.person import Person, source_for
-from sdapi.portrait.creation.studio import Studio
+from sdapi.portrait.creation.gathered.person import Person, source_for
+from sdapi.portrait.creation.gathered.studio import Studio
 from sdapi.portrait.faces.face import Face, Mask, Pixels
 from sdapi.portrait.faults import Fault
 from sdapi.portrait.pixels.frame import Frame, cropped, uncropped

@@ -30,7 +30,7 @@ from sdapi.portrait.models.whole_files import write_whole
 from sdapi.portrait.state.records import QUEUE_OWNER
 from sdapi.portrait.state.store import PortraitStore
 from sdapi.portrait.wire.requests import is_model_id, is_user_id
-from sdapi.services.catalog.safetensors_header import read_metadata
+from sdapi.services.catalog.model_files.safetensors_header import read_metadata
 
 #: folders of a model that hold what people sent
 UPLOADS: Final = (BACKUP, PROCESSED)

@@ -31,14 +31,14 @@ from sdapi.portrait.models.artefacts import FACE_ID, LORA, ModelMeta
 from sdapi.portrait.models.folders import LORA_MARK
 from sdapi.portrait.tools import Tools
 from sdapi.portrait.training import ranking
-from sdapi.portrait.training.merging import merge_loras
+from sdapi.portrait.training.photos.preparation import Preparation
+from sdapi.portrait.training.photos.study import now_used, recognise, to_jpeg
 from sdapi.portrait.training.plans import plan_for
-from sdapi.portrait.training.preparation import Preparation
 from sdapi.portrait.training.ranking import Trial
-from sdapi.portrait.training.study import now_used, recognise, to_jpeg
 from sdapi.portrait.training.training_order import TrainingOrder
-from sdapi.portrait.training.trials import Trials, Written
-from sdapi.portrait.training.validation import Validator
+from sdapi.portrait.training.trying.merging import merge_loras
+from sdapi.portrait.training.trying.trials import Trials, Written
+from sdapi.portrait.training.trying.validation import Validator
 from sdapi.portrait.training.work_folder import Prepared, WorkFolder, as_kept
 from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.services.container import Services

@@ -16,8 +16,8 @@ from sdapi.options import option_specs
 from sdapi.routes import ServicesDep
 from sdapi.schemas.progress import InternalProgressRequest, InternalProgressResponse
 from sdapi.services.container import Services
-from sdapi.services.jobs.progress import work_done
 from sdapi.services.jobs.tasks import State, Task
+from sdapi.services.jobs.telling.progress import work_done
 from sdapi.services.system.sysinfo import system_information
 
 router = APIRouter(prefix="/internal", tags=["page"])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sdapi.errors import NoCheckpoint, UnknownName, near_names
 from sdapi.object_url import is_object_url
-from sdapi.services.catalog.files import find_files, natural_key
-from sdapi.services.catalog.hashes import HASH_WAIT_S, HashCache
+from sdapi.services.catalog.model_files.finding import find_files, natural_key
+from sdapi.services.catalog.model_files.hashes import HASH_WAIT_S, HashCache
 from sdapi.services.catalog.object_models import FetchedModels
 from sdapi.settings import Settings
 

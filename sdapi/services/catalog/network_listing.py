@@ -6,8 +6,8 @@ from typing import Any
 
 from sdapi.errors import ModelUnusable
 from sdapi.services.catalog.catalog import Checkpoint
+from sdapi.services.catalog.model_files.safetensors_header import read_header
 from sdapi.services.catalog.networks import Lora, NetworkCatalog
-from sdapi.services.catalog.safetensors_header import read_header
 from sdapi.settings import Settings
 
 _TOKEN_TABLE = "token_embedding.weight"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.object_url import is_object_url
-from sdapi.services.catalog.files import find_files
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.model_files.finding import find_files
+from sdapi.services.catalog.model_files.hashes import HashCache
+from sdapi.services.catalog.model_files.safetensors_header import read_metadata
 from sdapi.services.catalog.object_models import FetchedModels
-from sdapi.services.catalog.safetensors_header import read_metadata
 from sdapi.settings import Settings
 
 _LORA_SUFFIXES = {".safetensors", ".pt", ".ckpt"}

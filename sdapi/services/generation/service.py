@@ -26,7 +26,7 @@ from sdapi.services.generation.order import Caller, Order
 from sdapi.services.generation.saving.image_files import ImageFiles
 from sdapi.services.generation.saving.saving import Saving
 from sdapi.services.generation.telling.telling import Telling
-from sdapi.services.jobs.cut_short import WARNING, stopped, told_of_stop
+from sdapi.services.jobs.telling.cut_short import WARNING, stopped, told_of_stop
 from sdapi.services.scripts.script import GenerationRequest, Kind
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sdapi.engine.weights.model_file import ModelFile
-from sdapi.services.catalog.weight_file import problem_of
+from sdapi.services.catalog.model_files.weight_file import problem_of
 from sdapi.services.container import Services
 from sdapi.services.jobs.worker import Worker
 

@@ -31,8 +31,8 @@ from sdapi.schemas.extras import ExtrasFields
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT
 from sdapi.services.catalog.face_restorers import FACE_RESTORERS, FaceRestorers
-from sdapi.services.catalog.files import find_files
-from sdapi.services.catalog.safetensors_header import read_header
+from sdapi.services.catalog.model_files.finding import find_files
+from sdapi.services.catalog.model_files.safetensors_header import read_header
 from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.container import Services
 from sdapi.services.generation.order import Caller

@@ -8,7 +8,7 @@ from datetime import datetime
 from sdapi.engine.jobs.job import Result
 from sdapi.metrics import Metrics
 from sdapi.services.catalog.catalog import Catalog
-from sdapi.services.catalog.hashes import HASH_WAIT_S, HashCache
+from sdapi.services.catalog.model_files.hashes import HASH_WAIT_S, HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.generation.drafting.draft import Draft
 from sdapi.services.generation.drafting.network_files import told_hashes

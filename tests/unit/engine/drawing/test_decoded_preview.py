@@ -12,8 +12,8 @@ from sdapi.engine.jobs.stages import Stages
 from sdapi.engine.latents import vae
 from sdapi.engine.latents.preview import approximate
 from sdapi.options import Options
-from sdapi.services.jobs.previews import Previews
 from sdapi.services.jobs.tasks import Task
+from sdapi.services.jobs.telling.previews import Previews
 from tests.engines import cpu_engine, golden_file, tiny_job
 
 

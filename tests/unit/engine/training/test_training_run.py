@@ -14,7 +14,7 @@ from sdapi.engine.training.job import LoraShape, TrainingMonitor, TrainingPictur
 from sdapi.engine.training.training_run import TrainingRun
 from sdapi.engine.weights.model_file import ModelFile
 from sdapi.errors import ModelUnusable, NanProduced, OutOfMemory
-from sdapi.services.catalog.safetensors_header import sha256_of_tensors
+from sdapi.services.catalog.model_files.safetensors_header import sha256_of_tensors
 from tests.engines import cpu_engine, cpu_models, tiny_job
 from tests.models.builders import FEW_WORDS, build_sd1, build_sd2, build_sdxl
 from tests.unit.engine.training.lessons import begun, finished, lesson, pictures

@@ -12,7 +12,7 @@ from sdapi.options import Options
 from sdapi.portrait.base.checkpoints import BaseModels
 from sdapi.portrait.base.native_size import native_side
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.model_files.hashes import HashCache
 from sdapi.services.options.server_options import ServerOptions
 from sdapi.settings import Settings
 

@@ -13,7 +13,7 @@ from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.models.artefacts import Artefacts
-from sdapi.services.catalog.safetensors_header import read_metadata
+from sdapi.services.catalog.model_files.safetensors_header import read_metadata
 from tests.photo_server import PhotoServer, photo_server
 from tests.portraits.people import PERSON
 from tests.portraits.portrait_training import PortraitEngine, TrainerBench, trainer_bench
@@ -148,7 +148,7 @@ async def test_a_full_disk_while_photos_are_stored_is_told(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     async with trainer_bench(tmp_path, PortraitEngine(), processes) as bench:
-        monkeypatch.setattr("sdapi.portrait.training.preparation._kept", full)
+        monkeypatch.setattr("sdapi.portrait.training.photos.preparation._kept", full)
         assert await fails(bench, photos.of("person_0")) == (462, "Make dir in oss Error")
 
 
@@ -196,7 +196,7 @@ async def test_a_trial_that_fails_costs_itself_only(
 async def test_where_the_checkpoint_draws_no_face_the_photo_is_the_template(
     tmp_path: Path, photos: PhotoServer, processes: FaceProcesses, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sdapi.portrait.training.validation._TEMPLATE_TRIES", 1)
+    monkeypatch.setattr("sdapi.portrait.training.trying.validation._TEMPLATE_TRIES", 1)
     engine = PortraitEngine(draws=lambda step: "nobody" if step is None else "person_1")
     async with trainer_bench(tmp_path, engine, processes) as bench:
         await bench.train(photos.of("person_0"))

@@ -6,7 +6,7 @@ import pytest
 
 from sdapi.errors import NoCheckpoint, UnknownName
 from sdapi.services.catalog.catalog import Catalog
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.model_files.hashes import HashCache
 from sdapi.settings import Settings
 
 

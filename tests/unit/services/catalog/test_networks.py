@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.model_files.hashes import HashCache
+from sdapi.services.catalog.model_files.safetensors_header import read_metadata, sha256_of_tensors
 from sdapi.services.catalog.networks import NetworkCatalog
-from sdapi.services.catalog.safetensors_header import read_metadata, sha256_of_tensors
 from sdapi.settings import Settings
 
 

@@ -2,8 +2,8 @@ import pytest
 
 from sdapi.engine.jobs.job import Result
 from sdapi.errors import Conflict
-from sdapi.services.jobs.progress import progress_of
 from sdapi.services.jobs.tasks import State, TaskRegistry
+from sdapi.services.jobs.telling.progress import progress_of
 
 RESULT = Result((), {})
 

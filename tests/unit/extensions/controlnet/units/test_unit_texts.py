@@ -13,7 +13,7 @@ from sdapi.extensions.controlnet.units.infotext import read_unit_text, unit_text
 from sdapi.extensions.controlnet.units.unit_fields import UnitFields, read_unit
 from sdapi.options import Options
 from sdapi.services.catalog.catalog import Catalog
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.model_files.hashes import HashCache
 from sdapi.settings import Settings
 
 

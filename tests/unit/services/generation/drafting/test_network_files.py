@@ -4,9 +4,9 @@ import pytest
 
 from sdapi.errors import ModelUnusable, UnknownName
 from sdapi.options import Options
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.model_files.hashes import HashCache
+from sdapi.services.catalog.model_files.safetensors_header import sha256_of_tensors
 from sdapi.services.catalog.networks import NetworkCatalog
-from sdapi.services.catalog.safetensors_header import sha256_of_tensors
 from sdapi.services.generation.drafting.network_files import (
     resolve_networks,
     told_hashes,

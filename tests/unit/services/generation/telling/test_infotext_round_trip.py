@@ -23,7 +23,7 @@ from sdapi.errors import BadRequest
 from sdapi.options import Options
 from sdapi.schemas.generation import Txt2ImgRequest
 from sdapi.services.catalog.catalog import Catalog
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.model_files.hashes import HashCache
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.styles import Styles
 from sdapi.services.catalog.upscalers import Upscalers

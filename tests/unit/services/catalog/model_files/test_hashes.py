@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sdapi.services.catalog.hashes import HashCache
+from sdapi.services.catalog.model_files.hashes import HashCache
 
 
 def file(tmp_path: Path, content: bytes = b"a", name: str = "model") -> Path:

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from sdapi.services.catalog.safetensors_header import read_header
+from sdapi.services.catalog.model_files.safetensors_header import read_header
 
 _LENGTH_BYTES: Final = 8
 _MAX_HEADER: Final = 100_000_000

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sdapi.portrait.creation.sight import Sight
+from sdapi.portrait.creation.gathered.sight import Sight
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from tests.portraits.people import photo
 from tests.portraits.portrait_fakes import FacesHere
@@ -47,7 +47,7 @@ async def test_what_fails_or_is_no_picture_is_tried_again(here: FacesHere):
 async def test_only_the_latest_photos_are_remembered(
     here: FacesHere, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sdapi.portrait.creation.sight._REMEMBERED", 1)
+    monkeypatch.setattr("sdapi.portrait.creation.gathered.sight._REMEMBERED", 1)
     sight = Sight(here)  # pyright: ignore[reportArgumentType]
     for name in ("person_0", "stranger", "stranger", "person_0"):
         await sight.see(photo(name))

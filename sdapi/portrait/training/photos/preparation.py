@@ -21,8 +21,8 @@ from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.models.artefacts import BACKUP, MAX_REFERENCES, REFERENCE
 from sdapi.portrait.photos import PhotoFetcher
 from sdapi.portrait.training import ranking
+from sdapi.portrait.training.photos.study import Studied, cut_person, cut_scene, study
 from sdapi.portrait.training.ranking import MAX_TRAINED, FaceLook
-from sdapi.portrait.training.study import Studied, cut_person, cut_scene, study
 from sdapi.portrait.training.work_folder import Prepared, WorkFolder, as_kept
 
 _METADATA: Final = "metadata.jsonl"

@@ -10,7 +10,7 @@ import numpy as np
 
 from sdapi.portrait import faults
 from sdapi.portrait.creation.face_tasks import Seen
-from sdapi.portrait.creation.sight import Sight
+from sdapi.portrait.creation.gathered.sight import Sight
 from sdapi.portrait.faces.face import Face, Points
 from sdapi.portrait.faces.pose import pose_of
 from sdapi.portrait.faces.processes import FaceTaskFailed

@@ -7,8 +7,8 @@ from dataclasses import replace
 import anyio
 
 from sdapi.services.jobs.scheduler import Scheduler
-from sdapi.services.jobs.status import TaskStatus, status_of
 from sdapi.services.jobs.tasks import Task
+from sdapi.services.jobs.telling.status import TaskStatus, status_of
 
 #: how often is looked, and how long at most nothing is said
 _LOOK_S = 0.1

@@ -14,10 +14,10 @@ from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faults import PASSING
 from sdapi.portrait.models.whole_files import write_whole
 from sdapi.portrait.training import ranking
+from sdapi.portrait.training.photos.study import recognise
 from sdapi.portrait.training.ranking import Trial
-from sdapi.portrait.training.study import recognise
 from sdapi.portrait.training.training_order import TrainingOrder
-from sdapi.portrait.training.validation import Template, Validator
+from sdapi.portrait.training.trying.validation import Template, Validator
 from sdapi.portrait.training.work_folder import Prepared
 
 #: what a network raises while it draws, besides errors of the service

@@ -18,7 +18,7 @@ from sdapi.portrait.creation.drawing.passes import (
 from sdapi.portrait.creation.drawing.prompts import Speaker
 from sdapi.portrait.creation.drawing.units import UnitMaker
 from sdapi.portrait.creation.drawing.webui import Drawer, DrawingFailed, Inventory, UnitsRefused
-from sdapi.portrait.creation.sight import Sight
+from sdapi.portrait.creation.gathered.sight import Sight
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faces.providers import Providers

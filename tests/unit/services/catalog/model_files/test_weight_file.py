@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from sdapi.services.catalog.weight_file import problem_of, vae_problem_of
+from sdapi.services.catalog.model_files.weight_file import problem_of, vae_problem_of
 
 WEIGHTS = {"first_stage_model.decoder.conv_in.weight": torch.zeros(2, 3)}
 

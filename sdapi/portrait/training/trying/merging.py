@@ -7,7 +7,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sdapi.services.catalog.safetensors_header import read_metadata, sha256_of_tensors
+from sdapi.services.catalog.model_files.safetensors_header import read_metadata, sha256_of_tensors
 
 
 def merge_loras(weights: Mapping[Path, int], target: Path, metadata: Mapping[str, str]) -> None:

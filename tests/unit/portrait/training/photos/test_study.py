@@ -10,7 +10,7 @@ from PIL import Image
 from sdapi.portrait.checking import Code
 from sdapi.portrait.faces.pose import eye_centres
 from sdapi.portrait.faces.providers import Choices, Providers
-from sdapi.portrait.training.study import (
+from sdapi.portrait.training.photos.study import (
     cut_person,
     cut_scene,
     only_face,

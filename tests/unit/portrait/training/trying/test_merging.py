@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from sdapi.portrait.training.merging import merge_loras
-from sdapi.services.catalog.safetensors_header import read_metadata, sha256_of_tensors
+from sdapi.portrait.training.trying.merging import merge_loras
+from sdapi.services.catalog.model_files.safetensors_header import read_metadata, sha256_of_tensors
 
 
 def lora(path: Path, up: float, alpha: float, **metadata: str) -> Path:

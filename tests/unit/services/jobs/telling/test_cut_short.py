@@ -3,8 +3,8 @@ from PIL import Image
 
 from sdapi.engine.jobs.job import GeneratedImage, Result
 from sdapi.errors import ShuttingDown
-from sdapi.services.jobs.cut_short import WARNING, told_of_stop
 from sdapi.services.jobs.tasks import TaskRegistry
+from sdapi.services.jobs.telling.cut_short import WARNING, told_of_stop
 
 PICTURES = (GeneratedImage(0, Image.new("RGB", (8, 8))),)
 

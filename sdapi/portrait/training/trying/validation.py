@@ -24,7 +24,7 @@ from sdapi.portrait.faces.face import Box
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faults import PASSING
 from sdapi.portrait.models.whole_files import write_whole
-from sdapi.portrait.training.study import only_face, to_jpeg
+from sdapi.portrait.training.photos.study import only_face, to_jpeg
 from sdapi.schemas.generation import Img2ImgRequest, Txt2ImgRequest
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.generation.order import Caller

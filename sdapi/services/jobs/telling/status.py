@@ -3,9 +3,9 @@
 import time
 from dataclasses import dataclass
 
-from sdapi.services.jobs.progress import progress_of
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task
+from sdapi.services.jobs.telling.progress import progress_of
 
 
 @dataclass(frozen=True, slots=True)

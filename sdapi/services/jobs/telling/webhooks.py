@@ -16,8 +16,8 @@ import orjson
 from sdapi.errors import BadRequest, BadUrl, QueueFull
 from sdapi.services.fetching.fetcher import Fetcher, without_secrets
 from sdapi.services.jobs.scheduler import Scheduler
-from sdapi.services.jobs.status import status_of
 from sdapi.services.jobs.tasks import Task
+from sdapi.services.jobs.telling.status import status_of
 from sdapi.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from sdapi.portrait import faults
 from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.drawing.passes import CFG_SCALE, EULER_A, Pass, Unit
 from sdapi.portrait.creation.face_tasks import Seen
-from sdapi.portrait.creation.studio import Studio
+from sdapi.portrait.creation.gathered.studio import Studio
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.photos import PhotoFetcher

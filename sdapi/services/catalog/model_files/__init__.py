@@ -1,0 +1,1 @@
+"""Model files as files: found, hashed, and looked into without torch."""
