@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from sdapi.queue.protocol.attributes import PRIORITY_HEADER
 from sdapi.queue.protocol.wire import PROTOBUF
-from sdapi.routes.queue.calls import INDEX_HEADER, REQUEST_ID_HEADER
+from sdapi.routes.queue.calls import DELETED_HEADER, INDEX_HEADER, REQUEST_ID_HEADER
 
 TAG: Final = {
     "name": "queue",
@@ -153,9 +153,9 @@ def _queue(name: str) -> dict[str, Any]:
         ),
         "delete": _operation(
             f"Delete items of {name}",
-            "Delete items, handed out or not, or all below an index.",
+            "Delete items, handed out or not, or all below an index; OK also where none were.",
             (_SERVICE, *_DELETE, *who),
-            done,
+            {"200": done["200"] | {"headers": {DELETED_HEADER: _header("How many there were")}}},
         ),
     }
 
