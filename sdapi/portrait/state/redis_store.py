@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from sdapi.errors import StorageFailed
+from sdapi.lost_connections import closed_as_lost
 from sdapi.portrait.state.records import (
     BASES,
     Account,
@@ -49,7 +50,8 @@ class RedisPortraitStore:
         )
         self._script = self._redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
         try:
-            await self._redis.ping()
+            with closed_as_lost():
+                await self._redis.ping()
         except (RedisError, OSError) as error:
             await self.close()
             raise StateUnavailable(f"--queue-url: Redis does not answer: {error}") from error
@@ -157,7 +159,8 @@ class RedisPortraitStore:
             raise StateUnavailable("the portraits' Redis is closed")
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
-            answer = await self._script(args=[operation, orjson.dumps(given)])
+            with closed_as_lost():
+                answer = await self._script(args=[operation, orjson.dumps(given)])
         except OutOfMemoryError as error:
             raise StorageFailed("the portraits' Redis has no memory left") from error
         except (RedisError, OSError) as error:

@@ -18,6 +18,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from sdapi.errors import StorageFailed
+from sdapi.lost_connections import closed_as_lost
 from sdapi.queue.stores.redis.puts import GatheredPuts
 from sdapi.queue.stores.redis.rights import why_unusable
 from sdapi.queue.stores.store import (
@@ -81,7 +82,8 @@ class RedisStore:
         self._script = self._redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
         begun = asyncio.get_running_loop().create_future()
         try:
-            await self._check_server(self._redis)
+            with closed_as_lost():
+                await self._check_server(self._redis)
             self._listening = asyncio.create_task(self._listen(self._redis, listener, begun))
             async with asyncio.timeout(_OPEN_S):
                 await begun
@@ -123,20 +125,8 @@ class RedisStore:
         """
         while True:
             try:
-                async with redis.pubsub() as subscription:
-                    await _subscribe(subscription, (_CHANNEL, self._own_channel))
-                    for queue in await self.queues():
-                        listener(Event(Change.PUT, queue))
-                        listener(Event(Change.FREED, queue))
-                    if not begun.done():
-                        begun.set_result(None)
-                    while True:
-                        message = await subscription.get_message(
-                            ignore_subscribe_messages=True, timeout=_TIMEOUT_S / 2
-                        )
-                        if message is not None:
-                            for event in _events_of(message["data"]):
-                                listener(event)
+                with closed_as_lost():
+                    await self._listen_once(redis, listener, begun)
             except (RedisError, OSError, QueueStoreUnavailable) as error:
                 if not begun.done():
                     begun.set_exception(error)
@@ -147,6 +137,25 @@ class RedisStore:
                 log.exception("news from Redis that nobody here understands")
                 await asyncio.sleep(_RETRY_S)
 
+    async def _listen_once(
+        self, redis: Redis, listener: Listener, begun: "asyncio.Future[None]"
+    ) -> None:
+        """Until the connection is lost."""
+        async with redis.pubsub() as subscription:
+            await _subscribe(subscription, (_CHANNEL, self._own_channel))
+            for queue in await self.queues():
+                listener(Event(Change.PUT, queue))
+                listener(Event(Change.FREED, queue))
+            if not begun.done():
+                begun.set_result(None)
+            while True:
+                message = await subscription.get_message(
+                    ignore_subscribe_messages=True, timeout=_TIMEOUT_S / 2
+                )
+                if message is not None:
+                    for event in _events_of(message["data"]):
+                        listener(event)
+
     async def _call(self, operation: str, *data: bytes, **arguments: Any) -> list[bytes]:
         """Run an operation of the script; redis-py sends it again on another connection if need be.
 
@@ -156,7 +165,8 @@ class RedisStore:
             raise QueueStoreUnavailable("this server's queue is not open")
         try:
             given = {name: value for name, value in arguments.items() if value is not None}
-            return await self._script(args=[operation, orjson.dumps(given), *data])
+            with closed_as_lost():
+                return await self._script(args=[operation, orjson.dumps(given), *data])
         except OutOfMemoryError as error:
             raise StorageFailed("the queue's Redis has no memory left") from error
         except (RedisError, OSError) as error:

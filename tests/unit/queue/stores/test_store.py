@@ -22,6 +22,7 @@ from sdapi.queue.stores.store import (
     Query,
     QueueIsFull,
     QueueName,
+    QueueStoreUnavailable,
     RequestIdTaken,
     Requeued,
     Room,
@@ -722,6 +723,23 @@ async def test_a_server_whose_subscription_is_cut_tells_the_others_of_its_put(
         await wait_for(lambda: anything in heard[0])
         await first.close()
         await second.close()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_connection_that_is_closed_while_it_is_written_to_is_a_store_that_is_away(
+    name: str, redis_urls: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    async def closed(self: redis.asyncio.Connection, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed")
+
+    store = RedisStore(redis_urls[name])
+    await store.open(lambda event: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(redis.asyncio.Connection, "send_packed_command", closed)
+        with pytest.raises(QueueStoreUnavailable, match="does not answer"):
+            await store.put(SOURCE, item("a"))
+    assert await store.put(SOURCE, item("a"))
+    await store.close()
 
 
 async def test_items_tags_indexes_and_deliveries_survive_the_process(tmp_path: Path):
