@@ -38,6 +38,9 @@ GIL_SWITCH_S = 0.0005
 #: How OpenMP's threads wait for each other: asleep. They spin otherwise, and beside another busy
 #: process each picture then takes several times as long. Read when torch is imported.
 OPENMP_WAIT = ("OMP_WAIT_POLICY", "PASSIVE")
+#: when a silent peer is asked whether it is there: after a minute, then four times. A watcher may
+#: be silent for hours; one whose machine has gone must not hold its items.
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 logger = logging.getLogger("sdapi")
 
@@ -191,9 +194,14 @@ def bind(host: str, port: int) -> socket.socket:
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server(
+    bound = socket.create_server(
         (str(address[0]), port), family=family, backlog=2048, dualstack_ipv6=both
     )
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted ones inherit it
+    for name, value in KEEP_ALIVE.items():
+        if hasattr(socket, name):  # not all systems have them
+            bound.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return bound
 
 
 def _bind_problem(settings: Settings, error: OSError) -> str:

@@ -173,6 +173,20 @@ def test_an_early_client_waits_instead_of_being_refused():
         socket.create_connection(bound.getsockname(), timeout=1).close()
 
 
+def test_a_client_whose_machine_has_gone_is_noticed_within_two_minutes():
+    with (
+        bind("127.0.0.1", 0) as bound,
+        socket.create_connection(bound.getsockname(), timeout=1),
+        bound.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        idle, pause, count = (
+            accepted.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + pause * count <= 120
+
+
 def test_ipv6_can_be_bound():
     with bind("::1", 0) as bound:
         assert bound.family == socket.AF_INET6
