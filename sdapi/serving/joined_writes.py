@@ -46,8 +46,15 @@ class JoinedWrites(asyncio.Transport):
         self._flush()
         self.inner.close()
 
+    def abort(self) -> None:
+        self._parts.clear()
+        self.inner.abort()
+
     def is_closing(self) -> bool:
         return self.inner.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        return self._size + self.inner.get_write_buffer_size()
 
     def pause_reading(self) -> None:
         self.inner.pause_reading()

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from sdapi.serving.joined_writes import JoiningProtocol
+from sdapi.queue.sending import CONNECTION
+from sdapi.serving.http_protocol import HttpProtocol
+from sdapi.serving.outgoing import Outgoing
 from sdapi.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ logger = logging.getLogger("sdapi")
 
 class WebSockets(WebSocketsSansIOProtocol):
     """uvicorn's, where a refused handshake is over and no error (Kludex/uvicorn#3138)."""
+
+    async def run_asgi(self) -> None:
+        """As uvicorn, with the connection for whoever must know what has arrived."""
+        extensions = self.scope.setdefault("extensions", {})
+        extensions[CONNECTION] = {CONNECTION: Outgoing(self.transport)}
+        await super().run_asgi()
 
     async def send(self, message: "ASGISendEvent") -> None:
         """As uvicorn, which forgets to note that the answer to the handshake has been sent."""
@@ -63,7 +71,7 @@ class Server(uvicorn.Server):
         ready, with nothing, or cannot be, with what is wrong."""
         config = uvicorn.Config(
             app,
-            http=JoiningProtocol,
+            http=HttpProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -117,6 +117,12 @@ class Call:
         return body if len(parts) == 1 else b"".join(parts)
 
 
+async def until_disconnected(receive: Receive) -> None:
+    """Return when a request's client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def text_error(error: SDAPIError) -> Response:
     """One line of plain text; never with `Retry-After`, on which clients sleep (contract 6.4)."""
     return PlainTextResponse(error.detail, error.status)

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from sdapi.queue.protocol import wire
 from sdapi.queue.protocol.parameters import Parameters
+from sdapi.queue.sending import connection_of, until_none
 from sdapi.queue.service import QueueService
 from sdapi.queue.stores.store import Item, Query, QueueName
 from sdapi.routes.queue.calls import (
@@ -19,7 +20,13 @@ from sdapi.routes.queue.calls import (
     frame_of,
     header_text,
     json_answer,
+    until_disconnected,
 )
+
+#: an answer's end, whose arrival nothing waits for; small answers are no more than that
+_END_BYTES = 16 << 10
+#: a reader that takes nothing for so long gets no more, and the items stay
+_STALL_S = 60.0
 
 
 async def read_items(call: Call, queue: QueueName, parameters: Parameters) -> Response:
@@ -69,8 +76,9 @@ def _encoded(call: Call, items: list[Item], *, is_raw: bool, as_json: bool) -> R
 class _Claimed(Response):
     """Deletes the items between the last byte of the answer and its end.
 
-    A client that has gone by then, or a process that dies before, leaves them in the queue. The
-    next request on this connection finds them deleted.
+    All but the end of a long answer must have arrived before: a client that has gone by then, or a
+    process that dies before, leaves the items in the queue. The next request on this connection
+    finds them deleted.
     """
 
     def __init__(
@@ -87,12 +95,25 @@ class _Claimed(Response):
         try:
             start = {"type": "http.response.start", "status": 200}
             await send(start | {"headers": self._response.raw_headers})
-            body = {"type": "http.response.body", "body": self._response.body}
-            await send(body | {"more_body": True})
-            was_sent = not await Request(scope, receive).is_disconnected()
+            was_sent = await self._send_body(scope, receive, send)
         finally:
             await self._service.settle(self._queue, self._claim, delete=was_sent)
         await send({"type": "http.response.body", "body": b""})
+
+    async def _send_body(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Whether the client was there for all of it."""
+        body: bytes | memoryview = self._response.body
+        part = {"type": "http.response.body", "more_body": True}
+        connection = connection_of(scope)
+        if connection is not None and len(body) > _END_BYTES:
+            begin, body = memoryview(body)[:-_END_BYTES], body[-_END_BYTES:]
+            await send(part | {"body": begin})
+            if not await until_none(connection.unconfirmed_bytes, connection, _STALL_S):
+                connection.abort()
+                await until_disconnected(receive)
+                return False
+        await send(part | {"body": body})
+        return not await Request(scope, receive).is_disconnected()
 
 
 @asynccontextmanager
@@ -101,8 +122,7 @@ async def _gone(call: Call) -> AsyncGenerator[asyncio.Event]:
     gone = asyncio.Event()
 
     async def watch() -> None:
-        while (await call.receive())["type"] != "http.disconnect":
-            pass
+        await until_disconnected(call.receive)
         gone.set()
 
     task = asyncio.create_task(watch())

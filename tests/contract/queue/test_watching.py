@@ -99,3 +99,22 @@ def test_a_bad_handshake_is_refused_with_its_status(serve: Serve):
         ):
             pass
         assert refusal.value.status_code == status
+
+
+def test_with_auto_commit_the_window_is_ignored(queue: TestClient):
+    put(queue)
+    with watch(queue, _auto_commit_="true", _window_=0) as socket:
+        assert json.loads(socket.receive_text())["index"] == 1
+
+
+@pytest.mark.parametrize("header", ["X-EAS-QueueService-Uid", "X-EAS-QueueService-Gid"])
+def test_a_name_that_is_too_long_is_refused_before_the_watch(queue: TestClient, header: str):
+    headers = {header: "x" * 257}
+    with (
+        pytest.raises(WebSocketDenialResponse) as refusal,
+        watch(queue, headers=headers),
+    ):
+        pass
+    over_http = queue.get(f"{SINK}?_watch_=true", headers=headers)
+    assert (refusal.value.status_code, over_http.status_code) == (400, 400)
+    assert header.lower() in over_http.text
