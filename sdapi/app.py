@@ -30,7 +30,7 @@ from sdapi.routes import scripts as scripts_route
 from sdapi.routes.page import cards, gradio, index, internal
 from sdapi.routes.queue import description as queue_description
 from sdapi.routes.queue import discovery
-from sdapi.routes.queue.calls import Served
+from sdapi.routes.queue.calls import Served, text_error
 from sdapi.routes.queue.entrance import QueueEntrance, is_of_queue
 from sdapi.routes.system import docs, health, openapi, server
 from sdapi.routes.system.api_description import DESCRIPTION, TAGS
@@ -136,7 +136,11 @@ def _queue_entrance(
     served = Served(
         queues, services.credentials, settings.queue_hold_s, lambda: app.state.is_stopping
     )
-    limited = BodyLimit(QueueEntrance(served), limit_bytes=settings.max_body_bytes)
+    limited = BodyLimit(
+        QueueEntrance(served),
+        limit_bytes=settings.max_body_bytes,
+        answer=lambda error, _: text_error(error),
+    )
     open_to_pages = CrossOrigin(limited, **_cross_origin(settings))
     return RequestLog(open_to_pages, prints=settings.api_log, metrics=services.metrics)
 

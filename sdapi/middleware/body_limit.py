@@ -1,9 +1,12 @@
 """Bodies have a size that none may exceed."""
 
+from collections.abc import Callable
+
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sdapi.errors import BadRequest
+from sdapi.errors import BadRequest, SDAPIError
 from sdapi.problems import error_response
 
 
@@ -14,11 +17,21 @@ class BodyTooLarge(BadRequest):
 
 
 class BodyLimit:
-    """Refuses bodies over a size, by their declared length or while they arrive."""
+    """Refuses bodies over a size, by their declared length or while they arrive.
 
-    def __init__(self, app: ASGIApp, *, limit_bytes: int) -> None:
+    `answer` is given the error and the request's id.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit_bytes: int,
+        answer: Callable[[SDAPIError, str], Response] = error_response,
+    ) -> None:
         self.app = app
         self.limit_bytes = limit_bytes
+        self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,7 +80,7 @@ class BodyLimit:
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = BodyTooLarge(self._sentence())
-        response = error_response(error, Request(scope).scope.get("sdapi.request_id", ""))
+        response = self.answer(error, Request(scope).scope.get("sdapi.request_id", ""))
         response.headers["connection"] = "close"
         await response(scope, receive, send)
 

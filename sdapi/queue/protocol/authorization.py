@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sdapi.errors import Unauthorized
 from sdapi.security import Credentials
@@ -26,13 +26,17 @@ def authorize(credentials: Credentials, service: str, headers: Mapping[str, str]
 
 
 def authorize_signed(
-    credentials: Credentials, service: str, headers: Mapping[str, str], path: str, body: bytes
+    credentials: Credentials,
+    service: str,
+    headers: Mapping[str, str],
+    paths: Sequence[str],
+    body: bytes,
 ) -> None:
     """Check `EAS <signature>`; raises `Unauthorized`.
 
-    Signed are the MD5 of the body, the content type, the date, and the path, either of the service
-    alone or of the whole request: clients do both. The date is a local clock labelled GMT, so its
-    age tells nothing.
+    Signed are the MD5 of the body, the content type, the date, and the path of the service or one
+    of `paths`: clients sign more or less of the request's. The date is a local clock labelled GMT,
+    so its age tells nothing.
     """
     tokens = credentials.tokens_for(service)
     if not tokens and credentials.is_open:
@@ -41,7 +45,7 @@ def authorize_signed(
     digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
     content_type, date = headers.get("content-type", ""), headers.get("date", "")
     is_good = False
-    for resource in (f"/api/predict/{service}", path):
+    for resource in (f"/api/predict/{service}", *paths):
         text = f"POST\n{digest}\n{content_type}\n{date}\n{resource}".strip()
         for token in tokens:
             signature = signed(token, text)

@@ -13,8 +13,10 @@ MAX_WINDOW = 10_000
 MAX_INDEXES = 10_000
 MAX_TIMEOUT_S = 3600.0
 MAX_TAGS = 64
+MAX_PARAMETERS = 1000
 MAX_TAG_BYTES = 8192
 
+_LARGEST_INDEX = (1 << 64) - 1
 _FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
@@ -33,9 +35,11 @@ class Parameters:
 
     @classmethod
     def parse(cls, query: str) -> "Parameters":
-        """Raises `BadParameter` for what is no form encoding of UTF-8, or holds too many tags."""
+        """Raises `BadParameter` for what is no form encoding of UTF-8, or holds too much."""
+        if query.count("&") >= MAX_PARAMETERS:
+            raise BadParameter(f"the query string has at most {MAX_PARAMETERS} parameters")
         try:
-            pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=1000)
+            pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
         except ValueError as error:
             raise BadParameter("the query string is no percent-encoded UTF-8") from error
         reserved = {name: value for name, value in pairs if name.startswith("_")}
@@ -61,8 +65,11 @@ class Parameters:
 
     @property
     def index(self) -> int:
-        """0 from the head, n from that index on, -1 the newest."""
-        return self.number("_index_", 0, -1, MAX_INDEX)
+        """0 from the head, n from that index on, -1 the newest.
+
+        On the wire an index has 64 bits; beyond ours there is nothing.
+        """
+        return min(self.number("_index_", 0, -1, _LARGEST_INDEX), MAX_INDEX)
 
     @property
     def length(self) -> int:
@@ -91,7 +98,8 @@ class Parameters:
         parts = text.split(",")
         if len(parts) > MAX_INDEXES:
             raise BadParameter(f"_indexes_ takes at most {MAX_INDEXES}")
-        return [_integer("_indexes_", part.strip(), 0, MAX_INDEX) for part in parts]
+        given = [_integer("_indexes_", part.strip(), 0, _LARGEST_INDEX) for part in parts]
+        return [index for index in given if index <= MAX_INDEX]
 
     def priority(self, header: str | None = None) -> int:
         """Of a put; the query counts before the header."""
@@ -101,7 +109,7 @@ class Parameters:
 
 def _integer(name: str, text: str, low: int, high: int) -> int:
     digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
         raise BadParameter(f"{name} is a number, not {text[:40]!r}")
     if not low <= int(text) <= high:
         raise BadParameter(f"{name} is from {low} to {high}, not {text}")

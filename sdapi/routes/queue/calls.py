@@ -3,6 +3,7 @@
 Answers and errors are plain text here, as the clients read them.
 """
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,12 +21,15 @@ from sdapi.queue.service import Identity, PayloadTooLarge, QueueService
 from sdapi.queue.stores.store import Item
 from sdapi.security import Credentials
 
+#: of the addresses of all queues
+PREFIX = "/api/predict/"
 REQUEST_ID_HEADER = "X-Eas-Queueservice-Request-Id"
 INDEX_HEADER = "X-Eas-Queueservice-Index"
 DELETED_HEADER = "X-Eas-Queueservice-Deleted"
 _REAR_HEADER = "x-eas-queueservice-access-rear"
 _USER_HEADERS = ("x-eas-queueservice-uid", "x-eas-queueservice-redis-uid")
 _GROUP_HEADERS = ("x-eas-queueservice-gid", "x-eas-queueservice-redis-gid")
+_NOT_IN_HEADERS = re.compile(r"[^ -~]")
 _DEFAULT_GROUP = "eas"
 _MAX_IDENTITY = 256
 
@@ -63,9 +67,16 @@ class Call:
     def service(self) -> QueueService:
         return self.served.queues.service
 
-    def path(self) -> str:
-        """The path of the whole request, as its sender may have signed it."""
-        return HTTPConnection(self.scope).url.path
+    def signed_paths(self) -> list[str]:
+        """What the sender may have signed: more or less of the address, as sent or decoded."""
+        raw: str = self.scope.get("raw_path", b"").decode("latin-1")
+        found = dict[str, None]()
+        for path in (HTTPConnection(self.scope).url.path, raw, self.scope["path"]):
+            name = path.partition(PREFIX)[2].partition("/")[0]
+            found |= {path: None, PREFIX + name: None}
+            if query := self.scope["query_string"].decode("latin-1"):
+                found[f"{path}?{query}"] = None
+        return list(found)
 
     def parameters(self) -> Parameters:
         """What the query string says; raises `BadParameter`."""
@@ -134,8 +145,8 @@ def frame_of(item: Item) -> wire.Frame:
 
 
 def header_text(text: str) -> str:
-    """A text as a header can carry it."""
-    return text.encode("ascii", errors="replace").decode().replace("\r", " ").replace("\n", " ")
+    """A text as a header can carry it, in printable ASCII."""
+    return _NOT_IN_HEADERS.sub("?", text)
 
 
 def ok(headers: Mapping[str, str] | None = None) -> Response:

@@ -8,12 +8,10 @@ from starlette.websockets import WebSocket
 
 from sdapi.errors import SDAPIError
 from sdapi.queue.protocol.authorization import authorize, authorize_signed, is_signed
-from sdapi.routes.queue.calls import Call, Served, text_error
+from sdapi.routes.queue.calls import PREFIX, Call, Served, text_error
 from sdapi.routes.queue.proxy import proxy
 from sdapi.routes.queue.verbs import VERBS
 from sdapi.routes.queue.watching import watch
-
-PREFIX = "/api/predict/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,5 +74,5 @@ async def _answer(call: Call, name: str, rest: str) -> Response:
         return PlainTextResponse(f"{call.method} is no verb of a queue", 405)
     if has_signature:
         body = await call.body(spec.limits(address.queue).max_payload_bytes)
-        authorize_signed(served.credentials, spec.name, headers, call.path(), body)
+        authorize_signed(served.credentials, spec.name, headers, call.signed_paths(), body)
     return await handler(call, address, call.parameters())

@@ -28,7 +28,7 @@ async def proxy(call: Call, spec: ServiceSpec, path: str) -> Response:
     request = Request(call.scope, call.receive)
     if is_signed(call.headers):
         credentials, body = call.served.credentials, await request.body()
-        authorize_signed(credentials, spec.name, call.headers, call.path(), body)
+        authorize_signed(credentials, spec.name, call.headers, call.signed_paths(), body)
     if spec.container.program is Program.OTHER:
         return await _over_http(request, spec, path)
     if not await call.served.queues.inferences[spec.name].is_ready():

@@ -26,7 +26,11 @@ from sdapi.routes.queue.watching import watch_over_http
 
 log = logging.getLogger(__name__)
 
-_MAX_REQUEST_ID = 256
+#: what a header can carry, since the answer's does; none is a new one
+_REQUEST_ID = re.compile(r"([!-~]([ -~]{0,254}[!-~])?)?")
+_REQUEST_ID_RULE = (
+    "requestId is of at most 256 printable ASCII characters, and neither begins nor ends in a space"
+)
 _PRIORITY_HEADER = PRIORITY_HEADER.lower()
 #: of a negative commit (contract 10.4)
 _CODE = re.compile(r"([A-Z][a-z]*)+(.[A-Z][a-z]*)?|[0-9]+")
@@ -43,8 +47,8 @@ async def post(call: Call, address: Address, parameters: Parameters) -> Response
     if call.served.is_stopping():
         raise ShuttingDown("the server is shutting down")
     priority = parameters.priority(call.headers.get(_PRIORITY_HEADER))
-    if len(parameters.tags.get(REQUEST_ID, "")) > _MAX_REQUEST_ID:
-        raise BadParameter(f"requestId has at most {_MAX_REQUEST_ID} characters")
+    if not _REQUEST_ID.fullmatch(parameters.tags.get(REQUEST_ID, "")):
+        raise BadParameter(_REQUEST_ID_RULE)
     body = await call.body(address.spec.limits(address.queue).max_payload_bytes)
     index, request_id = await call.service.put(
         address,

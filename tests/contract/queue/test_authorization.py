@@ -1,5 +1,9 @@
 """Tokens and signatures of services, and discovery."""
 
+import base64
+import hashlib
+import hmac
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -52,3 +56,30 @@ def test_discovery_is_open_and_tells_the_address_that_was_asked(guarded: TestCli
         answer = guarded.get(path, headers={"host": "10.0.0.7:8123"}).json()
         assert answer == {"endpoints": {"items": [{"ip": "10.0.0.7", "port": 8123, "weight": 100}]}}
     assert guarded.get("/api/v1/servicediscovery/upstreams/nobody").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("url", "resource"),
+    [
+        (f"{U}/x/y?task_id=1", f"{U}/x/y?task_id=1"),
+        (f"{U}/x/y?task_id=1", f"{U}/x/y"),
+        (f"{U}/x/y?task_id=1", U),
+        (f"{U}/x%20y?a=%20b", f"{U}/x%20y?a=%20b"),
+        (f"{U}/x%20y", f"{U}/x%20y"),
+        (f"{U}/x%20y", f"{U}/x y"),
+        ("/api/predict/g.svc/x", "/api/predict/g.svc"),
+        ("/api/predict/g.svc/x", "/api/predict/g.svc/x"),
+    ],
+)
+def test_more_or_less_of_the_address_may_be_signed(guarded: TestClient, url: str, resource: str):
+    body, date = b"{}", "Mon, 01 Jan 2024 00:00:00 GMT"
+    digest = hashlib.md5(body).hexdigest()
+    for path, status in ((resource, 200), (f"{resource}x", 401)):
+        text = f"POST\n{digest}\napplication/octet-stream\n{date}\n{path}"
+        key = hmac.new(b"dG9rZW4=", text.encode(), hashlib.sha1).digest()
+        headers = {
+            "authorization": f"EAS {base64.b64encode(key).decode()}",
+            "content-type": "application/octet-stream",
+            "date": date,
+        }
+        assert guarded.post(url, content=body, headers=headers).status_code == status

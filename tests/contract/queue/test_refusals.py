@@ -71,7 +71,10 @@ def test_queue_answers_carry_what_every_answer_does(serve: Serve):
     other = client.post(SINK, content=b"abc", headers={"origin": "https://other.example"})
     assert "access-control-allow-origin" not in other.headers
     large = client.post(SINK, content=b"x" * 10_001)
-    assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
+    assert (large.status_code, large.text.partition(";")[0]) == (
+        413,
+        "the body is larger than 10000 bytes",
+    )
     counted = client.get("/metrics").text
     labels = 'method="POST",route="/api/predict/{name}/{rest:path}",status="200"'
     assert f"sdapi_requests_total{{{labels}}} 3.0" in counted
@@ -138,3 +141,32 @@ def test_a_full_queue_is_429_without_retry_after(serve: Serve, tmp_path: Path):
         client.post("/api/predict/small/sink", content=b"x" * 300_000).status_code for _ in range(3)
     ]
     assert statuses == [200, 429, 429]
+
+
+@pytest.mark.parametrize("code", ["%00", "%01", "%0b", "%1b", "%7f", "%0a", "%E4%B8%AD"])
+def test_a_request_id_that_no_header_can_carry_is_refused(queue: TestClient, code: str):
+    answer = queue.post(f"{SINK}?requestId=a{code}b", content=b"abc")
+    assert (answer.status_code, answer.text.partition(" ")[0]) == (400, "requestId")
+    assert queue.get(SINK).status_code == 204
+    assert queue.post(f"{SINK}?requestId=a%20%7Eb", content=b"abc").status_code == 200
+    assert queue.get(SINK).headers["X-Eas-Queueservice-Request-Id"] == "a ~b"
+
+
+def test_too_many_parameters_are_named_as_such(queue: TestClient):
+    answer = queue.get(SINK + "?" + "&".join(f"a{number}=1" for number in range(1001)))
+    assert (answer.status_code, answer.text) == (
+        400,
+        "the query string has at most 1000 parameters",
+    )
+
+
+@pytest.mark.parametrize("index", [2**53, 2**63 - 1, 2**64 - 1])
+def test_an_index_may_have_64_bits(queue: TestClient, index: int):
+    put(queue)
+    assert queue.get(f"{SINK}?_index_={index}").status_code == 204
+    assert queue.get(f"{SINK}?_search_=true&_index_={index}").status_code == 404
+    for call in (queue.put, queue.delete):
+        assert call(f"{SINK}?_indexes_={index}").text == "OK"
+    assert queue.delete(f"{SINK}?_trunc_=true&_index_={index}").text == "OK"
+    assert queue.get(SINK).status_code == 204
+    assert queue.get(f"{SINK}?_index_={2**64}").status_code == 400
