@@ -77,6 +77,9 @@ class Parameters:
 
     @property
     def window(self) -> int:
+        """Items that a watch may hold; with auto commit there is none, and 1 stands for it."""
+        if self.flag("_auto_commit_"):
+            return 1
         return self.number("_window_", 1, 1, MAX_WINDOW)
 
     @property

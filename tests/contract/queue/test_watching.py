@@ -15,6 +15,13 @@ def watch(client: TestClient, url: str = SINK, headers: Any = None, **params: An
     return client.websocket_connect(f"{url}?{query}", headers=headers or {})
 
 
+def test_a_window_means_nothing_with_auto_commit(queue: TestClient):
+    with watch(queue, _window_=0, _auto_commit_="true") as socket:
+        for number in range(3):
+            put(queue, data=b"%d" % number)
+            assert data(json.loads(socket.receive_text())) == b"%d" % number
+
+
 def test_a_watcher_gets_items_within_its_window_and_commits_free_it(queue: TestClient):
     with watch(queue, _window_=2) as socket:
         for text in (b"a", b"b", b"c"):
