@@ -58,11 +58,13 @@ class QueueServer:
         self.inferences = {
             spec.name: programs.get(spec.container.program, _elsewhere)(spec) for spec in specs
         }
+        self._idle = [spec.name for spec in specs if spec.is_async and not spec.instances]
         works_here = settings.role != "api"
         self.dispatchers = [
             Dispatcher(self.service, spec, self.inferences[spec.name])
             for spec in specs
             if spec.is_async and works_here
+            for _ in range(spec.instances)
         ]
 
     async def open(self) -> None:
@@ -78,6 +80,8 @@ class QueueServer:
                 raise
             log.warning("this server has no queue: %s", error)
             return
+        for name in self._idle:
+            log.warning("service %s: metadata.instance is 0, so its items wait", name)
         for dispatcher in self.dispatchers:
             dispatcher.start()
 

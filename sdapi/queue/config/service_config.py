@@ -27,6 +27,9 @@ PORTRAIT_SERVICES = {
     "photog_train_pmml": Program.PORTRAIT_TRAIN,
     "photog_pre_pmml": Program.PORTRAIT_INFER,
 }
+#: each is a consumer of its own
+_MAX_INSTANCES = 100
+_MAX_PORT = 65535
 _SYNC_KEEPALIVE_MS, _ASYNC_KEEPALIVE_MS = 5000, 600_000
 
 #: the images we stand for, by the last part of their names
@@ -90,7 +93,7 @@ def _from_flag(text: str) -> ServiceSpec:
 def read_service_file(path: Path) -> ServiceFile:
     """Raises `ServiceFileError`, which names the file and what is wrong in it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise ServiceFileError(f"cannot read the service file {path}: {error}") from error
     try:
@@ -134,10 +137,12 @@ class _Section:
     def text(self, key: str, default: str = "") -> str:
         return self.value(key, str, default, "a text")
 
-    def whole(self, key: str, default: int, low: int = 0) -> int:
+    def whole(self, key: str, default: int, low: int = 0, high: int | None = None) -> int:
         found = self.value(key, int, default, "a whole number")
         if found < low:
             raise ServiceFileError(f"{self.full(key)} is at least {low}, not {found}")
+        if high is not None and found > high:
+            raise ServiceFileError(f"{self.full(key)} is at most {high}, not {found}")
         return found
 
     def number(self, key: str, default: float) -> float:
@@ -183,17 +188,18 @@ def _spec(root: _Section) -> ServiceSpec:
     kind = metadata.text("type")
     if kind not in ("", "Async"):
         raise ServiceFileError(f"metadata.type is Async or absent, not {kind!r}")
-    if not root.has("containers"):
+    containers = root.list("containers")
+    if not containers:
         raise ServiceFileError("containers is missing: what answers the requests")
     return ServiceSpec(
         name=name,
         is_async=kind == "Async",
-        instances=metadata.whole("instance", 1),
+        instances=metadata.whole("instance", 1, high=_MAX_INSTANCES),
         **_rpc(metadata, is_async=kind == "Async"),
         **_queue(root.section("queue")),
         autoscaler=_autoscaler(root.section("autoscaler")) if root.has("autoscaler") else None,
         storage=tuple(_storage(each) for each in root.list("storage")),
-        containers=tuple(_container(each) for each in root.list("containers")),
+        containers=tuple(_container(each) for each in containers),
     )
 
 
@@ -269,7 +275,7 @@ def _storage(section: _Section) -> Storage:
 
 def _container(section: _Section) -> Container:
     image = section.text("image")
-    port = section.whole("port", 0)
+    port = section.whole("port", 0, high=_MAX_PORT)
     program = next((p for pattern, p in _IMAGES if pattern.match(image.rpartition("/")[2])), None)
     if program is None and not port:
         raise ServiceFileError(

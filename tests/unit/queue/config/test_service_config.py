@@ -9,7 +9,12 @@ import yaml
 from sdapi.cli import main
 from sdapi.errors import PathNotAllowed
 from sdapi.flags import parse
-from sdapi.queue.config.service_config import ServiceFileError, load_services, parse_service
+from sdapi.queue.config.service_config import (
+    ServiceFileError,
+    load_services,
+    parse_service,
+    read_service_file,
+)
 from sdapi.queue.config.service_files import Deployment
 from sdapi.queue.config.spec import Program
 from sdapi.queue.stores.sqlite.store import SqliteStore
@@ -112,6 +117,9 @@ def test_absent_fields_have_the_products_defaults():
         ({"queue": {"sink": {"memory_ratio": 2}}}, "queue.sink.memory_ratio"),
         ({"containers": [{"image": "other"}]}, "containers[0].port"),
         ({"containers": None}, "containers"),
+        ({"containers": []}, "containers"),
+        ({"containers": [{"image": "other", "port": 70000}]}, "containers[0].port"),
+        ({"metadata": {"name": "a", "instance": 101}}, "metadata.instance"),
         ({"storage": [{"mount_path": "x"}]}, "storage[0].mount_path"),
         ({"autoscaler": {"min": 3, "max": 1}}, "autoscaler"),
         ({"metadata": []}, "metadata"),
@@ -121,6 +129,12 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], named: str):
     with pytest.raises(ServiceFileError) as error:
         parse_service(service(**changes))
     assert named in str(error.value)
+
+
+def test_an_editors_byte_order_mark_is_let_pass(tmp_path: Path):
+    file = tmp_path / "service.json"
+    file.write_text(SD_ASYNC, encoding="utf-8-sig")
+    assert read_service_file(file).spec.name == "sd_async"
 
 
 def test_services_come_from_files_and_flags_and_without_any_there_is_one(tmp_path: Path):
