@@ -39,6 +39,13 @@ def join(tx: Transaction, name: QueueName, member: Member) -> None:
     )
 
 
+def begin(tx: Transaction) -> None:
+    """Nobody is connected any more: what was held for one group alone goes."""
+    sql = "SELECT name FROM queue WHERE id IN (SELECT queue FROM queue_done)"
+    for (name,) in tx.db.execute(sql).fetchall():
+        remove_what_nobody_needs(tx, find_queue(tx.db, QueueName.parse(name)))
+
+
 def leave(tx: Transaction, name: QueueName, member: Member) -> None:
     """See `Store.leave`."""
     queue = find_queue(tx.db, name)

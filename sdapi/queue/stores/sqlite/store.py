@@ -52,6 +52,8 @@ class SqliteStore:
         if self._is_server:
             self._lock = await self._locked()
         await self._writer.open(listener)
+        if self._is_server:
+            await self._writer.run(consumers.begin)
 
     async def close(self) -> None:
         await self._writer.close()

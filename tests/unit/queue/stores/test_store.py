@@ -762,6 +762,22 @@ async def test_items_tags_indexes_and_deliveries_survive_the_process(tmp_path: P
         await store.close()
 
 
+async def test_what_was_held_for_one_watcher_alone_goes_when_the_process_has_died(tmp_path: Path):
+    first = SqliteStore(tmp_path / "sdapi.db")
+    await first.open(lambda event: None)
+    await first.join(SOURCE, member("watcher", group="eas"))
+    await first.join(SOURCE, member("w", group="svc"))
+    await put_all(first, "a", "b")
+    await first.commit(SOURCE, "svc", [1])
+    assert await texts(first) == ["a", "b"]
+    await first.close()  # nobody has left
+    second = SqliteStore(tmp_path / "sdapi.db")
+    await second.open(lambda event: None)
+    assert await texts(second) == ["b"]
+    assert (await second.stats(SOURCE)).length == 1
+    await second.close()
+
+
 async def test_places_of_items_that_an_operator_deleted_are_free_again(tmp_path: Path):
     server, events = SqliteStore(tmp_path / "sdapi.db"), list[Event]()
     operator = SqliteStore(tmp_path / "sdapi.db", is_server=False)
