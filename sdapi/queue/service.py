@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from urllib.parse import unquote
 
 import orjson
 
@@ -103,8 +104,8 @@ class QueueService:
 
     @staticmethod
     def address(spec: ServiceSpec, rest: str, *, is_rear: bool) -> Address:
-        """What the rest of a path names: only `sink` alone is the output queue."""
-        is_sink = rest.strip("/") == "sink"
+        """What the rest of a path, in its percent escapes, names: `sink` alone the output queue."""
+        is_sink = unquote(rest).strip("/") == "sink"
         queue = QueueName(spec.name, is_sink, is_rear)
         return Address(spec, queue, "" if is_sink or not rest else f"/{rest}")
 

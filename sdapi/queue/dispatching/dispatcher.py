@@ -4,18 +4,15 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-import orjson
-
 from sdapi.errors import FINAL_HEADER, TRIED_HEADER, SDAPIError
 from sdapi.logs import log_fields
-from sdapi.queue.config.spec import ServiceSpec
+from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.dispatching.explanations import explained
-from sdapi.queue.dispatching.inference import Answer, Call, Inference
+from sdapi.queue.dispatching.inference import Answer, Call, Inference, NotUp, failure
 from sdapi.queue.service import SINK_TIME, SOURCE_TIME, Address, Identity, QueueService
 from sdapi.queue.stores.store import LAST_CODE, REQUEST_ID, Delivery, Item, NewItem
 from sdapi.queue.watching import Subscription
@@ -52,12 +49,20 @@ class Dispatcher:
         self._inference = inference
         self._address = Address(spec, spec.source_queue)
         self._identity = Identity(spec.name, _pod_name(spec))
+        #: a program of this server, whose refusals are no deliveries (contract 10.3)
+        self._is_ours = spec.container.program is not Program.OTHER
+        #: the store's places are not enough: one is free as soon as a running item is deleted
+        self._threads = asyncio.Semaphore(spec.worker_threads)
         self._jobs: set[asyncio.Task[None]] = set()
         #: what is being written down; no end of a job may cut it off
         self._settling: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._is_abandoned = False
+        #: it was told that the program does not answer
+        self._is_missed = False
+        #: the program takes no calls: what is handed out meanwhile goes back uncounted
+        self._is_down = asyncio.Event()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"dispatch {self._spec.name}")
@@ -92,21 +97,57 @@ class Dispatcher:
     async def _run(self) -> None:
         while not self._is_stopping:
             try:
-                if await self._inference.is_ready():
+                if await self._is_up():
                     await self._consume()
             except SDAPIError as error:
                 log.warning("service %s: %s", self._spec.name, error)
             await asyncio.sleep(_RETRY_S)
 
+    async def _is_up(self) -> bool:
+        """Whether the program takes calls; that it does not is told once."""
+        is_ready = await self._inference.is_ready()
+        if is_ready and self._is_missed:
+            log.info("service %s: its program answers", self._spec.name)
+        elif not is_ready and not self._is_missed and not self._is_ours:
+            port = self._spec.container.port
+            log.warning(
+                "service %s: nothing answers on port %s; its items wait", self._spec.name, port
+            )
+        self._is_missed = not is_ready
+        return is_ready
+
+    async def _stand_down(self, error: NotUp) -> None:
+        """Let items wait where they are until the program is there again (contract 11)."""
+        if self._is_down.is_set():
+            return
+        self._is_down.set()
+        self._is_missed = True
+        log.warning("service %s: %s; its items wait", self._spec.name, error)
+        with suppress(SDAPIError):  # without it they come, and go back, until the jobs have ended
+            await self._service.reject(self._address.queue, self._identity, [], "Shutdown")
+
     async def _consume(self) -> None:
-        """Work as a consumer until the connection is lost."""
+        """Work as a consumer until the connection is lost, or the program."""
+        self._is_down.clear()
         async with self._service.subscribe(
             self._address, self._identity, window=self._spec.worker_threads
         ) as subscription:
-            await self._work_on(subscription)
+            leaving = asyncio.create_task(self._leave_when_down(subscription))
+            try:
+                await self._work_on(subscription)
+            finally:
+                leaving.cancel()
         # Taken for dead: others have these items now, and what is drawn here would be drawn twice.
         for job in self._jobs:
             job.cancel()
+
+    async def _leave_when_down(self, subscription: Subscription) -> None:
+        """End the subscription once nothing runs on a program that takes no calls any more."""
+        await self._is_down.wait()
+        while self._jobs:
+            await asyncio.wait(self._jobs)
+            await asyncio.sleep(_RETRY_S)  # what was on its way here comes, and goes back
+        subscription.close()
 
     async def _work_on(self, subscription: Subscription) -> None:
         async for batch in subscription.batches():
@@ -119,7 +160,8 @@ class Dispatcher:
         item = delivery.item
         with log_fields(service=self._spec.name, queue_index=item.index):
             try:
-                outcome = await self._outcome(item)
+                async with self._threads:
+                    outcome = await self._outcome(item)
                 if not outcome.is_final and not self._is_stopping:
                     await asyncio.sleep(_PAUSE_S)
             except asyncio.CancelledError:
@@ -130,18 +172,22 @@ class Dispatcher:
             await asyncio.shield(settling)
 
     async def _outcome(self, item: Item) -> Outcome:
-        if self._is_stopping:
+        if self._is_stopping or self._is_down.is_set():
             return Outcome(False, counts=False)
         try:
             async with asyncio.timeout(self._spec.keepalive_s):
                 answer = await self._inference.call(call_of(item))
         except TimeoutError:
-            answer = _failure(408, f"not done within {self._spec.keepalive_s:g} s")
-        except ConnectionError as error:
-            answer = _failure(502, f"the inference program went away: {error}")
+            answer = failure(408, f"not done within {self._spec.keepalive_s:g} s")
+        except NotUp as error:
+            await self._stand_down(error)
+            return Outcome(False, counts=False)
+        except ConnectionError as error:  # the last one makes a dead letter (contract 11)
+            log.warning("the inference program went away: %s", error)
+            return Outcome(False, code=502)
         except Exception as error:
             log.exception("an inference call failed")
-            answer = _failure(500, type(error).__name__)
+            answer = failure(500, type(error).__name__)
         return self._judge(item, explained(item, self._spec, answer))
 
     def _judge(self, item: Item, answer: Answer) -> Outcome:
@@ -149,7 +195,7 @@ class Dispatcher:
         if answer.is_success:
             return Outcome(True, self._result(item, answer) if answer.body else None)
         was_refused = answer.status in (429, 503) and "retry-after" in answer.headers
-        if was_refused and TRIED_HEADER not in answer.headers:
+        if was_refused and self._is_ours and TRIED_HEADER not in answer.headers:
             return Outcome(False, counts=False)  # our own server had no place for it
         is_callers = 400 <= answer.status < 500 and answer.status not in _PASSING
         limit = self._spec.max_delivery
@@ -161,7 +207,7 @@ class Dispatcher:
     def _result(self, item: Item, answer: Answer) -> NewItem:
         limit = self._spec.sink.max_payload_bytes
         if len(answer.body) > limit:
-            answer = _failure(
+            answer = failure(
                 413, f"the result has {len(answer.body)} bytes; this queue takes {limit}"
             )
         tags = {key: value for key, value in item.tags.items() if key != LAST_CODE}
@@ -206,11 +252,6 @@ def _content_type(item: Item) -> str:
     if is_unsaid and item.data.lstrip()[:1] in (b"{", b"["):
         return "application/json"
     return item.content_type
-
-
-def _failure(status: int, text: str) -> Answer:
-    body: Mapping[str, str] = {"error": text}
-    return Answer(status, orjson.dumps(body), "application/json")
 
 
 def _pod_name(spec: ServiceSpec) -> str:

@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import httpx
+import orjson
 
 #: marks a request as this process's own, which its gate lets through; no client can set it
 INTERNAL = "sdapi.internal"
@@ -22,7 +24,7 @@ App = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`POST <path>?<query>` with a body."""
+    """`POST <path>?<query>` with a body; the path as it is on the wire, in percent escapes."""
 
     path: str
     query: str
@@ -44,6 +46,15 @@ class Answer:
         return 200 <= self.status < 300
 
 
+def failure(status: int, text: str) -> Answer:
+    """What stands for an answer that there is none of."""
+    return Answer(status, orjson.dumps({"error": text}), "application/json")
+
+
+class NotUp(ConnectionError):
+    """Nothing takes calls there now; the call has not been made."""
+
+
 class Inference(Protocol):
     """What a dispatcher calls. Cancelling a call ends the work."""
 
@@ -52,7 +63,7 @@ class Inference(Protocol):
         ...
 
     async def call(self, call: Call) -> Answer:
-        """Raises `ConnectionError` when the program went away before it answered."""
+        """Raises `NotUp`, and `ConnectionError` when the program went away before it answered."""
         ...
 
 
@@ -81,16 +92,15 @@ class InProcess:
 
 
 def _scope(call: Call) -> dict[str, Any]:
-    headers = [(b"host", b"localhost"), (b"content-length", str(len(call.body)).encode())]
-    if call.content_type:
-        headers.append((b"content-type", call.content_type.encode("latin-1", errors="replace")))
+    size = str(len(call.body)).encode()
+    headers = [(b"host", b"localhost"), (b"content-length", size), *_type_header(call)]
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "method": "POST",
         "scheme": "http",
-        "path": call.path,
+        "path": unquote(call.path),
         "raw_path": call.path.encode(),
         "root_path": "",
         "query_string": call.query.encode(),
@@ -99,6 +109,11 @@ def _scope(call: Call) -> dict[str, Any]:
         "server": ("localhost", 0),
         INTERNAL: True,
     }
+
+
+def _type_header(call: Call) -> list[tuple[bytes, bytes]]:
+    text = call.content_type.encode("latin-1", errors="replace")
+    return [(b"content-type", text)] if text else []
 
 
 class _Exchange:
@@ -140,9 +155,7 @@ class OnPort:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._client = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", timeout=None, trust_env=False
-        )
+        self._client = httpx.AsyncClient(timeout=None, trust_env=False)
 
     async def is_ready(self) -> bool:
         try:
@@ -153,11 +166,20 @@ class OnPort:
         return True
 
     async def call(self, call: Call) -> Answer:
-        headers = {"content-type": call.content_type} if call.content_type else {}
-        url = call.path + (f"?{call.query}" if call.query else "")
+        headers = _type_header(call)
+        target = call.path + (f"?{call.query}" if call.query else "")
         try:
-            answer = await self._client.post(url, content=call.body, headers=headers)
+            answer = await self._client.post(
+                f"http://127.0.0.1:{self._port}",
+                content=call.body,
+                headers=headers,
+                extensions={"target": target.encode()},  # as it is: a URL would be normalized
+            )
+        except httpx.ConnectError as error:
+            raise NotUp(f"nothing answers on port {self._port}: {error}") from error
         except httpx.TransportError as error:
-            raise ConnectionError(str(error)) from error
+            raise ConnectionError(str(error) or type(error).__name__) from error
+        except httpx.DecodingError as error:
+            return failure(502, f"the program's answer cannot be decoded: {error}")
         content_type = answer.headers.get("content-type", "")
         return Answer(answer.status_code, answer.content, content_type, dict(answer.headers))

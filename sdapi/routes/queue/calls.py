@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 import orjson
 from starlette.requests import HTTPConnection
@@ -77,6 +78,13 @@ class Call:
             if query := self.scope["query_string"].decode("latin-1"):
                 found[f"{path}?{query}"] = None
         return list(found)
+
+    def rest(self, decoded: str) -> str:
+        """The end of the path as it came, in its percent escapes; `decoded` is what it means."""
+        raw = (self.scope.get("raw_path") or b"").decode("latin-1")
+        _, *parts = raw.removeprefix(self.scope.get("root_path", "")).split("/", 4)
+        rest = parts[3] if len(parts) > 3 else ""
+        return rest if unquote(rest) == decoded else quote(decoded)
 
     def parameters(self) -> Parameters:
         """What the query string says; raises `BadParameter`."""

@@ -67,8 +67,8 @@ async def _answer(call: Call, name: str, rest: str) -> Response:
     if not has_signature:
         authorize(served.credentials, spec.name, headers)
     if not spec.is_async:
-        return await proxy(call, spec, f"/{rest}")
-    address = call.service.address(spec, rest, is_rear=call.is_rear())
+        return await proxy(call, spec, f"/{call.rest(rest)}")
+    address = call.service.address(spec, call.rest(rest), is_rear=call.is_rear())
     handler = VERBS.get(call.method)
     if handler is None:
         return PlainTextResponse(f"{call.method} is no verb of a queue", 405)

@@ -1,8 +1,10 @@
 """Synchronous services below /api/predict/<name>/…: requests and answers go on as they are."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 from starlette.requests import Request
@@ -14,6 +16,10 @@ from sdapi.queue.dispatching.inference import INTERNAL
 from sdapi.queue.protocol.authorization import authorize_signed, is_signed
 from sdapi.routes.queue.calls import Call
 
+log = logging.getLogger(__name__)
+
+#: the queue clients' HTTP layer would sleep on it and repeat by itself (contract 6.4)
+_RETRY_AFTER = "retry-after"
 #: of one connection, not of the message; the client library writes its own
 _HOP_BY_HOP = frozenset(
     [
@@ -47,10 +53,10 @@ class _InProcess(Response):
         self._request = request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("root_path", "") + self._path
+        path = scope.get("root_path", "") + self._path  # in its percent escapes
         # A scope of its own: what this application noted in the outer one does not hold for it.
         kept = {k: v for k, v in scope.items() if k not in ("state", "path_params", "route")}
-        inner = kept | {"path": path, "raw_path": path.encode(), INTERNAL: True}
+        inner = kept | {"path": unquote(path), "raw_path": path.encode(), INTERNAL: True}
         is_late = asyncio.Event()
         has_begun = False
 
@@ -75,10 +81,9 @@ class _InProcess(Response):
 
 
 def _without_retry_after(message: Message) -> Message:
-    """The queue clients' HTTP layer would sleep on it and repeat by itself (contract 6.4)."""
     if message["type"] != "http.response.start":
         return message
-    headers = [(k, v) for k, v in message["headers"] if k.lower() != b"retry-after"]
+    headers = [(k, v) for k, v in message["headers"] if k.lower() != _RETRY_AFTER.encode()]
     return {**message, "headers": headers}
 
 
@@ -99,13 +104,17 @@ def _too_late(spec: ServiceSpec) -> Response:
 
 
 async def _over_http(request: Request, spec: ServiceSpec, path: str) -> Response:
-    url = f"http://127.0.0.1:{spec.container.port}{path}"
-    if request.url.query:
-        url += f"?{request.url.query}"
-    headers = {k: v for k, v in request.headers.items() if k not in _HOP_BY_HOP}
+    target = path.encode()
+    if query := request.scope["query_string"]:
+        target += b"?" + query
+    headers = [(k, v) for k, v in request.headers.items() if k not in _HOP_BY_HOP]
     client = httpx.AsyncClient(timeout=None, trust_env=False)
     outgoing = client.build_request(
-        request.method, url, headers=headers, content=await request.body()
+        request.method,
+        f"http://127.0.0.1:{spec.container.port}",
+        headers=headers,
+        content=await request.body(),
+        extensions={"target": target},  # as it is: a URL would be normalized
     )
     try:
         async with asyncio.timeout(spec.keepalive_s):
@@ -113,8 +122,7 @@ async def _over_http(request: Request, spec: ServiceSpec, path: str) -> Response
     except BaseException as error:
         await client.aclose()
         return _failure(error, spec)
-    kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP_BY_HOP}
-    return StreamingResponse(_parts(answer, client), answer.status_code, kept)
+    return _Relayed(answer, client, spec)
 
 
 def _failure(error: BaseException, spec: ServiceSpec) -> Response:
@@ -127,9 +135,38 @@ def _failure(error: BaseException, spec: ServiceSpec) -> Response:
     raise error
 
 
-async def _parts(answer: httpx.Response, client: httpx.AsyncClient) -> AsyncIterator[bytes]:
+class _Relayed(StreamingResponse):
+    """The program's answer as it comes; its connection is cut when the rest does not come."""
+
+    def __init__(
+        self, answer: httpx.Response, client: httpx.AsyncClient, spec: ServiceSpec
+    ) -> None:
+        super().__init__(_parts(answer, client, spec.keepalive_s), answer.status_code)
+        self._spec = spec
+        self.raw_headers = [  # a name may come several times, as Set-Cookie does
+            (name.lower(), value)
+            for name, value in answer.headers.raw
+            if name.lower().decode("latin-1") not in {*_HOP_BY_HOP, _RETRY_AFTER}
+        ]
+
+    async def stream_response(self, send: Send) -> None:
+        try:
+            await super().stream_response(send)
+        except (TimeoutError, httpx.TransportError) as error:
+            # The status has been sent: an answer without an end is what tells the client.
+            log.warning("service %s: an answer broke off: %r", self._spec.name, error)
+
+
+async def _parts(
+    answer: httpx.Response, client: httpx.AsyncClient, longest_wait_s: float
+) -> AsyncIterator[bytes]:
+    parts = aiter(answer.aiter_raw())
     try:
-        async for part in answer.aiter_raw():
+        while True:
+            async with asyncio.timeout(longest_wait_s):
+                part = await anext(parts, None)
+            if part is None:
+                return
             yield part
     finally:
         await answer.aclose()

@@ -1,0 +1,176 @@
+"""Services whose program is another process: when it is away, fails, or answers badly."""
+
+import gzip
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.contract.conftest import Serve
+from tests.contract.queue.calls import attributes, data, items
+from tests.contract.queue.programs import OK, RawProgram
+from tests.servers import wait_ready
+
+ASYNC, SYNC = "/api/predict/own", "/api/predict/direct"
+BROKEN = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nnot all"
+UNAVAILABLE = (
+    b"HTTP/1.1 503 No\r\nretry-after: 1\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbusy"
+)
+
+Start = Callable[..., TestClient]
+
+
+@pytest.fixture
+def program() -> RawProgram:
+    return RawProgram()
+
+
+@pytest.fixture
+def start(serve: Serve, program: RawProgram, tmp_path: Path) -> Start:
+    """A server of `own`, with queues, and `direct`, without, both the program's."""
+
+    def start(max_delivery: int = 1, keepalive_ms: int = 5000, **metadata: Any) -> TestClient:
+        files = list[Path]()
+        for name, kind in (("own", "Async"), ("direct", "")):
+            rpc = {"keepalive": keepalive_ms, "worker_threads": 1}
+            content = {
+                "metadata": {"name": name, "type": kind, "rpc": rpc} | metadata,
+                "queue": {"max_delivery": max_delivery},
+                "containers": [{"image": "registry/own:1", "port": program.port}],
+            }
+            files.append(tmp_path / f"{name}.json")
+            files[-1].write_text(json.dumps(content))
+        return serve(service_files=tuple(files))
+
+    return start
+
+
+def results(client: TestClient, count: int = 1) -> list[dict[str, Any]]:
+    found = items(client, f"{ASYNC}/sink", _timeout_="20s", _length_=str(count))
+    assert len(found) == count
+    return found
+
+
+def test_items_wait_uncounted_while_their_program_is_away(
+    start: Start, program: RawProgram, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, "sdapi.queue")
+    with program.running():
+        client = start()
+        client.post(f"{ASYNC}/first")
+        results(client)
+    for number in range(4):
+        client.post(f"{ASYNC}/{number}")
+    wait_ready(lambda: "its items wait" in caplog.text, 5)
+    time.sleep(2)
+    assert attributes(client, ASYNC)["stream.length"] == "4"
+    assert attributes(client, f"{ASYNC}/sink")["stream.length"] == "1"
+    with program.running():
+        found = results(client, 5)
+    assert ["lastCode" in each["tags"] for each in found] == [False] * 5
+    assert program.asked[1:] == [f"POST /{number}" for number in range(4)]
+    assert caplog.text.count("its items wait") == 1
+    assert caplog.text.count("its program answers") == 1
+
+
+def test_a_connection_that_breaks_makes_a_dead_letter_after_the_last_delivery(
+    start: Start, program: RawProgram
+):
+    program.answer = lambda line: BROKEN
+    with program.running():
+        client = start(max_delivery=2)
+        client.post(f"{ASYNC}/a?k=v", content=b"data")
+        [result] = results(client)
+        assert (result["tags"]["lastCode"], result["tags"]["k"]) == ("502", "v")
+        assert "2 deliveries" in json.loads(data(result))["error"]
+    assert program.asked == ["POST /a?k=v"] * 2
+    rear = {"X-EAS-QueueService-Access-Rear": "true"}
+    assert client.get(f"{ASYNC}?_auto_delete_=false", headers=rear).content == b"data"
+
+
+def test_a_refusal_of_another_program_is_a_delivery_and_then_the_result(
+    start: Start, program: RawProgram
+):
+    program.answer = lambda line: UNAVAILABLE
+    with program.running():
+        client = start(max_delivery=2)
+        client.post(f"{ASYNC}/a")
+        [result] = results(client)
+    assert (result["tags"]["lastCode"], data(result)) == ("503", b"busy")
+    assert len(program.asked) == 2
+    assert attributes(client, ASYNC)["stream.length"] == "0"
+
+
+def test_an_answer_that_cannot_be_decoded_is_told_as_such(start: Start, program: RawProgram):
+    broken = gzip.compress(b"x" * 1000)[:10] + b"no gzip at all"
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\nconnection: close\r\ncontent-length: "
+    program.answer = lambda line: head + str(len(broken)).encode() + b"\r\n\r\n" + broken
+    with program.running():
+        client = start()
+        client.post(f"{ASYNC}/a")
+        [result] = results(client)
+    assert result["tags"]["lastCode"] == "502"
+    assert "cannot be decoded" in json.loads(data(result))["error"]
+
+
+PATHS = ["/a%20b/c%3Fd/e%23f", "/%25", "//evil/x", "/a%00b", "/%E4%B8%AD", "/a%2Fb"]
+
+
+def test_a_path_reaches_the_program_as_it_was_sent(start: Start, program: RawProgram):
+    with program.running():
+        client = start()
+        for path in PATHS:
+            assert client.post(f"{ASYNC}{path}?k=%20v").status_code == 200
+        results(client, len(PATHS))
+        for path in PATHS:
+            assert client.post(f"{SYNC}{path}?k=%20v").content == b"done"
+    assert program.asked[: len(PATHS)] == [f"POST {path}?k=+v" for path in PATHS]
+    assert program.asked[len(PATHS) :] == [f"POST {path}?k=%20v" for path in PATHS]
+
+
+def test_a_synchronous_answer_keeps_its_cookies_and_loses_retry_after(
+    start: Start, program: RawProgram
+):
+    cookies = b"set-cookie: a=1; Path=/\r\nset-cookie: b=2, 3\r\n"
+    program.answer = lambda line: UNAVAILABLE.replace(b"retry-after", cookies + b"retry-after")
+    with program.running():
+        answer = start().get(f"{SYNC}/a")
+    assert (answer.status_code, answer.content) == (503, b"busy")
+    assert answer.headers.get_list("set-cookie") == ["a=1; Path=/", "b=2, 3"]
+    assert "retry-after" not in answer.headers
+
+
+def test_a_synchronous_answer_that_stalls_is_cut_off(
+    start: Start, program: RawProgram, caplog: pytest.LogCaptureFixture
+):
+    program.answer, program.stalls = lambda line: BROKEN, True
+    with program.running():
+        start(keepalive_ms=300).get(f"{SYNC}/a")
+        assert "service direct: an answer broke off: TimeoutError" in caplog.text
+
+
+def test_each_instance_is_a_consumer_of_its_own(start: Start, program: RawProgram):
+    with program.running():
+        client = start(instance=2)
+        wait_ready(lambda: attributes(client, ASYNC).get("consumers.stats.total") == "2", 5)
+
+
+def test_an_item_that_is_deleted_while_it_runs_lets_no_other_run_beside_it(
+    start: Start, program: RawProgram
+):
+    program.stalls = True
+    program.answer = lambda line: OK if line.endswith("/b") else b""
+    with program.running():
+        client = start(keepalive_ms=1500)
+        index = client.post(f"{ASYNC}/a").text
+        wait_ready(lambda: program.asked == ["POST /a"], 5)
+        client.post(f"{ASYNC}/b")
+        client.delete(f"{ASYNC}?_indexes_={index}")
+        time.sleep(0.7)
+        assert program.asked == ["POST /a"]
+        wait_ready(lambda: program.asked == ["POST /a", "POST /b"], 5)
