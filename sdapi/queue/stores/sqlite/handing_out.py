@@ -62,12 +62,11 @@ def take(
 
 def _sweep(tx: Transaction, queue_id: int) -> None:
     """Free the places of items that operators' commands deleted: they do not see who holds what."""
-    for table in ("queue_pending", "queue_claim", "queue_avoided"):
-        tx.db.execute(
-            f"DELETE FROM {table} WHERE queue = ? AND NOT EXISTS (SELECT 1 FROM queue_item i"
-            f" WHERE i.queue = {table}.queue AND i.idx = {table}.idx)",
-            (queue_id,),
-        )
+    tx.db.execute(
+        "DELETE FROM queue_pending WHERE queue = ? AND NOT EXISTS (SELECT 1 FROM queue_item i"
+        " WHERE i.queue = queue_pending.queue AND i.idx = queue_pending.idx)",
+        (queue_id,),
+    )
 
 
 def _open_consumers(tx: Transaction, queue_id: int, group: str) -> list[_Open]:
