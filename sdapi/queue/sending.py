@@ -11,6 +11,8 @@ from typing import Any, Protocol, cast
 
 #: the ASGI extension by which the server tells a request's connection, under this name again
 CONNECTION = "sdapi.connection"
+#: what a peer may leave unconfirmed for a while, though it is there: one segment of a loopback
+_END_BYTES = 64 << 10
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.05
 
@@ -39,10 +41,27 @@ def connection_of(scope: Mapping[str, Any]) -> Connection | None:
     return cast(Connection | None, extension.get(CONNECTION))
 
 
-async def until_none(
-    left: Callable[[], int], connection: Connection, stall_s: float | None = None
+async def until_left(connection: Connection) -> bool:
+    """Wait until all has left this machine; False when the connection ends before."""
+    return await _until_none(connection.waiting_bytes, connection, None)
+
+
+async def until_arrived(connection: Connection, stall_s: float | None = None) -> bool:
+    """Wait until all has left, and has been confirmed but for its end.
+
+    False when the connection ends before, or nothing moves for `stall_s`. Systems confirm the end
+    late, to do it together with what they answer.
+    """
+
+    def missing() -> int:
+        return connection.waiting_bytes() or max(connection.unconfirmed_bytes() - _END_BYTES, 0)
+
+    return await _until_none(missing, connection, stall_s)
+
+
+async def _until_none(
+    left: Callable[[], int], connection: Connection, stall_s: float | None
 ) -> bool:
-    """Wait until no bytes are `left`; False when the connection ends, or stalls for so long."""
     before, moved_at, pause_s = -1, time.monotonic(), 0.0
     while not connection.is_closing():
         now_left = left()

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from sdapi.queue.protocol import wire
 from sdapi.queue.protocol.parameters import Parameters
-from sdapi.queue.sending import connection_of, until_none
+from sdapi.queue.sending import connection_of, until_arrived
 from sdapi.queue.service import QueueService
 from sdapi.queue.stores.store import Item, Query, QueueName
 from sdapi.routes.queue.calls import (
@@ -108,7 +108,7 @@ class _Claimed(Response):
         if connection is not None and len(body) > _END_BYTES:
             begin, body = memoryview(body)[:-_END_BYTES], body[-_END_BYTES:]
             await send(part | {"body": begin})
-            if not await until_none(connection.unconfirmed_bytes, connection, _STALL_S):
+            if not await until_arrived(connection, _STALL_S):
                 connection.abort()
                 await until_disconnected(receive)
                 return False

@@ -13,7 +13,7 @@ from sdapi.errors import SDAPIError, ShuttingDown
 from sdapi.queue.protocol import wire
 from sdapi.queue.protocol.authorization import authorize
 from sdapi.queue.protocol.parameters import BadParameter, Parameters
-from sdapi.queue.sending import connection_of, until_none
+from sdapi.queue.sending import connection_of, until_arrived, until_left
 from sdapi.queue.service import Address
 from sdapi.queue.stores.store import Delivery
 from sdapi.queue.watching import Subscription
@@ -117,17 +117,15 @@ async def _deliver_for_good(
     connection = connection_of(call.scope)
     is_short = sum(len(delivery.item.data) for delivery in part) <= _AHEAD_BYTES
     indexes = [delivery.item.index for delivery in part]
-    if connection is not None and not await until_none(connection.waiting_bytes, connection):
+    if connection is not None and not await until_left(connection):
         return False
     if is_short:
         await call.service.commit(address.queue, call.identity(), indexes)
     for delivery in part:
         await send(delivery)
     if not is_short:
-        if connection is not None:
-            has_arrived = await until_none(connection.unconfirmed_bytes, connection)
-            if not has_arrived:
-                return False
+        if connection is not None and not await until_arrived(connection):
+            return False
         await call.service.commit(address.queue, call.identity(), indexes)
     return True
 
