@@ -226,7 +226,7 @@ class Dispatcher:
                 await asyncio.sleep(_RETRY_S)
                 continue
             if not is_ours:
-                log.warning("another worker has the item by now; this result is dropped")
+                log.warning("the item was deleted, or another worker has it: this is dropped")
             return
 
     async def _write(self, delivery: Delivery, outcome: Outcome) -> bool:
