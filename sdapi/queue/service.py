@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from sdapi.errors import Missing, SDAPIError
+from sdapi.errors import Missing, SDAPIError, ShuttingDown
 from sdapi.queue.config.spec import ServiceSpec
 from sdapi.queue.presence import Presence
 from sdapi.queue.protocol import attributes
@@ -74,6 +74,7 @@ class QueueService:
         self._watching = Watching(store, self.node, self.bury)
         self._presence = Presence(store, self.node, self._watching.close_all)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending = asyncio.Event()
 
     async def open(self) -> None:
         """Connect to the store and show that this process lives."""
@@ -85,6 +86,11 @@ class QueueService:
             for spec in self.specs.values()
             if spec.is_async and spec.max_idle_s
         )
+
+    def end_waits(self) -> None:
+        """Let whoever waits for items go, for good: the server ends."""
+        self._ending.set()
+        self._watching.close_all()
 
     async def close(self) -> None:
         """End every subscription and close the store."""
@@ -140,17 +146,23 @@ class QueueService:
     async def get(
         self, queue: QueueName, query: Query, timeout_s: float, claim: str, gone: asyncio.Event
     ) -> list[Item]:
-        """What matches, as soon as all of it is there or the time is over; nothing once `gone`."""
+        """What matches, as soon as all of it is there or the time is over; nothing once `gone`.
+
+        Raises `ShuttingDown` where the server ends before, and nothing is there.
+        """
         end = time.monotonic() + timeout_s
         with self._waiting.waiter(queue, query.tags) as waiter:
             while not gone.is_set():
                 waiter.came.clear()
-                left_s = end - time.monotonic()
-                wanted = query.length if left_s > 0 else 1
+                left_s, is_ending = end - time.monotonic(), self._ending.is_set()
+                is_last = is_ending or left_s <= 0
+                wanted = 1 if is_last else query.length
                 items = await self.store.get(queue, replace(query, at_least=wanted), claim)
-                if items or left_s <= 0:
+                if not items and is_ending and left_s > 0:
+                    raise ShuttingDown("the server is shutting down")
+                if items or is_last:
                     return items
-                await _first_of(waiter.came, gone, min(left_s, _LOOK_S))
+                await _first_of(min(left_s, _LOOK_S), waiter.came, gone, self._ending)
         return []
 
     def new_claim(self) -> str:
@@ -268,9 +280,9 @@ def _now_ms() -> str:
     return str(time.time_ns() // 1_000_000)
 
 
-async def _first_of(came: asyncio.Event, gone: asyncio.Event, timeout_s: float) -> None:
-    """Return when either is set or the time is over."""
-    tasks = [asyncio.ensure_future(each.wait()) for each in (came, gone)]
+async def _first_of(timeout_s: float, *events: asyncio.Event) -> None:
+    """Return when one is set or the time is over."""
+    tasks = [asyncio.ensure_future(each.wait()) for each in events]
     try:
         await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:

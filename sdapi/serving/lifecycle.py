@@ -70,6 +70,7 @@ class Lifecycle:
         state.lifecycle = self
         state.services, state.queues = self.services, self.queues
         state.drain, state.interrupt, state.is_busy = self.drain, self.interrupt, self.is_busy
+        state.end_waits = self.queues.service.end_waits
         state.is_stopping = False
 
         def begin_shutdown() -> None:

@@ -4,6 +4,7 @@ On the first SIGTERM or Ctrl-C the application is told to refuse new work
 (`app.state.begin_shutdown`) while the port stays open, so that callers get its 503 and not a
 refused connection. When the running job is done (`app.state.drain`), or `--shutdown-timeout` is
 over, connections are closed and the process ends with 0. A second Ctrl-C ends it at once.
+Requests that only wait are let go before that (`app.state.end_waits`).
 `app.state.is_busy` tells whether a job runs. The application may stop itself the same way with
 `app.state.request_stop()`. `app.state.readiness()` tells whether it can work, and what is wrong.
 """
@@ -168,7 +169,14 @@ class Server(uvicorn.Server):
         except Exception:
             logger.exception("the application could not finish its work")
         finally:
+            self._end_waits()
             self.should_exit = True
+
+    def _end_waits(self) -> None:
+        """Let requests end that wait for what does not come any more."""
+        end_waits: Callable[[], None] | None = getattr(self._state, "end_waits", None)
+        if end_waits is not None:
+            end_waits()
 
     async def _interrupt(self) -> None:
         """Let jobs end with what they have, so that their callers get an answer."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketDisconnect
 
+from sdapi.queue.stores.store import QueueStoreUnavailable
 from tests.contract.conftest import Serve
 from tests.contract.queue.calls import SINK, attributes, data, put
 
@@ -125,3 +126,18 @@ def test_a_name_that_is_too_long_is_refused_before_the_watch(queue: TestClient, 
     over_http = queue.get(f"{SINK}?_watch_=true", headers=headers)
     assert (refusal.value.status_code, over_http.status_code) == (400, 400)
     assert header.lower() in over_http.text
+
+
+def test_a_watch_while_the_store_is_away_is_refused_with_503(
+    queue: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    async def away(*_: Any) -> None:
+        raise QueueStoreUnavailable("the store is away")
+
+    app: Any = queue.app
+    monkeypatch.setattr(app.state.queues.service.store, "join", away)
+    with pytest.raises(WebSocketDenialResponse) as refusal, watch(queue):
+        pass
+    over_http = queue.get(f"{SINK}?_watch_=true")
+    assert (refusal.value.status_code, over_http.status_code) == (503, 503)
+    assert over_http.text == "the store is away"
