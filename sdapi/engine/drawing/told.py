@@ -40,23 +40,18 @@ class Told:
         """
         for note in cond.notes:
             self.warn(note.refused)
+        options = self.job.options
+        if options.use_old_scheduling and any(note.depends_on_scheduling for note in cond.notes):
+            self.extra["Old prompt editing timelines"] = True
         if is_second:
             return
         if hashes := ti_hashes(cond.notes, tells_bundled=self.job.networks.tells_bundled):
             self.extra.setdefault("TI hashes", hashes)
-        if _shows_emphasis(self.job):
-            self.extra["Emphasis"] = self.job.options.emphasis
+        if options.emphasis != "Original" and any(note.has_brackets for note in cond.notes):
+            self.extra["Emphasis"] = options.emphasis
 
     @property
     def all_warnings(self) -> tuple[str, ...]:
         """Those of the job, then those of its scripts, each once."""
         of_stages = (text for stages in self.job.stages for text in stages.warnings)
         return tuple(self.warnings | dict.fromkeys(of_stages))
-
-
-def _shows_emphasis(job: Job) -> bool:
-    if job.options.emphasis == "Original":
-        return False
-    return any(
-        bracket in text for text in (*job.prompts, *job.negative_prompts) for bracket in "(["
-    )

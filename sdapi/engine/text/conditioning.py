@@ -13,7 +13,11 @@ from sdapi.engine.text.embeddings import EmbeddingIndex
 from sdapi.engine.text.encoding import compel_encoding
 from sdapi.engine.text.encoding.chunk_encoding import Column, compel_layers, encode_column
 from sdapi.engine.text.grammar.composition import split_and
-from sdapi.engine.text.grammar.schedule import Timeline, schedule
+from sdapi.engine.text.grammar.schedule import (
+    Timeline,
+    depends_on_scheduling,
+    schedule,
+)
 from sdapi.engine.text.notes import TextNotes
 from sdapi.engine.text.text_options import TextOptions
 from sdapi.engine.text.tokenizer import shared_tokenizer
@@ -131,6 +135,8 @@ class Conditioner:
             TextNotes(
                 _used_embeddings(rows) * len(self._components.text_encoders),
                 tuple(sorted(refused)),
+                has_brackets=any(sign in text for text in counts for sign in "(["),
+                depends_on_scheduling=depends_on_scheduling(prompt, timeline),
             ),
         )
         self._remember(key, made, sum(cond.size_bytes for cond in encoded))

@@ -14,6 +14,10 @@ class TextNotes:
     embeddings: tuple[Embedding, ...] = ()
     #: why those that the text names were not used
     refused: tuple[str, ...] = ()
+    #: whether a text, as it was encoded, has a bracket in it, escaped or not
+    has_brackets: bool = False
+    #: whether the two ways to count a prompt's steps give it different schedules
+    depends_on_scheduling: bool = False
 
 
 def ti_hashes(notes: Iterable[TextNotes], *, tells_bundled: bool = True) -> str:

@@ -14,7 +14,7 @@ derived has no schedule:
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)\s*\]")
 _PLAIN = re.compile(r"(?:[^\\\[\]():|]|\\.)+")
@@ -53,30 +53,47 @@ class Timeline:
     first_pass_steps: int | None = None
     use_old_scheduling: bool = False
 
+    @property
+    def last_step(self) -> int:
+        """Where the last text ends: the old way counts a hires pass by the first pass's steps."""
+        if self.use_old_scheduling and self.first_pass_steps is not None:
+            return self.first_pass_steps
+        return self.steps
+
     def boundary(self, when: str) -> int:
         """The last step on which the text before the edit holds."""
         value = float(when)
         if self.use_old_scheduling:
-            step = value * self.steps if value < 1 else value
+            step = value * self.last_step if value < 1 else value
         elif self.first_pass_steps is None:
             step = value * self.steps if "." in when else value
         elif "." in when:
             step = (value - 1) * self.steps
         else:
             step = value - self.first_pass_steps
-        return min(self.steps, int(step))
+        return min(self.last_step, int(step))
 
 
 def schedule(prompt: str, timeline: Timeline) -> list[ScheduledText]:
-    """Return the texts of a prompt in step order; the last one ends at `timeline.steps`."""
+    """Return the texts of a prompt in step order; the last one ends at its `last_step`."""
     nodes = _Parser(prompt).start()
     if nodes is None:
-        return [ScheduledText(timeline.steps, prompt)]
+        return [ScheduledText(timeline.last_step, prompt)]
     try:
-        ends = sorted({timeline.steps, *_boundaries(nodes, timeline)})
+        ends = sorted({timeline.last_step, *_boundaries(nodes, timeline)})
     except (OverflowError, ValueError):  # `[a:b:1e999]`: no step has that number
-        return [ScheduledText(timeline.steps, prompt)]
+        return [ScheduledText(timeline.last_step, prompt)]
     return [ScheduledText(end, _text_at(nodes, end, timeline)) for end in ends]
+
+
+def depends_on_scheduling(prompt: str, timeline: Timeline) -> bool:
+    """Whether `use_old_scheduling` changes the texts of a prompt, or when they are in force."""
+    old, new = (
+        schedule(prompt, replace(timeline, use_old_scheduling=is_old)) for is_old in (True, False)
+    )
+    if len(old) == len(new) == 1:
+        return old[0].text != new[0].text  # in force at every step, however they are counted
+    return old != new
 
 
 def _boundaries(nodes: _Nodes, timeline: Timeline) -> Iterator[int]:
@@ -88,7 +105,7 @@ def _boundaries(nodes: _Nodes, timeline: Timeline) -> Iterator[int]:
             yield from _boundaries(node.before, timeline)
             yield from _boundaries(node.after, timeline)
         elif isinstance(node, _Alternate):
-            yield from range(1, timeline.steps + 1)
+            yield from range(1, timeline.last_step + 1)
             for option in node.options:
                 yield from _boundaries(option, timeline)
 

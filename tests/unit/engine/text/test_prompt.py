@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sdapi.engine.text.chunks import CHUNK_TOKENS, END, START, split_chunks
 from sdapi.engine.text.grammar.attention import parse_attention
 from sdapi.engine.text.grammar.composition import extract_tags, split_and, strip_comments
-from sdapi.engine.text.grammar.schedule import Timeline, schedule
+from sdapi.engine.text.grammar.schedule import Timeline, depends_on_scheduling, schedule
 from sdapi.errors import BadRequest
 
 #: texts made of what the grammar knows, so that nesting and breakage come up often
@@ -52,6 +52,28 @@ def test_schedule_of_any_text_rises_and_ends_at_the_last_step(text: str, steps: 
     assert ends == sorted(set(ends))
     assert ends[-1] == steps
     assert ends[0] >= 1
+
+
+def test_old_scheduling_counts_a_hires_pass_by_the_steps_of_the_first():
+    made = schedule("[a:b:0.5]", Timeline(2, first_pass_steps=4, use_old_scheduling=True))
+    assert [(each.end_step, each.text) for each in made] == [(2, "a"), (4, "b")]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "timeline", "depends"),
+    [
+        ("a cat", Timeline(6), False),
+        ("[a:b:0.5]", Timeline(6), False),
+        ("[a:b:1.0]", Timeline(6), True),
+        ("[a:b:3]", Timeline(6), False),
+        ("a cat", Timeline(6, first_pass_steps=4), False),
+        ("[a:b:0.5]", Timeline(6, first_pass_steps=4), True),
+    ],
+)
+def test_only_edits_that_two_ways_of_counting_part_depend_on_it(
+    prompt: str, timeline: Timeline, depends: bool
+):
+    assert depends_on_scheduling(prompt, timeline) is depends
 
 
 @given(st.text(alphabet="abc é,.\n", max_size=40), st.integers(1, 60))
