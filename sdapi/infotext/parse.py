@@ -3,6 +3,8 @@
 import re
 from typing import Protocol
 
+from sdapi.engine.text.grammar.attention import BREAK, parse_attention
+from sdapi.errors import BadRequest
 from sdapi.infotext.text import NEGATIVE_MARK, unquote
 from sdapi.options import Options
 
@@ -58,6 +60,8 @@ def parse(text: str, *, options: Options, styles: StyleExtractor) -> dict[str, o
         pairs = []
     fields: dict[str, object] = {}
     for key, value in pairs:
+        if not value:
+            continue
         _add(fields, key, unquote(value))
     prompt, negative = _split_prompts(lines)
     prompt, negative, names = _without_styles(fields, prompt, negative, options, styles)
@@ -128,7 +132,9 @@ def _complete(fields: dict[str, object]) -> None:
     _convert_first_pass(fields)
     for key, value in _DEFAULTS:
         fields.setdefault(key, value)
-    if _uses_emphasis(f"{fields['Prompt']}{fields['Negative prompt']}"):
+    if fields["FP8 weight"] != "Disable":
+        fields.setdefault("Cache FP16 weight for LoRA", False)
+    if any(_uses_emphasis(str(fields[key])) for key in ("Prompt", "Negative prompt")):
         fields.setdefault("Emphasis", "Original")
     fields.setdefault("Refiner switch by sampling steps", False)
 
@@ -149,8 +155,12 @@ def _convert_first_pass(fields: dict[str, object]) -> None:
 
 
 def _uses_emphasis(prompt: str) -> bool:
-    """Whether a bracket opens emphasis: one that no backslash makes literal."""
-    return any(sign in re.sub(r"\\.", "", prompt) for sign in "([")
+    """Whether a fragment of a prompt has a weight of its own."""
+    try:
+        fragments = parse_attention(prompt)
+    except BadRequest:  # a weight that is no number, which reading a text must survive
+        return True
+    return any(each.weight != 1 and each.text != BREAK for each in fragments)
 
 
 def _add_back_compat(fields: dict[str, object]) -> None:

@@ -55,10 +55,10 @@ KEYS = st.from_regex(r"[A-Za-z][A-Za-z0-9 /-]{0,18}[A-Za-z0-9]", fullmatch=True)
         and not key.startswith(("First pass size", "Hires negative prompt"))
     )
 )
-# A value that begins with a quote, ends in a space or looks like a size is read differently: the
-# reference's format has no way to write it.
+# A value that is empty, begins with a quote, ends in a space or looks like a size is read
+# differently: the reference's format has no way to write it.
 VALUES = (
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
     .filter(lambda text: any(sign in text for sign in ",\n:") or text.strip() == text)
     .filter(lambda text: not text.startswith('"') and not re.fullmatch(r"\d+x\d+", text))
     .filter(lambda text: text.isprintable() or "\n" in text)
@@ -180,10 +180,32 @@ def test_version_switches_the_old_behaviour_on(version: str, added: set[str]):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "has"), [("a (b)", True), ("[a]", True), (r"a \(b\)", False), ("a", False)]
+    ("prompt", "has"),
+    [
+        ("a (b)", True),
+        ("[a]", True),
+        (r"a \(b\)", False),
+        ("a", False),
+        ("(a:1.0) cat", False),
+        ("[]", False),
+        ("a BREAK b", False),
+        ("(a:1.2.3)", True),
+    ],
 )
 def test_emphasis_is_said_only_where_the_prompt_uses_it(prompt: str, has: bool):
     assert ("Emphasis" in read(f"{prompt}\n{PAIRS}")) is has
+
+
+def test_a_key_without_a_value_is_not_read():
+    parsed = read(f"cat\n{PAIRS}, Empty: , ControlNet 0: , Last: x")
+    assert parsed["Last"] == "x"
+    assert not {"Empty", "ControlNet 0"} & set(parsed)
+
+
+@pytest.mark.parametrize(("told", "cached"), [("Enable", False), ("Disable", None)])
+def test_fp8_weights_say_whether_loras_have_a_whole_copy(told: str, cached: bool | None):
+    parsed = read(f"cat\n{PAIRS}, FP8 weight: {told}")
+    assert parsed.get("Cache FP16 weight for LoRA") is cached
 
 
 def test_option_names_keys_that_are_not_read():
