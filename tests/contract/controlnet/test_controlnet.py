@@ -383,7 +383,7 @@ def test_the_lists_tell_what_there_is(client: TestClient):
             {"controlnet_module": "inpaint", "controlnet_input_images": [PICTURE]},
             "Preprocessor inpaint requires `controlnet_masks` param.",
         ),
-        ({"controlnet_input_images": ["zzz"]}, "controlnet_input_images.0: Invalid encoded image"),
+        ({"controlnet_input_images": ["zzz"]}, "Invalid encoded image"),
         (
             {
                 "controlnet_module": "inpaint",
@@ -397,7 +397,22 @@ def test_the_lists_tell_what_there_is(client: TestClient):
 def test_detect_refuses_by_name(client: TestClient, asked: dict[str, Any], told: str):
     response = client.post("/controlnet/detect", json=asked)
     assert response.status_code == 422
-    assert told in response.json()["detail"]
+    assert response.json()["detail"].startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("asked", "detail", "hint"),
+    [
+        ({"controlnet_module": "clip_vision"}, "Module not supported", "clip_vision"),
+        ({"controlnet_input_images": ["zz"]}, "Invalid encoded image", "controlnet_input_images.0"),
+    ],
+)
+def test_detect_answers_with_the_bare_text_and_hints_at_the_place(
+    client: TestClient, asked: dict[str, Any], detail: str, hint: str
+):
+    body = client.post("/controlnet/detect", json=asked).json()
+    assert body["detail"] == detail
+    assert hint in body["hint"]
 
 
 def test_detect_tells_the_near_modules_beside_the_webuis_text(client: TestClient):

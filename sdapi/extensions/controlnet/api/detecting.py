@@ -93,7 +93,7 @@ async def _load(
         try:
             image = await services.images.load(text, services.options.current, field=place)
         except BadImage as error:
-            raise BadImage(f"{place}: {error.detail}") from error
+            raise BadImage(error.detail, place=place) from error
         budget.take(image.size, place)
         images.append(image)
     return images
@@ -107,9 +107,8 @@ def _checked(asked: Detection) -> Preprocessor:
         place = f"controlnet_module {asked.module[:100]!r} (the nearest are {near})"
         raise BadRequest("Module not available", place=place) from error
     if module.name == _AUTO or not module.shows_something:
-        raise BadRequest(
-            f"Module not supported: {asked.module} makes no map, but what a model reads"
-        )
+        place = f"controlnet_module {asked.module!r} (it makes no map, but what a model reads)"
+        raise BadRequest("Module not supported", place=place)
     if not asked.images:
         raise BadRequest("No image selected", place="controlnet_input_images")
     for name, pictures in (
