@@ -48,3 +48,9 @@ def test_sampler_and_scheduler_resolve_as_recorded_or_are_refused(key: str):
     else:
         expected = tuple(NAMES[key])
     assert (found.name, label) == expected
+
+
+@pytest.mark.parametrize("suffix", ["SGM Uniform", "sgm_uniform", "SGMUniform"])
+def test_the_longest_name_of_a_schedule_is_the_suffix(suffix: str):
+    sampler, label = resolve(f"Euler {suffix}", None)
+    assert (sampler.name, label) == ("Euler", "SGM Uniform")

@@ -127,10 +127,13 @@ def resolve(sampler: str, scheduler: str | None) -> tuple[SamplerInfo, str]:
     sampler's own default reads `Automatic`. Raises `UnknownSampler` or `UnknownName`.
     """
     label = find_scheduler(scheduler).label if scheduler else AUTOMATIC
-    for known in SCHEDULERS:
-        for name in (known.label, known.name, *(known.aliases or ())):
-            if sampler.endswith(f" {name}") and sampler not in _SAMPLER_BY_NAME:
-                sampler, label = sampler.removesuffix(f" {name}"), known.label
+    if sampler not in _SAMPLER_BY_NAME:
+        # The longest first: "SGM Uniform" ends with the name of another schedule.
+        for name in sorted(_SCHEDULER_BY_NAME, key=len, reverse=True):
+            if sampler.endswith(f" {name}"):
+                sampler = sampler.removesuffix(f" {name}")
+                label = _SCHEDULER_BY_NAME[name].label
+                break
     found = find_sampler(sampler)
     own = found.default_scheduler
     if own is not None and _SCHEDULER_BY_NAME[own].label == label:
