@@ -13,6 +13,9 @@ from sdapi.schemas.extras import (
 )
 from sdapi.schemas.problems import problems
 from sdapi.services.catalog.styles import Styles
+from sdapi.services.container import Services
+from sdapi.services.generation.drafting.network_files import with_local_names
+from sdapi.services.scripts.always_on import read_infotext
 
 router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
 
@@ -23,8 +26,16 @@ async def png_info(body: PNGInfoRequest, services: ServicesDep) -> PNGInfoRespon
     image = await services.images.load(body.image.strip(), services.options.current, field="image")
     text, items = await anyio.to_thread.run_sync(images.read_infotext, image)
     styles = await anyio.to_thread.run_sync(Styles.load, *services.settings.styles_files)
-    parameters = infotext.parse(text, options=services.options.current, styles=styles)
+    parameters = await anyio.to_thread.run_sync(_parameters, text, styles, services)
     return PNGInfoResponse(info=text, items=items, parameters=parameters)
+
+
+def _parameters(text: str, styles: Styles, services: Services) -> dict[str, object]:
+    """What an infotext says, in this server's names."""
+    options = services.options.current
+    parsed = infotext.parse(text, options=options, styles=styles)
+    parsed = with_local_names(parsed, services.networks, options)
+    return read_infotext(services.scripts.always_on, parsed)
 
 
 @router.post("/interrogate", responses=problems(404, 429, 503))

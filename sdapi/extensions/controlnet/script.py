@@ -1,7 +1,9 @@
 """The always-on script "ControlNet" (contract: controlnet-api 1)."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import RootModel, model_validator
 
@@ -13,6 +15,9 @@ from sdapi.services.scripts.script import Kind, Preparation, Script
 
 if TYPE_CHECKING:
     from sdapi.services.container import Services
+
+
+_UNIT_KEY: Final = re.compile(r"ControlNet \d+")
 
 
 class ControlNetArgs(RootModel[list[Any]]):
@@ -72,3 +77,14 @@ class ControlNet(Script):
         units = [each.unit for each in prepared]
         stages = ControlStages(units, maps, tolerates_failures=tolerates)
         return replace(job, stages=(*job.stages, stages))
+
+    def read_infotext(self, parameters: Mapping[str, object]) -> Mapping[str, object]:
+        """Each part of a unit's text by itself: `ControlNet 0 module` (contract: 10)."""
+        from sdapi.extensions.controlnet.units.infotext import read_unit_text
+
+        return {
+            f"{key} {field}": value
+            for key, text in parameters.items()
+            if _UNIT_KEY.fullmatch(key) and isinstance(text, str)
+            for field, value in read_unit_text(text).items()
+        }

@@ -10,7 +10,7 @@ from sdapi.engine.jobs.job import Job
 from sdapi.errors import SDAPIError
 from sdapi.options import Options
 from sdapi.services.scripts.registry import CalledScript
-from sdapi.services.scripts.script import Kind, Preparation
+from sdapi.services.scripts.script import Kind, Preparation, Script
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,17 @@ def prepare_job(job: Job, called: Iterable[CalledScript], preparation: Preparati
             if stages is not None:
                 job = replace(job, stages=(*job.stages, stages))
     return job
+
+
+def read_infotext(scripts: Iterable[Script], parameters: Mapping[str, object]) -> dict[str, object]:
+    """The parameters of an infotext, with what the scripts read out of their own."""
+    found = dict(parameters)
+    for script in scripts:
+        try:
+            found.update(script.read_infotext(parameters))
+        except Exception:  # a script's defect costs what it would have read
+            log.exception("the script %r failed", script.name)
+    return found
 
 
 @contextmanager

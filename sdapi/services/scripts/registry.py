@@ -66,6 +66,13 @@ class Scripts:
             else:
                 self._selectable[kind][key] = script
 
+    @property
+    def always_on(self) -> tuple[Script, ...]:
+        """The scripts that run with every generation of a kind, each once."""
+        return tuple(
+            {id(each): each for of in self._always_on.values() for each in of.values()}.values()
+        )
+
     def find(
         self, kind: Kind, name: str | None, args: list[Any] | Any, always_on: Mapping[str, Any]
     ) -> CalledScripts:

@@ -95,6 +95,10 @@ class Script(_Described):
         """What to do while the job is drawn."""
         return None
 
+    def read_infotext(self, parameters: Mapping[str, object]) -> Mapping[str, object]:
+        """Parameters that an infotext's own say in other words, for `png-info`."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class Generated:
