@@ -9,14 +9,12 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from sdapi.errors import BadImage, BadUrl
-from sdapi.portrait.faces.face import Embedding, Face, FaceError, distance
+from sdapi.portrait.faces.face import USUAL, Embedding, Face, FaceError, distance
 from sdapi.portrait.faces.pose import is_frontal
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faces.providers import Providers
 from sdapi.portrait.photos import PhotoFetcher, decode_photo
 
-#: photos are looked at at this size
-_WORKING_SIDE: Final = 1024
 #: smaller faces are passers-by and posters: as a share of the widest, and in pixels
 _LEAST_SHARE: Final = 0.25
 _LEAST_WIDTH: Final = 32.0
@@ -133,12 +131,11 @@ class Checker:
 def look_at(providers: Providers, data: bytes) -> Looked:
     """Decode a photo, find the one face in it, and describe it; a task for a face process."""
     try:
-        rgb = decode_photo(data, enough_side=_WORKING_SIDE)
+        rgb = decode_photo(data, enough_side=USUAL.side)
     except BadImage:
         return Looked(Code.NOT_DECODED)
     try:
-        scale = min(_WORKING_SIDE / max(rgb.shape[:2]), 1.0)
-        faces = people_in(providers.detector.detect(rgb), scale)
+        faces = people_in(providers.detector.detect(rgb), USUAL.scale(rgb))
     except Exception:  # whatever a detector raises has one code
         return Looked(Code.NOT_DETECTED)
     if len(faces) != 1:

@@ -11,8 +11,7 @@ import numpy as np
 
 from sdapi.errors import BadImage
 from sdapi.portrait.checking import people_in
-from sdapi.portrait.faces.align import shrink
-from sdapi.portrait.faces.face import Face, FaceError, Mask, Pixels, Points
+from sdapi.portrait.faces.face import USUAL, Face, FaceError, Look, Mask, Pixels, Points
 from sdapi.portrait.faces.providers import Providers
 from sdapi.portrait.photos import decode_photo
 from sdapi.portrait.pixels.frame import Frame, around, moved
@@ -45,13 +44,13 @@ class Seen:
         return max(self.faces, key=lambda face: face.width)
 
 
-def see(providers: Providers, data: bytes) -> Seen | None:
+def see(providers: Providers, data: bytes, look: Look = USUAL) -> Seen | None:
     """A photo's faces; None where it cannot be decoded."""
     try:
         rgb = decode_photo(data)
     except BadImage:
         return None
-    return see_pixels(providers, rgb)
+    return see_pixels(providers, rgb, look)
 
 
 def see_again(providers: Providers, data: bytes, faces: tuple[Face, ...]) -> Seen:
@@ -60,11 +59,10 @@ def see_again(providers: Providers, data: bytes, faces: tuple[Face, ...]) -> See
     return Seen(decode_photo(data), faces)
 
 
-def see_pixels(providers: Providers, rgb: Pixels) -> Seen:
+def see_pixels(providers: Providers, rgb: Pixels, look: Look = USUAL) -> Seen:
     """The faces of a picture; a small one is looked at enlarged."""
     large, scale = _enlarged(rgb)
-    _, working = shrink(large, 1024)
-    faces = people_in(providers.detector.detect(large), working)
+    faces = people_in(providers.detector.detect(large, look), look.scale(large))
     located = [providers.landmarks.locate(large, face) for face in faces]
     back = np.array([[1 / scale, 0.0, 0.0], [0.0, 1 / scale, 0.0]])
     return Seen(rgb, tuple(moved(face, back) if scale != 1.0 else face for face in located))

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sdapi.portrait.faces.face import Pixels, Points
+from sdapi.portrait.faces.face import USUAL, Pixels, Points
 
-#: the longer side at which faces are looked for
-WORKING_SIDE: Final = 1024
+#: the longer side at which faces are embedded
+WORKING_SIDE: Final = USUAL.side
 #: where ArcFace and its kin expect eyes, nose and mouth corners in 112 x 112 pixels
 ARCFACE_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],

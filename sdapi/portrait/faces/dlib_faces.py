@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 from sdapi.portrait.faces.align import WORKING_SIDE, eye_angle, level_square, move, shrink
 from sdapi.portrait.faces.face import (
+    USUAL,
     About,
     Box,
     Embedding,
     Face,
     FaceError,
+    Look,
     Pixels,
     Points,
     from_left_to_right,
@@ -35,6 +37,8 @@ from sdapi.portrait.faces.pose import eye_centres
 dlib: Any = import_module("dlib")
 
 _CNN_SIDE: Final = 640
+#: the width of HOG's window: faces from here on need not be enlarged to be found
+_WINDOW: Final = 80
 #: what a helmet's reflection scores is below; real profiles score less but are found without
 _ENLARGED_SCORE: Final = 0.2
 _TURNS: Final = (45.0, -45.0, 90.0, -90.0, 180.0)
@@ -59,8 +63,8 @@ def model_file(name: str) -> str:
 class DlibDetector:
     """HOG; then HOG on the picture enlarged, turned; then the CNN. Each only if nothing is found.
 
-    Takes pictures of any size and looks at them at 1024 pixels, where it finds faces from about
-    80 pixels on, 40 when enlarged.
+    Takes pictures of any size and finds faces from about 80 of the pixels that it looks at on, from
+    40 where it looks for small ones.
     """
 
     def __init__(self) -> None:
@@ -75,10 +79,15 @@ class DlibDetector:
     def about(self) -> About:
         return About("dlib", version("dlib-bin"), "BSL-1.0; models CC0")
 
-    def detect(self, rgb: Pixels) -> list[Face]:
-        small, scale = shrink(rgb, WORKING_SIDE)
-        found = self._upright(small) or self._turned(small) or self._with_cnn(small)
+    def detect(self, rgb: Pixels, look: Look = USUAL) -> list[Face]:
+        small, scale = shrink(rgb, look.side)
+        upright = self._large_and_small(small) if look.finds_small else self._upright(small)
+        found = upright or self._turned(small) or self._with_cnn(small)
         return from_left_to_right([_scaled(face, 1.0 / scale) for face in found])
+
+    def _large_and_small(self, rgb: Pixels) -> list[Face]:
+        faces = self._hog_faces(rgb, 1, 0.0)
+        return [f for f in faces if f.width >= _WINDOW or f.score >= _ENLARGED_SCORE]
 
     def _upright(self, rgb: Pixels) -> list[Face]:
         return self._hog_faces(rgb, 0, 0.0) or self._hog_faces(rgb, 1, _ENLARGED_SCORE)

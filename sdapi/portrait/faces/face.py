@@ -5,7 +5,7 @@ are `[H, W]` in 0..1. "Left" is the picture's left, not the person's.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,25 @@ class Face:
         return self.box[2] - self.box[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How closely a detector looks at a picture."""
+
+    #: the picture's longer side while it looks; smaller pictures stay as they are
+    side: int
+    #: whether it looks for small faces also where it has found larger ones
+    finds_small: bool = False
+
+    def scale(self, rgb: Pixels) -> float:
+        """From the picture's pixels to those that are looked at."""
+        return min(self.side / max(rgb.shape[:2]), 1.0)
+
+
+USUAL: Final = Look(1024)
+#: where several people are expected, none of whom may be missed (contract: portrait-pipeline 8.1)
+GROUP: Final = Look(1600, finds_small=True)
+
+
 class FaceError(Exception):
     """A provider could not do its work on this picture."""
 
@@ -55,8 +74,11 @@ class Detector(Protocol):
         """Which provider this is."""
         ...
 
-    def detect(self, rgb: Pixels) -> list[Face]:
-        """Every face, from left to right by the left edge of its box."""
+    def detect(self, rgb: Pixels, look: Look = USUAL) -> list[Face]:
+        """Every face, from left to right by the left edge of its box.
+
+        A network that finds small faces anyway may look at every picture in one way.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ import anyio.to_thread
 
 from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.face_tasks import Seen
-from sdapi.portrait.faces.face import Face
+from sdapi.portrait.faces.face import USUAL, Face, Look
 from sdapi.portrait.faces.processes import FaceProcesses
 
 #: photos whose faces are remembered, at about 5 kB for each face
@@ -20,18 +20,18 @@ class Sight:
 
     def __init__(self, processes: FaceProcesses) -> None:
         self._processes = processes
-        #: faces by the photo's SHA-256, the latest last
-        self._known: OrderedDict[bytes, tuple[Face, ...]] = OrderedDict()
+        #: faces by the photo's SHA-256 and how closely it was looked at, the latest last
+        self._known: OrderedDict[tuple[bytes, Look], tuple[Face, ...]] = OrderedDict()
 
-    async def see(self, data: bytes) -> Seen | None:
+    async def see(self, data: bytes, look: Look = USUAL) -> Seen | None:
         """A photo with its faces; None where it cannot be decoded. Raises FaceTaskFailed."""
-        digest = await anyio.to_thread.run_sync(_digest, data)
-        if (faces := self._known.get(digest)) is not None:
-            self._known.move_to_end(digest)
+        key = await anyio.to_thread.run_sync(_digest, data), look
+        if (faces := self._known.get(key)) is not None:
+            self._known.move_to_end(key)
             return await self._processes.run(face_tasks.see_again, data, faces)
-        seen = await self._processes.run(face_tasks.see, data)
+        seen = await self._processes.run(face_tasks.see, data, look)
         if seen is not None:
-            self._known[digest] = seen.faces
+            self._known[key] = seen.faces
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return seen

@@ -13,6 +13,7 @@ from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.drawing.passes import CFG_SCALE, EULER_A, Pass, Unit
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.gathered.studio import Studio
+from sdapi.portrait.faces.face import GROUP, USUAL, Look
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.photos import PhotoFetcher
@@ -46,7 +47,7 @@ async def fetched(
         log.info("portrait: no template: %s", error)
         raise PortraitError(faults.TEMPLATE_UNREADABLE) from error
     try:
-        seen = await studio.sight.see(data)
+        seen = await studio.sight.see(data, _look(is_group=is_group))
     except FaceTaskFailed as error:
         log.warning("portrait: the template's faces are not found: %s", error)
         raise PortraitError(faults.TEMPLATE_UNUSABLE) from error
@@ -80,7 +81,9 @@ async def invented(studio: Studio, invention: Invention, *, is_group: bool, coun
         rgb = await again.draw(faults.FIRST_DIFFUSION, asked)
         nobody = Seen(rgb, ())
         seen = await studio.improve(
-            "looking at a drawn template", nobody, studio.processes.run(face_tasks.see_pixels, rgb)
+            "looking at a drawn template",
+            nobody,
+            studio.processes.run(face_tasks.see_pixels, rgb, _look(is_group=is_group)),
         )
         if len(seen.faces) == count:
             return seen
@@ -97,6 +100,10 @@ def counted(seen: Seen, count: int, *, is_group: bool) -> Seen:
     if len(seen.faces) != count:
         raise PortraitError(faults.FACE_COUNT)
     return seen
+
+
+def _look(*, is_group: bool) -> Look:
+    return GROUP if is_group else USUAL
 
 
 def _size(studio: Studio) -> tuple[int, int]:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from sdapi.portrait.faces.align import arcface_square, five_of
 from sdapi.portrait.faces.face import (
+    USUAL,
     About,
     Embedding,
     Face,
     FaceError,
+    Look,
     Pixels,
     from_left_to_right,
 )
@@ -51,7 +53,9 @@ class ScrfdDetector:
     def about(self) -> About:
         return About("scrfd", self._name, _LICENCE)
 
-    def detect(self, rgb: Pixels) -> list[Face]:
+    def detect(self, rgb: Pixels, look: Look = USUAL) -> list[Face]:
+        """Always at 640 pixels, which many of these files are fixed to: from 16 of them on."""
+        del look
         height, width = rgb.shape[:2]
         scale = _SIDE / max(height, width)
         size = (max(round(width * scale), 1), max(round(height * scale), 1))

@@ -6,12 +6,14 @@ from typing import Any, Final, Literal
 import cv2
 import numpy as np
 
-from sdapi.portrait.faces.align import WORKING_SIDE, arcface_square, five_of, shrink
+from sdapi.portrait.faces.align import arcface_square, five_of, shrink
 from sdapi.portrait.faces.face import (
+    USUAL,
     About,
     Embedding,
     Face,
     FaceError,
+    Look,
     Pixels,
     from_left_to_right,
 )
@@ -34,8 +36,8 @@ class YuNetDetector:
     def about(self) -> About:
         return About("yunet", self._name, "MIT")
 
-    def detect(self, rgb: Pixels) -> list[Face]:
-        small, scale = shrink(rgb, WORKING_SIDE)
+    def detect(self, rgb: Pixels, look: Look = USUAL) -> list[Face]:
+        small, scale = shrink(rgb, look.side)
         self._network.setInputSize((small.shape[1], small.shape[0]))
         _, rows = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         return from_left_to_right([_face(row, scale) for row in ([] if rows is None else rows)])

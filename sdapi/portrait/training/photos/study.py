@@ -11,7 +11,7 @@ from PIL import Image
 from sdapi.errors import BadImage
 from sdapi.portrait.checking import Code, Looked, people_in
 from sdapi.portrait.faces.align import eye_angle, level_square
-from sdapi.portrait.faces.face import Box, Embedding, Face, FaceError, Pixels, Points
+from sdapi.portrait.faces.face import USUAL, Box, Embedding, Face, FaceError, Pixels, Points
 from sdapi.portrait.faces.pose import eye_centres, is_frontal, pose_of
 from sdapi.portrait.faces.providers import Providers
 from sdapi.portrait.models.artefacts import Reference
@@ -57,7 +57,7 @@ def study(providers: Providers, data: bytes) -> Studied:
         return Studied(Looked(Code.NOT_DECODED))
     jpeg = to_jpeg(rgb)
     try:
-        faces = people_in(providers.detector.detect(rgb), _shrunk_by(rgb))
+        faces = people_in(providers.detector.detect(rgb), USUAL.scale(rgb))
     except Exception:  # whatever a detector raises has one code
         return Studied(Looked(Code.NOT_DETECTED), jpeg)
     if not faces:
@@ -101,7 +101,7 @@ def cut_person(providers: Providers, jpeg: bytes, box: Box, grown: float) -> byt
 def cut_scene(providers: Providers, jpeg: bytes, grown: float) -> bytes:
     """The square around a face that a scene is learnt from; without a face the middle."""
     rgb = decode_photo(jpeg)
-    faces = people_in(providers.detector.detect(rgb), _shrunk_by(rgb))
+    faces = people_in(providers.detector.detect(rgb), USUAL.scale(rgb))
     if faces and grown >= 1:
         left, top, right, bottom = faces[0].box
         width, height = right - left, bottom - top
@@ -136,7 +136,7 @@ def only_face(providers: Providers, data: bytes) -> Box | None:
     """The box of the one face that a picture shows; None where it is not one."""
     rgb = decode_photo(data)
     large = _large(rgb)
-    found = people_in(providers.detector.detect(large), _shrunk_by(large))
+    found = people_in(providers.detector.detect(large), USUAL.scale(large))
     if len(found) != 1:
         return None
     scale = rgb.shape[0] / large.shape[0]
@@ -226,11 +226,6 @@ def _trained_size(rgb: Pixels) -> Pixels:
         return rgb
     size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
     return np.ascontiguousarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _shrunk_by(rgb: Pixels) -> float:
-    """The scale between a picture and the size at which faces are counted."""
-    return min(1024 / max(rgb.shape[:2]), 1.0)
 
 
 def _names(providers: Providers) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,6 +16,21 @@ from tests.unit.portrait.creation.conftest import Workplace
 
 pytestmark = pytest.mark.anyio
 ASKED = {"is_group": True, "more_like_me": 1, "more_like_me_before": 1}
+
+
+def crowd(size: tuple[int, int], *people: tuple[int, int, int, int]) -> Pixels:
+    """People on plain grey: who, the side of their picture, left, top."""
+    rgb = np.full((size[1], size[0], 3), 140, np.uint8)
+    for who, side, left, top in people:
+        small = cv2.resize(picture(who), (side, side), interpolation=cv2.INTER_AREA)
+        rgb[top : top + side, left : left + side] = small
+    return rgb
+
+
+@pytest.fixture(scope="module")
+def uneven() -> Pixels:
+    """Two people on a wide picture, one so far away that a usual look misses her."""
+    return crowd((1000, 600), (33, 290, 100, 100), (41, 120, 600, 250))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +66,25 @@ async def test_each_person_is_drawn_with_their_own_lora_and_the_seams_with_none(
     rgb = np.asarray(created.image)
     assert rgb.shape == pair.shape
     assert (rgb[:16] == pair[:16]).all()
+
+
+async def test_someone_far_away_counts_in_a_group_and_not_beside_one_person(
+    place: Workplace, uneven: Pixels
+):
+    place.serve("uneven", uneven)
+    await place.create("ann", template="uneven")
+    assert len(place.drawer.passes) == 2
+    created = await place.create("ann", "bob", template="uneven", **ASKED)
+    assert len(place.drawer.passes) == 2 + 5
+    changed = (np.asarray(created.image) != uneven).any(axis=2)
+    assert changed[250:370, 600:720].mean() > 0.1
+
+
+async def test_a_drawn_group_is_looked_at_as_closely(place: Workplace):
+    drawn = crowd((312, 416), (33, 200, 10, 20), (41, 80, 220, 300))
+    place.drawer.invents = lambda asked: drawn
+    await place.create("ann", "bob", template=None, t2i_prompt="two friends", **ASKED)
+    assert [each.rgb is None for each in place.drawer.passes] == [True] + [False] * 5
 
 
 async def test_an_id_may_repeat(place: Workplace, pair: Pixels):

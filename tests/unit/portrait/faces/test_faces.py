@@ -12,7 +12,7 @@ from PIL import Image
 from sdapi.portrait.checking import Code, look_at
 from sdapi.portrait.faces import files
 from sdapi.portrait.faces.align import arcface_square, five_of, level_square
-from sdapi.portrait.faces.face import Face, FaceError, distance
+from sdapi.portrait.faces.face import GROUP, Face, FaceError, distance
 from sdapi.portrait.faces.files import MESH, SELFIE
 from sdapi.portrait.faces.plug_ins.bisenet import BiSeNetParser
 from sdapi.portrait.faces.plug_ins.insightface import ArcFaceEmbedder, ScrfdDetector
@@ -72,6 +72,19 @@ def test_a_face_that_lies_on_its_side_is_the_same_person(built_in: Providers, lo
 def test_faces_are_counted_from_the_left(built_in: Providers):
     faces = built_in.detector.detect(pixels("two"))
     assert [face.box[0] < 320 for face in faces] == [True, False]
+
+
+def test_a_group_has_its_small_faces_too(built_in: Providers):
+    rgb = np.full((750, 1500, 3), 140, np.uint8)
+    people = [cv2.resize(pixels(n), (130, 130)) for n in ("person_0", "stranger", "person_1")]
+    people.append(pixels("stranger"))
+    for place, person in enumerate(people):
+        left, side = 60 + 330 * place, len(person)
+        rgb[200 : 200 + side, left : left + side] = person
+    assert len(built_in.detector.detect(rgb)) == 1
+    faces = built_in.detector.detect(rgb, GROUP)
+    assert [round((face.box[0] - 60) // 330) for face in faces] == [0, 1, 2, 3]
+    assert max(face.width for face in faces[:3]) < 80
 
 
 def test_a_large_photo_gives_boxes_in_its_own_pixels(built_in: Providers, located: Face):

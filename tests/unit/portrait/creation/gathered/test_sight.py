@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sdapi.portrait.creation.gathered.sight import Sight
+from sdapi.portrait.faces.face import GROUP, USUAL
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from tests.portraits.people import photo
 from tests.portraits.portrait_fakes import FacesHere
@@ -31,6 +32,13 @@ async def test_a_known_photo_is_decoded_and_not_looked_at(here: FacesHere):
     assert len(again.faces) == 2
     for one, other in zip(first.faces, again.faces, strict=True):
         assert np.array_equal(one.points68, other.points68)
+
+
+async def test_a_photo_is_remembered_as_closely_as_it_was_looked_at(here: FacesHere):
+    sight = Sight(here)  # pyright: ignore[reportArgumentType]
+    for look in (USUAL, GROUP, GROUP, USUAL):
+        await sight.see(photo("two"), look)
+    assert here.calls == ["see", "see", "see_again", "see_again"]
 
 
 async def test_what_fails_or_is_no_picture_is_tried_again(here: FacesHere):
