@@ -26,6 +26,8 @@ from sdapi.portrait.pixels.retouching.colour_shift import colour_shifted
 
 #: small pictures are enlarged to it before a detector looks at them
 _ENOUGH_SIDE: Final = 512
+#: but a thin one no longer than this, which would fill the memory
+_LONGEST_ENLARGED: Final = 4096
 #: a face found again lies this near to where it was, in widths of its box
 _NEAR: Final = 0.35
 #: and is looked for in a box this many times as large
@@ -203,10 +205,10 @@ _MIRROR: Final = (
 
 
 def _enlarged(rgb: Pixels) -> tuple[Pixels, float]:
-    """The picture with a shorter side of at least 512 pixels, and its scale."""
+    """The picture with a shorter side of at least 512 pixels, unless it is thin, and its scale."""
     import cv2
 
-    scale = _ENOUGH_SIDE / min(rgb.shape[:2])
+    scale = min(_ENOUGH_SIDE / min(rgb.shape[:2]), _LONGEST_ENLARGED / max(rgb.shape[:2]))
     if scale <= 1.0:
         return rgb, 1.0
     size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))

@@ -37,6 +37,8 @@ from sdapi.portrait.faces.pose import eye_centres
 dlib: Any = import_module("dlib")
 
 _CNN_SIDE: Final = 640
+#: no face that counts is in a picture this narrow; the CNN raises below 8 pixels, and may crash
+_LEAST_SIDE: Final = 32
 #: the width of HOG's window: faces from here on need not be enlarged to be found
 _WINDOW: Final = 80
 #: what a helmet's reflection scores is below; real profiles score less but are found without
@@ -81,6 +83,8 @@ class DlibDetector:
 
     def detect(self, rgb: Pixels, look: Look = USUAL) -> list[Face]:
         small, scale = shrink(rgb, look.side)
+        if min(small.shape[:2]) < _LEAST_SIDE:
+            return []
         upright = self._large_and_small(small) if look.finds_small else self._upright(small)
         found = upright or self._turned(small) or self._with_cnn(small)
         return from_left_to_right([_scaled(face, 1.0 / scale) for face in found])

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from sdapi.portrait.checking import Code, look_at
+from sdapi.portrait.creation.face_tasks import see_pixels
 from sdapi.portrait.faces import files
 from sdapi.portrait.faces.align import arcface_square, five_of, level_square
-from sdapi.portrait.faces.face import GROUP, Face, FaceError, distance
+from sdapi.portrait.faces.face import GROUP, USUAL, Face, FaceError, Look, distance
 from sdapi.portrait.faces.files import MESH, SELFIE
 from sdapi.portrait.faces.plug_ins.bisenet import BiSeNetParser
 from sdapi.portrait.faces.plug_ins.insightface import ArcFaceEmbedder, ScrfdDetector
@@ -97,6 +98,20 @@ def test_without_points_there_is_no_embedding(built_in: Providers, located: Face
     bare = Face(located.box, 1.0, located.eyes)
     with pytest.raises(FaceError, match="no points"):
         built_in.embedder.embed(pixels("person_0"), bare)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 5000), (5000, 20), (7, 7), (1, 60_000)])
+def test_nobody_is_in_a_picture_too_thin_for_a_face(built_in: Providers, size: tuple[int, int]):
+    data = io.BytesIO()
+    thin = np.full((*size, 3), 90, np.uint8)
+    Image.fromarray(thin).save(data, "PNG")
+    assert look_at(built_in, data.getvalue()).code is Code.NOT_ONE_FACE
+
+
+@pytest.mark.parametrize("look", [USUAL, GROUP])
+def test_a_thin_template_is_not_enlarged_beyond_measure(built_in: Providers, look: Look):
+    thin = np.full((1, 60_000, 3), 90, np.uint8)
+    assert see_pixels(built_in, thin, look).faces == ()
 
 
 def test_the_person_is_cut_out_without_a_network(built_in: Providers, located: Face):
