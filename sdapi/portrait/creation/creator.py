@@ -14,7 +14,7 @@ from sdapi.portrait import faults
 from sdapi.portrait.base.words import Words
 from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.drawing.bases import Targets
-from sdapi.portrait.creation.drawing.prompts import FILM_WEIGHT, SCENE_WEIGHT, Speaker, without_tags
+from sdapi.portrait.creation.drawing.prompts import FILM_WEIGHT, SCENE_WEIGHT, Speaker
 from sdapi.portrait.creation.drawing.units import UnitMaker
 from sdapi.portrait.creation.drawing.webui import Drawer, Inventory
 from sdapi.portrait.creation.face_tasks import Seen
@@ -32,6 +32,7 @@ from sdapi.portrait.models.artefacts import Artefacts, ModelMeta
 from sdapi.portrait.state.records import Base, Model
 from sdapi.portrait.tools import Tools
 from sdapi.portrait.wire.configure import CreateOptions
+from sdapi.portrait.wire.plain_text import without_tags
 from sdapi.portrait.wire.requests import CreateRequest
 
 ANIME: Final = "Anime"

@@ -5,7 +5,7 @@ Raises PortraitError with the fault that the contract names for each mistake.
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from sdapi.portrait.wire.configure import (
     to_int,
     to_text,
 )
+from sdapi.portrait.wire.plain_text import says_something
 
 #: models that one creation may name: faces in a group picture
 MAX_MODELS: Final = 64
@@ -30,6 +31,10 @@ XL_STEPS: Final = 600
 _USER_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 #: in place of a template's URL: make it from text
 GENERATED_TEMPLATE: Final = "t2i_generate"
+_SCENE_UNUSED: Final = (
+    f"scene_id was not used, as there is a template: {GENERATED_TEMPLATE} as template_image,"
+    " or a t2i_prompt, draws one of the scene"
+)
 
 Body = Mapping[str, Any]
 
@@ -171,6 +176,8 @@ def rest_create(body: Body, *, is_xl: bool) -> CreateRequest:
     _check_ids(ids, is_model_id, options)
     if options.scene_id and not is_model_id(options.scene_id):
         raise PortraitError(faults.MODEL_ID_MALFORMED)
+    if options.scene_id and template:
+        warnings += (_SCENE_UNUSED,)
     return CreateRequest(tuple(ids), bool(several), template, options, warnings, is_xl)
 
 
@@ -195,10 +202,16 @@ def _configure(body: Body, fault: Fault) -> Mapping[str, Any]:
 
 
 def _options(body: Body, surface: Surface) -> tuple[CreateOptions, tuple[str, ...]]:
+    """The options of a creation; a text of which no words are left counts as not sent."""
     try:
-        return parse_configure(body.get("configure"), surface)
+        options, warnings = parse_configure(body.get("configure"), surface)
     except ConfigureError as error:
         raise PortraitError(faults.INVALID_CREATE) from error
+    if says_something(options.t2i_prompt):
+        return options, warnings
+    if options.t2i_prompt.strip():
+        warnings += ("t2i_prompt has no words, and was left out",)
+    return replace(options, t2i_prompt=""), warnings
 
 
 def _check_ids(ids: list[Any], is_well_formed: Any, options: CreateOptions) -> None:

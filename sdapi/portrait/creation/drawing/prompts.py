@@ -1,6 +1,5 @@
 """The prompts of a portrait's passes. Contract: portrait-pipeline 3.1, 5.2, 5.3."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -10,8 +9,6 @@ from sdapi.portrait.base.words import Words
 FILM_WEIGHT: Final = 0.65
 _TEMPLATE_WEIGHT: Final = 0.25
 SCENE_WEIGHT: Final = 0.80
-_TAG: Final = re.compile(r"<\s*\w+\s*:[^<>]*>")
-_SIGNS: Final = re.compile(r"[<>#]")
 _MALE: Final = ("male", "man", "m", "boy", "男")
 _FEMALE: Final = ("female", "woman", "f", "girl", "女")
 #: a text that has one of these says how much of the person is seen
@@ -81,14 +78,6 @@ def joined(parts: Iterable[str]) -> str:
 def tags(loras: Iterable[tuple[str, float]]) -> list[str]:
     """LoRAs as prompts name them."""
     return [f"<lora:{name}:{weight:g}>" for name, weight in loras]
-
-
-def without_tags(text: str) -> str:
-    """A caller's text that can name no networks, which may be other people's.
-
-    Without the signs of tags, and of comments, nothing that is cut out later makes one of it.
-    """
-    return _SIGNS.sub(" ", _TAG.sub("", text))
 
 
 def without(prompt: str, part: str) -> str:

@@ -119,6 +119,36 @@ def test_a_template_may_come_from_text():
     assert requests.rest_create(scene, is_xl=True).template_url == ""
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\n\t", " , ", "<lora:bob:1>", "<lora:a:1>, #<>"])
+def test_a_text_without_words_draws_no_template(blank: str):
+    configure = {"t2i_prompt": blank}
+    body = {"model_id": ID, "template_image": "u", "configure": configure}
+    request = requests.rest_create(body, is_xl=False)
+    assert (request.template_url, request.options.t2i_prompt) == ("u", "")
+    assert [each.partition(" ")[0] for each in request.warnings] == (
+        ["t2i_prompt"] if blank.strip() else []
+    )
+    queue = {"template_image": "u", "configure": {"user_id": "ann", **configure}}
+    assert requests.queue_create(queue).template_url == "u"
+    for template in ("", "t2i_generate", None):
+        body["template_image"] = queue["template_image"] = template
+        assert fault_of(lambda: requests.rest_create(body, is_xl=True)) is faults.NO_TEMPLATE
+        assert fault_of(lambda: requests.queue_create(queue)) is faults.NO_TEMPLATE
+
+
+def test_a_scene_beside_a_template_is_told_to_be_of_no_use():
+    configure = {"scene_id": OTHER}
+    body = {"model_id": ID, "template_image": "u", "configure": configure}
+    (warning,) = requests.rest_create(body, is_xl=True).warnings
+    assert warning.startswith("scene_id was not used")
+    assert requests.rest_create(body, is_xl=False).warnings == ()  # it has no such field
+    configure["t2i_prompt"] = "a garden"
+    assert requests.rest_create(body, is_xl=True).warnings == ()
+    del configure["t2i_prompt"]
+    body["template_image"] = "t2i_generate"
+    assert requests.rest_create(body, is_xl=True).warnings == ()
+
+
 def test_no_model_is_needed_with_a_reference_picture_alone():
     body = {"model_id": "", "template_image": "u", "configure": {"ipa_control_only": True}}
     assert requests.rest_create(body, is_xl=False).model_ids == ("",)
