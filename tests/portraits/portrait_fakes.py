@@ -55,6 +55,8 @@ class FakeDrawer:
     failing: set[int] = field(default_factory=set[int])
     passes: list[Pass] = field(default_factory=list[Pass])
     improved: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    #: what it tells of every pass
+    warnings: tuple[str, ...] = ()
     #: what passes without a picture draw
     invents: Callable[[Pass], Pixels] | None = None
 
@@ -64,10 +66,10 @@ class FakeDrawer:
             raise DrawingFailed("told to fail")
         if asked.rgb is None:
             assert self.invents is not None
-            return Drawn(self.invents(asked))
+            return Drawn(self.invents(asked), self.warnings)
         weight = np.ones(asked.rgb.shape[:2]) if asked.mask is None else asked.mask
         darker = asked.rgb * (1.0 - 0.08 * asked.strength * (weight > 0.5))[..., None]
-        return Drawn((darker + 0.5).astype(np.uint8))
+        return Drawn((darker + 0.5).astype(np.uint8), self.warnings)
 
     async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
         self.improved.append(fields)

@@ -197,12 +197,14 @@ class PortraitCreator:
             trigger = person.meta.trigger
             loras.append(Speaker.template_lora(person.meta.lora_name))
         prompt = studio.speaker.template(text, trigger, loras)
+        needs = tuple(name for name, _ in loras)
         if not options.ipa_control_only:
-            return template.Invention(prompt)
+            return template.Invention(prompt, needs=needs)
         face = await studio.task(
             faults.NOT_TRAINED, face_tasks.reference_face, person.picture, 1.05
         )
-        return template.Invention(prompt, tuple(studio.units.adapter(face, _ADAPTER_IN_TEMPLATE)))
+        units = studio.units.adapter(face, _ADAPTER_IN_TEMPLATE)
+        return template.Invention(prompt, tuple(units), needs)
 
     async def _scene(self, models: Sequence[Model], studio: Studio) -> ModelMeta:
         """The scene's model, of the same owner; raises PortraitError."""
@@ -247,10 +249,10 @@ def _prompt(studio: Studio, person: Person) -> str:
 
 
 async def _drawable(meta: ModelMeta, artefacts: Artefacts, drawer: Drawer) -> ModelMeta:
-    """What a model is, with its LoRA's name for whoever draws; PortraitError without the LoRA."""
+    """What a model is, with its LoRA's name for whoever draws; PortraitError without it."""
     name = await drawer.lora(meta.lora_name, artefacts.lora)
     if name is None:
-        log.warning("portrait: there is no LoRA %s", meta.lora_name)
+        log.warning("portrait: there is no usable LoRA %s", meta.lora_name)
         raise PortraitError(faults.MODEL_ID_MALFORMED)
     return replace(meta, lora_name=name)
 

@@ -196,6 +196,7 @@ class OnePerson:
             rgb=rgb,
             mask=mask,
             units=tuple(units),
+            needs=() if self.person.meta is None else (self.person.meta.lora_name,),
         )
 
     def _soft(self, first: Mask, second: Mask) -> Mask:

@@ -33,6 +33,7 @@ from sdapi.services.catalog.catalog import DEMO_CHECKPOINT
 from sdapi.services.catalog.face_restorers import FACE_RESTORERS, FaceRestorers
 from sdapi.services.catalog.model_files.finding import find_files
 from sdapi.services.catalog.model_files.safetensors_header import read_header
+from sdapi.services.catalog.model_files.weight_file import problem_of
 from sdapi.services.catalog.upscalers import Upscalers
 from sdapi.services.container import Services
 from sdapi.services.generation.order import Caller
@@ -103,6 +104,9 @@ class InProcessDrawer:
         link = self._services.settings.lora_dirs[0] / f"{name}.safetensors"
         own = next((path for path in (file, link) if path.is_file()), None)
         if own is None:
+            return None
+        if problem := problem_of(own):
+            log.warning("portrait: the LoRA %s cannot be used: %s", own, problem)
             return None
         found = networks.lora(name)
         if found is not None and os.path.realpath(found.path) == os.path.realpath(own):

@@ -11,6 +11,8 @@ SAMPLER: Final = ("DPM++ 2M SDE", "Karras")
 EULER_A: Final = ("Euler a", "Automatic")
 #: at 512 pixels of the shorter side
 MASK_BLUR: Final = 8
+#: how a warning begins that a LoRA did not act
+_UNUSED: Final = ("lora not found", "lora not used")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +47,8 @@ class Pass:
     seed: int = -1
     #: the checkpoint's name; None for whichever the drawing server uses
     checkpoint: str | None = None
+    #: LoRAs of the prompt without which the picture is of somebody else
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,3 +57,16 @@ class Drawn:
 
     rgb: Pixels
     warnings: tuple[str, ...] = ()
+
+    def lost(self, needs: tuple[str, ...]) -> str | None:
+        """The warning that one of these LoRAs did not act; None where all did.
+
+        Warnings name a LoRA as its tag does, or by its file.
+        """
+        files = tuple(f"{name.rpartition('/')[2]}.safetensors:" for name in needs)
+        tags = tuple(f"{name} " for name in needs)
+        for warning in self.warnings:
+            begin, _, rest = warning.partition(": ")
+            if begin in _UNUSED and f"{rest} ".startswith((*tags, *files)):
+                return warning
+        return None

@@ -22,6 +22,7 @@ from sdapi.portrait.creation.drawing.webui import (
 )
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.models.folders import LORA_MARK
+from sdapi.services.catalog.model_files.weight_file import problem_of
 
 if TYPE_CHECKING:  # httpx takes a while to import, and most servers draw for themselves
     import httpx
@@ -60,7 +61,14 @@ class RemoteDrawer:
         return await anyio.to_thread.run_sync(pixels_of, image)
 
     async def lora(self, name: str, file: Path) -> str | None:
-        """The other server looks into its folders again for a name that it does not list."""
+        """The other server looks into its folders again for a name that it does not list.
+
+        Its file is the model's own, so that one which is broken here is broken there.
+        """
+        problem = await anyio.to_thread.run_sync(lambda: file.is_file() and problem_of(file))
+        if problem:
+            log.warning("portrait: the LoRA %s cannot be used: %s", file, problem)
+            return None
         return name if await self._has_lora(name) else None
 
     async def _has_lora(self, name: str) -> bool:

@@ -54,8 +54,8 @@ class Drawer(Protocol):
     async def lora(self, name: str, file: Path) -> str | None:
         """What prompts call the LoRA of a model, which is linked under `name`; None without it.
 
-        `file` is the model's own, where whoever draws can see it. A name of which nothing can be
-        told counts as there.
+        `file` is the model's own, where whoever draws can see it; a broken one is none. A name of
+        which nothing can be told counts as there.
         """
         ...
 

@@ -22,7 +22,7 @@ from sdapi.portrait.creation.gathered.sight import Sight
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faces.providers import Providers
-from sdapi.portrait.faults import Fault, PortraitError
+from sdapi.portrait.faults import MODEL_ID_MALFORMED, Fault, PortraitError
 from sdapi.portrait.pixels.raster import resized
 from sdapi.portrait.wire.configure import CreateOptions
 
@@ -78,13 +78,19 @@ class Studio:
             return kept
 
     async def draw(self, fault: Fault, asked: Pass) -> Pixels:
-        """The picture of a pass, of the size that was asked for; raises PortraitError."""
+        """The picture of a pass, of the size that was asked for; raises PortraitError.
+
+        A LoRA that it needs and that did not act is no less than one that is not there.
+        """
         asked = self._completed(asked)
         try:
             drawn = await self._drawn(asked)
         except DrawingFailed as error:
             log.warning("portrait: a pass failed: %s", error)
             raise PortraitError(fault) from error
+        if lost := drawn.lost(asked.needs):
+            log.warning("portrait: drawn without its person: %s", lost)
+            raise PortraitError(MODEL_ID_MALFORMED)
         for warning in drawn.warnings:
             self.warn(warning)
         return await anyio.to_thread.run_sync(resized, drawn.rgb, asked.size)

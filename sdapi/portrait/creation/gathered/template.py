@@ -31,6 +31,8 @@ class Invention:
 
     prompt: str
     units: tuple[Unit, ...] = ()
+    #: LoRAs of people and scenes in the prompt
+    needs: tuple[str, ...] = ()
 
 
 async def fetched(
@@ -72,6 +74,7 @@ async def invented(studio: Studio, invention: Invention, *, is_group: bool, coun
         size=size,
         steps=_LCM_STEPS if studio.is_lcm else _STEPS,
         units=invention.units,
+        needs=invention.needs,
         cfg_scale=CFG_SCALE,
         sampler=EULER_A,
     )

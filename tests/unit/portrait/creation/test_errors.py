@@ -88,6 +88,38 @@ async def test_a_person_whose_weights_are_gone_cannot_be_said(place: Workplace):
 
 
 @pytest.mark.parametrize(
+    "warning",
+    [
+        "lora not used: ann.safetensors: lora_down holds values that are no numbers",
+        "lora not used: ann fits no layer of this checkpoint",
+        "lora not found: ann",
+    ],
+)
+async def test_a_portrait_drawn_without_its_person_is_none(place: Workplace, warning: str):
+    place.drawer.warnings = ("lora not used: film.safetensors: the file is gone", warning)
+    assert await fault_of(place) is faults.MODEL_ID_MALFORMED
+    assert len(place.drawer.passes) == 1
+    place.drawer.invents = lambda asked: pixels("stranger")
+    drawn = {"template": None, "t2i_prompt": "a portrait"}
+    assert await fault_of(place, **drawn) is faults.MODEL_ID_MALFORMED
+    assert len(place.drawer.passes) == 2
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "lora not used: film.safetensors: the file is gone",
+        "lora not used: anna.safetensors: the file is gone",
+        "lora not found: ann-lcm",
+        "lora ann: 3 of its 9 layers do not fit",
+    ],
+)
+async def test_a_style_that_did_not_act_is_a_warning(place: Workplace, warning: str):
+    place.drawer.warnings = (warning,)
+    assert warning in (await place.create("ann")).warnings
+
+
+@pytest.mark.parametrize(
     ("template", "fault"),
     [
         ("missing", faults.TEMPLATE_UNREADABLE),

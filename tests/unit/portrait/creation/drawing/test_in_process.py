@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from sdapi.errors import NanProduced, NoDevice, SDAPIError, ShuttingDown
 from sdapi.portrait.creation.drawing.in_process import InProcessDrawer
 from sdapi.portrait.creation.drawing.passes import Pass
+from sdapi.portrait.creation.drawing.remote import RemoteDrawer
 from sdapi.portrait.creation.drawing.webui import DrawingFailed
 from sdapi.portrait.models.folders import LORA_MARK
 from sdapi.services.container import Services
@@ -72,6 +73,23 @@ async def test_a_person_trained_on_another_server_is_found(services: Services, t
     save_file({"a": np.zeros(1)}, own)
     (folder / "anna.safetensors").symlink_to(own)
     assert await drawer.lora("anna", own) == "anna"
+
+
+@pytest.mark.parametrize("broken", [b"", b"cut", bytes(range(256)) * 40, "truncated"])
+@pytest.mark.parametrize("place", ["own", "link"])
+async def test_weights_that_cannot_be_read_are_as_good_as_none(
+    services: Services, tmp_path: Path, broken: bytes | str, place: str
+):
+    own = tmp_path / "portrait" / "users" / "anna" / "lora.safetensors"
+    path = own if place == "own" else services.settings.lora_dirs[0] / "anna.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"a": np.zeros(1000)}, path)
+    services.networks.refresh()
+    assert await InProcessDrawer(services).lora("anna", own) is not None
+    path.write_bytes(path.read_bytes()[:4000] if isinstance(broken, str) else broken)
+    assert await InProcessDrawer(services).lora("anna", own) is None
+    missing = RemoteDrawer("http://127.0.0.1:1", "=").lora("anna", path)
+    assert await missing is None
 
 
 @pytest.mark.parametrize(
