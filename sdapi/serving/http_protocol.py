@@ -83,11 +83,10 @@ class HttpProtocol(JoiningProtocol):
         self.scope["extensions"] = {CONNECTION: {CONNECTION: self._outgoing}}
 
     def on_headers_complete(self) -> None:
-        self._phase = _Phase.BODY
         if len(self.headers) > MAX_HEADERS:
             raise HeadTooLarge
         super().on_headers_complete()
-        self._has_begun = True
+        self._phase, self._has_begun = _Phase.BODY, True
 
     def on_message_complete(self) -> None:
         self._phase = _Phase.IDLE
@@ -95,7 +94,7 @@ class HttpProtocol(JoiningProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """As uvicorn, but for heads that are refused for their size."""
-        if self._phase is _Phase.BODY and len(self.headers) > MAX_HEADERS:
+        if self._phase is _Phase.HEAD and len(self.headers) > MAX_HEADERS:
             self._refuse(431, _too_large())
         else:
             super().send_400_response(msg)
@@ -115,6 +114,8 @@ class HttpProtocol(JoiningProtocol):
         now = self.loop.time()
         if self.flow.read_paused or (self._has_begun and self.cycle.waiting_for_100_continue):
             self._heard_at = now  # it is not the client who lets others wait
+        elif self._phase is _Phase.HEAD and self._has_begun and not self.cycle.response_complete:
+            self._began_at = now  # the head's time begins when its turn has come
         elif self._phase is _Phase.HEAD and now - self._began_at > HEAD_S:
             self._refuse(408, f"the head did not come within {HEAD_S:g} s")
         elif self._phase is _Phase.BODY and now - self._heard_at > BODY_S:
@@ -125,8 +126,11 @@ class HttpProtocol(JoiningProtocol):
     def _refuse(self, status: int, text: str) -> None:
         """Answer the request that is not whole, where nothing else is being answered, and close."""
         cycle, may_answer = self.cycle, True
+        if self._phase is _Phase.BODY:
+            may_answer = not cycle.response_started  # else it has its answer, or the head of it
+        elif self._has_begun:
+            may_answer = cycle.response_complete
         if self._has_begun and not cycle.response_complete:
-            may_answer = self._phase is _Phase.BODY and not cycle.response_started
             cycle.disconnected = True
             cycle.message_event.set()
         log.info("a request of %s was not whole: %s", self.client, text)

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import uvicorn
@@ -16,13 +16,17 @@ pytestmark = pytest.mark.anyio
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers a whole body with its size; tells a client that has gone."""
-    size, is_more = 0, True
+    """Answers a whole body with its size; `/early` before it came, `/late` when asked after it."""
+    size, is_more = 0, scope["path"] != "/early"
     while is_more:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
         size, is_more = size + len(message["body"]), message.get("more_body", False)
+    if scope["path"] == "/late":
+        with suppress(TimeoutError):
+            await asyncio.wait_for(receive(), 1)
+            return  # the client is said to have gone
     headers = [(b"content-length", str(len(str(size))).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": str(size).encode()})
@@ -76,6 +80,22 @@ async def test_a_request_that_stops_is_ended(hasty: None, text: bytes, answer: b
         got = await ask(port, text)
     assert got.startswith(answer)
     assert bool(got) == bool(answer)
+
+
+async def test_half_a_head_behind_a_request_does_not_end_that_request(hasty: None):
+    late = b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
+    async with serving() as (_, port):
+        got = await ask(port, late + HEAD + b"X: half")
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert got.count(b"HTTP/1.1 408 ") == 1  # the half head's own, when its turn had come
+
+
+async def test_a_request_that_has_its_answer_gets_no_second_one(hasty: None):
+    early = b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"
+    async with serving() as (_, port):
+        got = await ask(port, early)
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert got.count(b"HTTP/1.1 ") == 1
 
 
 async def test_a_body_that_comes_slowly_is_waited_for(hasty: None):
