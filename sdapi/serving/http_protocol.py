@@ -46,6 +46,8 @@ class HttpProtocol(JoiningProtocol):
         self._began_at = self._heard_at = self.loop.time()
         self._head_bytes = 0
         self._has_begun = False  # that there is a `cycle`
+        self._before: Any = None  # the cycle before it
+        self._drops_body = False
         self._watching: asyncio.TimerHandle | None = None
         self._outgoing: Outgoing | None = None
 
@@ -85,8 +87,13 @@ class HttpProtocol(JoiningProtocol):
     def on_headers_complete(self) -> None:
         if len(self.headers) > MAX_HEADERS:
             raise HeadTooLarge
+        before = self.cycle
         super().on_headers_complete()
-        self._phase, self._has_begun = _Phase.BODY, True
+        self._phase, self._has_begun, self._before = _Phase.BODY, True, before
+
+    def on_body(self, body: bytes) -> None:
+        if not self._drops_body:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._phase = _Phase.IDLE
@@ -101,10 +108,14 @@ class HttpProtocol(JoiningProtocol):
 
     def shutdown(self) -> None:
         """As uvicorn, which would wait for the rest of a body, and then answer 500."""
-        if self._phase is _Phase.BODY:
-            self._refuse(503, "the server is shutting down")
-        else:
+        if self._phase is not _Phase.BODY:
             super().shutdown()
+        elif self.pipeline:  # its turn has not come: the one before it is the connection's last
+            self.pipeline.popleft()
+            self.cycle, self._drops_body = self._before, True
+            super().shutdown()
+        else:
+            self._refuse(503, "the server is shutting down")
 
     def _look(self) -> None:
         """Whether what is to come has been waited for too long."""
@@ -114,14 +125,25 @@ class HttpProtocol(JoiningProtocol):
         now = self.loop.time()
         if self.flow.read_paused or (self._has_begun and self.cycle.waiting_for_100_continue):
             self._heard_at = now  # it is not the client who lets others wait
-        elif self._phase is _Phase.HEAD and self._has_begun and not self.cycle.response_complete:
-            self._began_at = now  # the head's time begins when its turn has come
+        elif self._waits_its_turn():
+            self._began_at = self._heard_at = now
         elif self._phase is _Phase.HEAD and now - self._began_at > HEAD_S:
             self._refuse(408, f"the head did not come within {HEAD_S:g} s")
         elif self._phase is _Phase.BODY and now - self._heard_at > BODY_S:
             self._refuse(408, f"the rest of the body did not come within {BODY_S:g} s")
-        elif not self._has_begun and now - self._began_at > HEAD_S:
+        elif (not self._has_begun and now - self._began_at > HEAD_S) or (self._lingers() and now - self._heard_at > HEAD_S):
             self.transport.close()
+
+    def _waits_its_turn(self) -> bool:
+        """Whether what is to come belongs to a request behind one that is still being answered."""
+        if self._phase is _Phase.HEAD:
+            return self._has_begun and not self.cycle.response_complete
+        return self._phase is _Phase.BODY and bool(self.pipeline)
+
+    def _lingers(self) -> bool:
+        """Whether bytes that begin no request, as a line's end, have ended the keep-alive time."""
+        is_answered = self._has_begun and self.cycle.response_complete
+        return is_answered and self._phase is _Phase.IDLE and self.timeout_keep_alive_task is None
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer the request that is not whole, where nothing else is being answered, and close."""

@@ -176,7 +176,7 @@ class Dispatcher:
             return Outcome(False, counts=False)
         try:
             async with asyncio.timeout(self._spec.keepalive_s):
-                answer = await self._inference.call(call_of(item))
+                answer = explained(item, self._spec, await self._inference.call(call_of(item)))
         except TimeoutError:
             answer = failure(408, f"not done within {self._spec.keepalive_s:g} s")
         except NotUp as error:
@@ -188,7 +188,7 @@ class Dispatcher:
         except Exception as error:
             log.exception("an inference call failed")
             answer = failure(500, type(error).__name__)
-        return self._judge(item, explained(item, self._spec, answer))
+        return self._judge(item, answer)
 
     def _judge(self, item: Item, answer: Answer) -> Outcome:
         """Result, another try, or back uncounted (contract 10.3 and 11)."""

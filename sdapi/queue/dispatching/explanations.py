@@ -43,7 +43,7 @@ def _of_no_object(item: Item, answer: Answer) -> Answer:
     hint = f"{problem}; {item.path} takes a JSON object, in a put with or without a Content-Type"
     for entry in entries:
         if isinstance(entry, dict) and entry.get("loc") == ["body"]:
-            entry["ctx"] = {**entry.get("ctx", {}), "hint": hint}
+            entry["ctx"] = {**(entry.get("ctx") or {}), "hint": hint}
     return replace(answer, body=orjson.dumps(body))
 
 

@@ -14,6 +14,7 @@ import orjson
 INTERNAL = "sdapi.internal"
 #: an application that was told that its caller has gone gets this long to end by itself
 _GOODBYE_S = 5.0
+_LOOK_S = 5.0
 
 Message = MutableMapping[str, Any]
 App = Callable[
@@ -155,12 +156,15 @@ class OnPort:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._client = httpx.AsyncClient(timeout=None, trust_env=False)
+        # The dispatcher limits calls, and their time.
+        limits = httpx.Limits(max_connections=None)
+        self._client = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)
 
     async def is_ready(self) -> bool:
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        except OSError:
+            async with asyncio.timeout(_LOOK_S):
+                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:  # TimeoutError among them
             return False
         writer.close()
         return True

@@ -90,6 +90,28 @@ async def test_half_a_head_behind_a_request_does_not_end_that_request(hasty: Non
     assert got.count(b"HTTP/1.1 408 ") == 1  # the half head's own, when its turn had come
 
 
+async def test_half_a_body_behind_a_request_does_not_take_its_answer_when_the_server_stops():
+    late = b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
+    async with serving() as (server, port):
+        asking = asyncio.create_task(ask(port, late + HEAD + b"Content-Length: 9\r\n\r\nhalf"))
+        while not server.server_state.tasks:
+            await asyncio.sleep(0.01)
+        server.should_exit = True
+        got = await asking
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert got.count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_line_end_after_an_answer_does_not_hold_the_connection(hasty: None):
+    async with serving() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"Content-Length: 4\r\n\r\nbody")
+        assert (await reader.readuntil(b"\r\n\r\n4")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"\r\n")
+        assert await asyncio.wait_for(reader.read(), 3) == b""
+        writer.close()
+
+
 async def test_a_request_that_has_its_answer_gets_no_second_one(hasty: None):
     early = b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"
     async with serving() as (_, port):
