@@ -131,7 +131,7 @@ class HttpProtocol(JoiningProtocol):
             self._refuse(408, f"the head did not come within {HEAD_S:g} s")
         elif self._phase is _Phase.BODY and now - self._heard_at > BODY_S:
             self._refuse(408, f"the rest of the body did not come within {BODY_S:g} s")
-        elif (not self._has_begun and now - self._began_at > HEAD_S) or (self._lingers() and now - self._heard_at > HEAD_S):
+        elif self._lingers(now):
             self.transport.close()
 
     def _waits_its_turn(self) -> bool:
@@ -140,10 +140,15 @@ class HttpProtocol(JoiningProtocol):
             return self._has_begun and not self.cycle.response_complete
         return self._phase is _Phase.BODY and bool(self.pipeline)
 
-    def _lingers(self) -> bool:
-        """Whether bytes that begin no request, as a line's end, have ended the keep-alive time."""
-        is_answered = self._has_begun and self.cycle.response_complete
-        return is_answered and self._phase is _Phase.IDLE and self.timeout_keep_alive_task is None
+    def _lingers(self, now: float) -> bool:
+        """Whether a connection has no request, and no keep-alive time that would end it.
+
+        Bytes that begin no request, as a line's end, end that time.
+        """
+        if not self._has_begun:
+            return now - self._began_at > HEAD_S
+        is_idle = self._phase is _Phase.IDLE and self.cycle.response_complete
+        return is_idle and self.timeout_keep_alive_task is None and now - self._heard_at > HEAD_S
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer the request that is not whole, where nothing else is being answered, and close."""
