@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint", type=Path, default=Path("sdapi/demo/sdapi-demo.safetensors")
     )
-    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", type=Path, default=Path("docs/images/demo-contact-sheet.png"))
     parser.add_argument("--threads", type=int, default=2)

@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint", type=Path, default=Path("sdapi/demo/sdapi-demo.safetensors")
     )
-    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--folder", type=Path, default=Path("demo_train"))
     parser.add_argument("--threads", type=int, default=2)
