@@ -42,7 +42,7 @@ def _of_no_object(item: Item, answer: Answer) -> Answer:
         return answer
     hint = f"{problem}; {item.path} takes a JSON object, in a put with or without a Content-Type"
     for entry in entries:
-        if isinstance(entry, dict) and entry.get("loc") == ["body"]:
+        if isinstance(entry, dict) and (entry.get("loc") or [None])[0] == "body":
             entry["ctx"] = {**(entry.get("ctx") or {}), "hint": hint}
     return replace(answer, body=orjson.dumps(body))
 

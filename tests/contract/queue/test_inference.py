@@ -54,7 +54,9 @@ def test_a_put_without_a_path_is_told_where_calls_are(queue: TestClient):
         (b"", "nothing was put; /sdapi/v1/txt2img takes"),
     ],
 )
-@pytest.mark.parametrize("content_type", ["", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "content_type", ["", "application/x-www-form-urlencoded", "application/json"]
+)
 def test_a_put_that_is_no_json_object_is_told_what_was_put_and_what_its_path_takes(
     queue: TestClient, put_data: bytes, problem: str, content_type: str
 ):
