@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 5.0
 _MAX_PORT = 65535
+_NOT_FETCHED = "a URL of host %r was not fetched: %s"
+_NOT_SENT = "a URL of host %r took no webhook: %s"
 
 
 class Fetcher:
@@ -85,8 +87,11 @@ class Fetcher:
                 addresses = await self._addresses(target, self._allow_hosts)
                 return await self._send(target, addresses, own | headers, body)
         except TimeoutError as error:
-            raise BadUrl(f"{shown}: no answer within {timeout_s:g} s") from error
+            reason = f"no answer within {timeout_s:g} s"
+            _log_failure(url, reason, _NOT_SENT)
+            raise BadUrl(f"{shown}: {reason}") from error
         except Refused as error:
+            _log_failure(url, error.cause, _NOT_SENT)
             raise BadUrl(f"{shown}: {error}") from error
 
     async def check(self, url: str) -> None:
@@ -193,10 +198,10 @@ def without_secrets(url: str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[:limit] + "…"
 
 
-def _log_failure(url: str, reason: str) -> None:
+def _log_failure(url: str, reason: str, message: str = _NOT_FETCHED) -> None:
     """One line without path and query, either of which may be the key to a picture."""
     host = without_secrets(url).partition("://")[2].partition("/")[0]
-    log.warning("a URL of host %r was not fetched: %s", host, reason)
+    log.warning(message, host, reason)
 
 
 def _parse(url: str) -> "httpx.URL":

@@ -1,8 +1,9 @@
 """Which addresses of a host may be asked.
 
-What a client learns: an address that it wrote itself, and a name of the public DNS, are told as
-they are. Of a name that only the server's own network can know (`db`, `db.internal`) it learns
-neither whether it exists nor where it leads; the log tells the operator.
+What a client learns: an address that it wrote itself is told as it is. Of a name it learns neither
+whether it exists nor where it leads, unless a flag lets the server ask any address of it: no name
+shows whether only the server's own network knows it (`db`, `db.internal`, and by a search domain
+`redis.default.svc`). The log tells the operator.
 """
 
 import ipaddress
@@ -20,11 +21,6 @@ from sdapi.services.fetching.answers import Refused
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 MAX_ADDRESSES: Final = 4
-#: last labels that the public DNS does not have, or that networks use for themselves
-_LOCAL_DOMAINS: Final = frozenset(
-    ("corp", "home", "internal", "intranet", "lan", "local", "localdomain", "localhost", "private")
-)
-_LOCAL_ZONES: Final = (".home.arpa",)
 _UNKNOWN: Final = "the host does not resolve"
 _NO_PUBLIC: Final = "the host has no public address"
 _FLAGS: Final = "only with --allow-url-host or --allow-private-urls does the server ask others"
@@ -46,7 +42,7 @@ class HostGuard:
         anything_goes = self._allow_private or any(
             fnmatchcase(host, pattern.lower()) for pattern in allow_hosts
         )
-        keeps_quiet = not anything_goes and _is_local_name(host)
+        keeps_quiet = not anything_goes and not _is_address(host)
         try:
             found = await self._resolve(host, port)
             addresses = [ipaddress.ip_address(text) for text in dict.fromkeys(found)]
@@ -65,12 +61,13 @@ class HostGuard:
         return addresses[:MAX_ADDRESSES]
 
 
-def _is_local_name(host: str) -> bool:
-    """Whether a name is none of the public DNS."""
-    if ":" in host or host.replace(".", "").isdigit():  # an address
+def _is_address(host: str) -> bool:
+    """Whether a host is an address in its usual spelling; any other may be a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
         return False
-    last = host.rpartition(".")[2]
-    return "." not in host or last in _LOCAL_DOMAINS or host.endswith(_LOCAL_ZONES)
+    return True
 
 
 def _resolver() -> Resolve:

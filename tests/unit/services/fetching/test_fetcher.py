@@ -117,26 +117,29 @@ async def test_loopback_is_refused_however_it_is_spelled(host: str):
     assert "secret" not in text
 
 
-@pytest.mark.parametrize("zone", ["", ".internal", ".corp", ".home.arpa"])
-async def test_private_and_unknown_names_of_the_own_network_are_told_apart_by_nobody(zone: str):
+@pytest.mark.parametrize("zone", ["", ".internal", ".default.svc", ".prod", ".example.com"])
+async def test_private_and_unknown_names_are_told_apart_by_nobody(zone: str):
     private, mixed = ["10.1.2.3"], ["93.184.216.34", "10.1.2.3"]
-    names = Names(**{f"inside{zone}": private, f"mixed{zone}": mixed})
+    own = {f"inside{zone}": private, f"mixed{zone}": mixed, f"empty{zone}": []}
+    names = Names(**own, **{f"meta{zone}": ["169.254.169.254"]})
     texts = {
         (await refusal(f"http://{host}{zone}/", fetcher(names))).partition(": ")[2]
-        for host in ("inside", "mixed", "nowhere")
+        for host in ("inside", "mixed", "empty", "meta", "nowhere", "a" * 64)
     }
     assert len(texts) == 1
     assert texts.pop().startswith("the host does not resolve, or has no public address; ")
 
 
-async def test_a_public_name_that_does_not_resolve_is_told_so():
-    names = Names(inside_example=["10.1.2.3"], empty_example=[])
-    for host in ("nowhere.example", "empty.example", "a" * 64 + ".example"):
-        text = await refusal(f"http://{host}/", fetcher(names))
-        assert text.partition(": ")[2] == "the host does not resolve"
-    private = await refusal("http://inside.example/", fetcher(names))
-    assert "the host has no public address" in private
-    assert "--allow-url-host" in private
+async def test_an_allowed_name_that_does_not_resolve_is_told_so():
+    by = fetcher(Names(), allow_url_hosts=("*.example",))
+    text = await refusal("http://nowhere.example/", by)
+    assert text.partition(": ")[2] == "the host does not resolve"
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "[fd00::1]"])
+async def test_a_private_address_that_the_caller_wrote_is_told_so(host: str):
+    text = await refusal(f"http://{host}/", fetcher())
+    assert text.partition("/: ")[2].startswith("the host has no public address; only with --allow")
 
 
 @pytest.mark.parametrize(
@@ -493,3 +496,15 @@ async def test_shown_urls_keep_no_secret_and_stay_short():
     assert without_secrets("https://u:p@h:1/a/b?sig=1#f") == "https://h:1/a/b"
     assert without_secrets("http://h/\n\x1b") == "http://h/??"
     assert len(without_secrets("http://h/" + "x" * 9999)) <= 201
+
+
+async def test_a_webhook_that_is_not_delivered_is_one_warning_with_its_cause(
+    caplog: pytest.LogCaptureFixture,
+):
+    by = fetcher(Names(inside_example=["10.0.0.7"]))
+    with pytest.raises(BadUrl, match="does not resolve, or has no public address"):
+        await by.post("http://inside.example/hook?key=secret", b"{}", {}, timeout_s=5)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a URL of host 'inside.example' took no webhook: "
+        "it has a private address; see --allow-url-host"
+    ]
