@@ -38,6 +38,7 @@ from sdapi.services.container import Services
 from sdapi.services.jobs.worker import EngineMaker, TorchEngines
 from sdapi.services.scripts.registry import Scripts
 from sdapi.services.storage.places import with_named_mounts
+from sdapi.services.system.readiness import unusable
 from sdapi.serving.lifecycle import Lifecycle, lifespan
 from sdapi.settings import Settings
 
@@ -87,7 +88,7 @@ def build_app(
     services.annotators.faces = None if portrait is None else portrait.faces
 
     app = _bare_app()
-    webui = InProcess(app, lambda: services.is_ready)
+    webui = InProcess(app, lambda: services.is_ready, partial(unusable, services))
     programs: dict[Program, MakeInference] = {Program.WEBUI: lambda spec: webui}
     if portrait is not None:
         programs |= _portrait_programs(portrait)

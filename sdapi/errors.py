@@ -14,6 +14,7 @@
     ├── Conflict                    409 conflict
     ├── QueueFull                   429 queue_full
     ├── ModelUnusable               422 model_unusable     a file that is there and cannot be loaded
+    │   └── ModelUnreadable         422 model_unusable     the same, and it may pass: gone, I/O
     ├── NotBuilt                    501 not_implemented    a field whose feature has not landed
     ├── StorageFailed               507 storage_failed     disk full and the like
     ├── OutboxFull                  503 outbox_full        too much waits for an object store
@@ -142,6 +143,10 @@ class ModelUnusable(SDAPIError):
     """A model's file that is there and cannot be loaded; the text names file and reason."""
 
     status, code = 422, "model_unusable"
+
+
+class ModelUnreadable(ModelUnusable):
+    """One that is gone or cannot be read now: it may be again, without a change of the file."""
 
 
 class NotBuilt(SDAPIError):

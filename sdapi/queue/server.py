@@ -25,6 +25,9 @@ class NotHere:
     def __init__(self, program: Program) -> None:
         self._program = program
 
+    async def is_up(self) -> bool:
+        return True
+
     async def is_ready(self) -> bool:
         return True
 

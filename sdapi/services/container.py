@@ -6,6 +6,7 @@ import os
 import secrets
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,14 @@ from sdapi.engine.control.annotators.annotators import Annotators
 from sdapi.engine.control.annotators.hub import fetch
 from sdapi.engine.jobs.job import ModelFile
 from sdapi.engine.weights.model_file import model_paths
-from sdapi.errors import NoDevice, SDAPIError, ShuttingDown
+from sdapi.errors import NoCheckpoint, NoDevice, SDAPIError, ShuttingDown
 from sdapi.metrics import Metrics
 from sdapi.options import Options
 from sdapi.security import Credentials
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog, Checkpoint
 from sdapi.services.catalog.model_files.hashes import HashCache
 from sdapi.services.catalog.model_files.safetensors_header import sha256_of_tensors
-from sdapi.services.catalog.model_files.weight_file import problem_of
+from sdapi.services.catalog.model_files.weight_file import KnownProblems
 from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.catalog.object_models import ObjectModels
 from sdapi.services.extras import ExtrasService
@@ -85,6 +86,8 @@ class Services:
     startup: Startup = field(default_factory=Startup)
     #: another one after each start, for pages that notice
     app_id: int = field(default_factory=lambda: secrets.randbits(63))
+    #: of checkpoints, as far as they show without loading
+    known_problems: KnownProblems = field(default_factory=KnownProblems)
     #: why no device can draw, in one sentence; None while one may
     start_failure: str | None = None
     _starter: threading.Thread | None = None
@@ -250,16 +253,24 @@ class Services:
         self._refuse(refusal)
 
     def _first_checkpoint(self) -> ModelFile | None:
+        """What workers load ahead; None while there is nothing, or nothing is to be loaded."""
         if self.settings.skip_load_model_at_start:
             return None
+        configured = self.options.current.text("sd_model_checkpoint")
         try:
-            configured = self.options.current.text("sd_model_checkpoint")
             checkpoint = self.catalog.default_checkpoint(configured)
-            if not self.settings.no_hashing and checkpoint.path.is_file():
-                self.hashes.compute(checkpoint.path)
-            return ModelFile.of(checkpoint.path, checkpoint.sidecar)
-        except (SDAPIError, OSError):
+        except NoCheckpoint:
             return None
+        if not self.settings.no_hashing:
+            self._hash_ahead(checkpoint.path)
+        with suppress(OSError):
+            return ModelFile.of(checkpoint.path, checkpoint.sidecar)
+        return ModelFile(checkpoint.path, checkpoint.sidecar)  # its load tells what is wrong
+
+    def _hash_ahead(self, path: Path) -> None:
+        with suppress(OSError):  # what cannot be read shows when it is loaded
+            if path.is_file():
+                self.hashes.compute(path)
 
     def _say_what_draws(self) -> None:
         checkpoints = self.catalog.checkpoints
@@ -272,7 +283,7 @@ class Services:
     def _say_what_is_broken(self) -> None:
         """Warn of checkpoints whose beginning or length shows that they cannot be loaded."""
         for checkpoint in self.catalog.checkpoints:
-            if problem := problem_of(checkpoint.path):
+            if problem := self.known_problems.of(checkpoint.path):
                 log.warning("the checkpoint %s cannot be used: %s", checkpoint.path, problem)
 
 

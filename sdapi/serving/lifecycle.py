@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
-import anyio.to_thread
 from fastapi import FastAPI
 
 from sdapi.portrait.portrait import Portrait
@@ -55,10 +53,7 @@ class Lifecycle:
     async def readiness(self, *, is_stopping: bool) -> Readiness:
         """Whether it can do its work: draw, or with the role `api` reach its queue."""
         if self.services.settings.role != "api":
-            look = partial(readiness, self.services, is_stopping=is_stopping)
-            # Files are read only then; at other times no busy thread shall delay the answer.
-            is_broken = any(worker.unusable is not None for worker in self.services.workers)
-            return await anyio.to_thread.run_sync(look) if is_broken else look()
+            return await readiness(self.services, is_stopping=is_stopping)
         if is_stopping:
             return Readiness(Status.STOPPING, {})
         is_reachable = await self.queues.is_reachable()

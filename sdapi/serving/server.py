@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT_S = 5
 INTERRUPTED = 130
 READINESS_LOOK_S = 0.2
+#: where someone has to mend something first
+LATER_LOOK_S = 2.0
 
 logger = logging.getLogger("sdapi")
 
@@ -121,18 +123,31 @@ class Server(uvicorn.Server):
         readiness: Callable[[], Awaitable[Readiness]] | None = getattr(
             self._state, "readiness", None
         )
+        if readiness is None:  # an application that is ready when it has started
+            self._on_readiness(())
+            return
         said: Sequence[str] = ()
-        while readiness is not None:
-            now = await readiness()
-            if now.status == "ready":
-                break
-            if now.status == "stopping" or self.should_exit:
-                return
-            if now.status in ("failed", "unusable") and now.problems != said:
-                said = now.problems
-                self._on_readiness(said)
-            await asyncio.sleep(READINESS_LOOK_S)
-        self._on_readiness(())
+        has_failed = False
+        while not self.should_exit:
+            pause_s = LATER_LOOK_S
+            try:
+                now = await readiness()
+            except Exception:  # whatever it was: who waits for `is ready` needs the next look
+                if not has_failed:
+                    logger.exception("whether the application is ready cannot be told")
+                has_failed = True
+            else:
+                has_failed = False
+                if now.status == "ready":
+                    self._on_readiness(())
+                if now.status in ("ready", "stopping"):
+                    return
+                if now.status == "starting":
+                    pause_s = READINESS_LOOK_S
+                elif now.problems != said:
+                    said = now.problems
+                    self._on_readiness(said)
+            await asyncio.sleep(pause_s)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal arrived; unlike uvicorn's own this does not raise it again at the end."""

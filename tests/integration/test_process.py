@@ -106,9 +106,12 @@ def started(
 
 READINESS = """
     from sdapi.services.system.readiness import Readiness, Status
-    mended = []
+    mended, looks = [], []
 
     async def readiness():
+        looks.append(True)
+        if FIRST_FAILS and len(looks) == 1:
+            raise OSError("the disk is away")
         if mended:
             return Readiness(Status.READY, {})
         return Readiness(Status.UNUSABLE, {}, ("the checkpoint a is broken",))
@@ -119,15 +122,40 @@ READINESS = """
     async def mend():
         mended.append(True)
 
+    @app.get("/few-looks")
+    async def few_looks():
+        return JSONResponse({}, 200 if len(looks) <= 3 else 400)
+
     return app
 """
 
 
+def watched(*, first_fails: bool) -> str:
+    return APP.replace("\n    return app\n", READINESS.replace("FIRST_FAILS", str(first_fails)))
+
+
+def test_a_look_that_fails_is_logged_and_not_the_last(tmp_path: Path):
+    program = watched(first_fails=True)
+    with started(tmp_path, program=program, state="cannot draw, and answers") as server:
+        assert server.get("/mend") == 200
+        assert server.process.stdout is not None
+        assert server.process.stdout.readline() == "sdapi: the checkpoint a is broken\n"
+        assert " is ready at " in server.process.stdout.readline()
+        server.stop()
+        assert server.exit_code() == 0
+        assert server.process.stderr is not None
+        text = server.process.stderr.read()
+    assert text.count("whether the application is ready cannot be told") == 1
+    assert "the disk is away" in text
+
+
 def test_the_console_says_ready_when_it_is_and_before_that_what_is_wrong(tmp_path: Path):
-    program = APP.replace("\n    return app\n", READINESS)
+    program = watched(first_fails=False)
     with started(tmp_path, program=program, state="cannot draw, and answers") as server:
         assert server.process.stdout is not None
         assert server.process.stdout.readline() == "sdapi: the checkpoint a is broken\n"
+        time.sleep(1.5)
+        assert server.get("/few-looks") == 200
         assert server.get("/mend") == 200
         assert f" is ready at http://127.0.0.1:{server.port}" in server.process.stdout.readline()
 

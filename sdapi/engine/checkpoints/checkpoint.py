@@ -89,9 +89,9 @@ def load_checkpoint(path: Path, sidecar_path: Path | None, precision: Precision)
         return _load_file(read_state_dict(path), sidecar, precision)
     except ModelUnusable as error:
         text = str(error)
-        raise ModelUnusable(
-            text if text.startswith(path.name) else f"{path.name}: {text}"
-        ) from error
+        if text.startswith(path.name):
+            raise
+        raise ModelUnusable(f"{path.name}: {text}") from error
 
 
 def alphas_cumprod(linear_start: float, linear_end: float) -> Tensor:

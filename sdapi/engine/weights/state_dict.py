@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sdapi.errors import ModelUnusable
+from sdapi.errors import ModelUnreadable, ModelUnusable
 
 StateDict = dict[str, Tensor]
 _PICKLE_PROTOCOLS = (b"\2", b"\3", b"\4", b"\5")
@@ -52,11 +52,12 @@ def read_content(path: Path) -> object:
             return load_file(path, device="cpu")
         return _read_pickle(path)
     except FileNotFoundError:
-        raise ModelUnusable(f"{path.name}: the file is gone") from None
+        raise ModelUnreadable(f"{path.name}: the file is gone") from None
     except SafetensorError as error:
         raise ModelUnusable(f"{path.name}: not a whole safetensors file ({error})") from error
     except OSError as error:
-        raise ModelUnusable(f"{path.name}: cannot be read ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise ModelUnreadable(f"{path.name}: cannot be read ({reason})") from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -59,8 +59,12 @@ class NotUp(ConnectionError):
 class Inference(Protocol):
     """What a dispatcher calls. Cancelling a call ends the work."""
 
+    async def is_up(self) -> bool:
+        """Whether calls are answered now, if only by telling what is wrong."""
+        ...
+
     async def is_ready(self) -> bool:
-        """Whether calls can be taken now."""
+        """Whether its work can be done now; until then items wait."""
         ...
 
     async def call(self, call: Call) -> Answer:
@@ -69,16 +73,30 @@ class Inference(Protocol):
 
 
 class InProcess:
-    """An ASGI application in this process, called without a socket."""
+    """An ASGI application in this process, called without a socket.
 
-    def __init__(self, app: App, is_ready: Callable[[], bool]) -> None:
+    `problem` tells in a few words why it cannot work now, None when it can.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        is_up: Callable[[], bool],
+        problem: Callable[[], Awaitable[str | None]] | None = None,
+    ) -> None:
         self._app = app
-        self._is_ready = is_ready
+        self._is_up = is_up
+        self._problem = problem
+
+    async def is_up(self) -> bool:
+        return self._is_up()
 
     async def is_ready(self) -> bool:
-        return self._is_ready()
+        return self._is_up() and await self._why_not() is None
 
     async def call(self, call: Call) -> Answer:
+        if (problem := await self._why_not()) is not None:
+            raise NotUp(problem)
         exchange = _Exchange(call.body)
         running = asyncio.ensure_future(self._app(_scope(call), exchange.receive, exchange.send))
         try:
@@ -90,6 +108,9 @@ class InProcess:
                 await asyncio.wait_for(running, _GOODBYE_S)
             raise
         return exchange.answer()
+
+    async def _why_not(self) -> str | None:
+        return None if self._problem is None else await self._problem()
 
 
 def _scope(call: Call) -> dict[str, Any]:
@@ -159,6 +180,9 @@ class OnPort:
         # The dispatcher limits calls, and their time.
         limits = httpx.Limits(max_connections=None)
         self._client = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)
+
+    async def is_up(self) -> bool:
+        return await self.is_ready()
 
     async def is_ready(self) -> bool:
         try:

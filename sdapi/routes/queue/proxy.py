@@ -37,7 +37,7 @@ async def proxy(call: Call, spec: ServiceSpec, path: str) -> Response:
         authorize_signed(credentials, spec.name, call.headers, call.signed_paths(), body)
     if spec.container.program is Program.OTHER:
         return await _over_http(request, spec, path)
-    if not await call.served.queues.inferences[spec.name].is_ready():
+    if not await call.served.queues.inferences[spec.name].is_up():
         return PlainTextResponse("the inference program is not ready", 503)
     return _InProcess(request.app, spec, path, request)
 

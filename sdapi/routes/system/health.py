@@ -27,8 +27,9 @@ async def readyz(request: Request, services: ServicesDep) -> Response:
     """Whether it can draw; `status` is ready, or with a 503 starting, stopping, failed or unusable.
 
     Failed: no device can be used. Unusable: the checkpoint that it draws with cannot be loaded,
-    and there is no other. `problems` has a sentence for each fault, also of a server that is ready,
-    where requests may name other checkpoints. A server of the role `api` draws nothing: it is ready
+    and there is no other, or there is none at all; items of its queue wait meanwhile. `problems`
+    has a sentence for each fault, also of a server that is ready, where requests may name other
+    checkpoints, or the next load may go well. A server of the role `api` draws nothing: it is ready
     when its queue answers. `outbox` tells what waits for an object store; it does not count, for
     it is delivered later.
     """

@@ -109,12 +109,21 @@ class Catalog:
     @property
     def checkpoints(self) -> list[Checkpoint]:
         """In the order of the listing; the demo checkpoint when there is no other."""
-        found = self._found
-        if not found and DEMO_CHECKPOINT.is_file():
-            found = [(DEMO_CHECKPOINT, DEMO_CHECKPOINT.name, _sidecar(DEMO_CHECKPOINT))]
         return [
-            Checkpoint(path, name, sidecar, self._hashes.get(path)) for path, name, sidecar in found
+            Checkpoint(path, name, sidecar, self._hashes.get(path))
+            for path, name, sidecar in self._listed
         ]
+
+    @property
+    def checkpoint_paths(self) -> list[Path]:
+        """The same without a look at the files."""
+        return [path for path, _, _ in self._listed]
+
+    @property
+    def _listed(self) -> list[tuple[Path, str, Path | None]]:
+        if not self._found and DEMO_CHECKPOINT.is_file():
+            return [(DEMO_CHECKPOINT, DEMO_CHECKPOINT.name, _sidecar(DEMO_CHECKPOINT))]
+        return self._found
 
     @property
     def vaes(self) -> list[VAEFile]:
@@ -169,10 +178,7 @@ class Catalog:
         """`--ckpt`, the configured one, or the first; raises `NoCheckpoint` when there is none."""
         checkpoints = self.checkpoints
         if not checkpoints:
-            raise NoCheckpoint(
-                "no checkpoint to draw with: put a .safetensors or .ckpt file into "
-                f"{self._settings.checkpoint_dirs[0]} and POST /sdapi/v1/refresh-checkpoints"
-            )
+            raise NoCheckpoint(no_checkpoint(self._settings.checkpoint_dirs[0]))
         for name in (configured, self._settings.ckpt and Path(self._settings.ckpt).name):
             if name:
                 try:
@@ -221,6 +227,14 @@ class Catalog:
             yield from (p for p in find_files(folder, _VAE_SUFFIXES) if ".vae." in p.name)
         for folder in self._settings.vae_dirs:
             yield from find_files(folder, _VAE_SUFFIXES)
+
+
+def no_checkpoint(folder: Path) -> str:
+    """What to do where there is nothing to draw with."""
+    return (
+        "no checkpoint to draw with: put a .safetensors or .ckpt file into "
+        f"{folder} and POST /sdapi/v1/refresh-checkpoints"
+    )
 
 
 def _stem(name: str) -> str:

@@ -16,6 +16,7 @@ from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.jobs.work import Work
 from sdapi.errors import SDAPIError
 from sdapi.logs import log_fields
+from sdapi.services.jobs.preload import LoadFault, Preload
 from sdapi.services.jobs.scheduler import Scheduler
 from sdapi.services.jobs.tasks import Task, TaskRegistry
 from sdapi.services.jobs.training_turns import TrainingEngine, TrainingTurns
@@ -125,21 +126,15 @@ class Worker:
         self._tasks = tasks
         self._turns = turns
         self._make_engine = make_engine
-        self._first_checkpoint = first_checkpoint
         self._on_failed = on_failed
         self._stop = threading.Event()
         self._wants_clear = threading.Event()
-        #: a checkpoint to load before the next job; a later one replaces it
-        self._wanted: ModelFile | None = None
+        self._preload = Preload(first_checkpoint)
         self._thread = threading.Thread(target=self._run, name=f"sdapi-{name}", daemon=True)
         #: monotonic time of the last sign of life; 0 before the engine is there
         self.last_beat = 0.0
         self.is_busy = False
         self.failure: BaseException | None = None
-        #: the checkpoint that could not be loaded ahead of its first job, and why
-        self.unusable: tuple[ModelFile, str] | None = None
-        #: how that file was at the last look, None before it
-        self._last_seen: ModelFile | None = None
         self._engine: JobRunner | None = None
 
     def start(self) -> None:
@@ -157,8 +152,13 @@ class Worker:
         self._wants_clear.set()
 
     def request_load(self, checkpoint: ModelFile) -> None:
-        """Load a checkpoint once no job runs; a failure is only logged."""
-        self._wanted = checkpoint
+        """Load a checkpoint once no job runs; a failure becomes the `load_fault`."""
+        self._preload.request(checkpoint)
+
+    @property
+    def load_fault(self) -> LoadFault | None:
+        """Why the checkpoint could not be loaded ahead of its first job; None when it could."""
+        return self._preload.fault
 
     @property
     def cache_figures(self) -> dict[str, float]:
@@ -175,21 +175,18 @@ class Worker:
     def _run(self) -> None:
         try:
             engine = self._engine = self._make_engine()
-            self._warm_up(engine)
+            self._preload.look(engine, is_idle=True)
         except Exception as error:
             self.failure = error
             log.exception("worker %s cannot start", self.name)
             self._on_failed(error)
             return
         while not self._stop.is_set():
-            self.last_beat = time.monotonic()
             if self._wants_clear.is_set():
                 self._wants_clear.clear()
                 engine.clear()
-            if (wanted := self._wanted) is not None:
-                self._wanted = None
-                self._load(engine, wanted)
-            self._load_what_was_mended(engine)
+            self._load_ahead(engine)
+            self.last_beat = time.monotonic()
             patience_s = 0.0 if self._turns.is_wanted else _POLL_S
             task = self._scheduler.take(lambda t: _is_loaded(engine, t), patience_s)
             if task is not None:
@@ -206,33 +203,13 @@ class Worker:
         finally:
             self.is_busy = False
 
-    def _warm_up(self, engine: JobRunner) -> None:
-        checkpoint = self._first_checkpoint()
-        if checkpoint is not None:
-            self._load(engine, checkpoint)
-
-    def _load(self, engine: JobRunner, checkpoint: ModelFile) -> None:
-        """Load ahead of the first job that needs it, which tells its caller what is wrong."""
+    def _load_ahead(self, engine: JobRunner) -> None:
+        """A load may last longer than beats are apart."""
+        self.is_busy = True
         try:
-            engine.load(checkpoint)
-        except SDAPIError as error:
-            log.warning("%s cannot be loaded: %s", checkpoint.path, error)
-            self.unusable = checkpoint, error.detail
-        except Exception as error:
-            log.exception("%s cannot be loaded", checkpoint.path)
-            self.unusable = checkpoint, type(error).__name__
-        else:
-            self.unusable = None
-
-    def _load_what_was_mended(self, engine: JobRunner) -> None:
-        """Try a checkpoint again that could not be loaded, once its file has changed and rests."""
-        if self.unusable is None:
-            return
-        failed, last_seen = self.unusable[0], self._last_seen
-        with suppress(OSError):
-            now = self._last_seen = ModelFile.of(failed.path, failed.sidecar)
-            if now == last_seen != failed:
-                self._load(engine, now)
+            self._preload.look(engine, is_idle=self._scheduler.depth == 0)
+        finally:
+            self.is_busy = False
 
     def _do(self, engine: JobRunner, task: Task) -> None:
         job = task.job
@@ -245,7 +222,7 @@ class Worker:
         try:
             with log_fields(task_id=task.id, uid=task.uid):
                 outcome = engine.run(job, task.monitor)
-            self._note_use(job)
+            self._preload.note_use(job)
             if task.on_done is not None:
                 task.on_done()
         except SDAPIError as error:
@@ -258,13 +235,6 @@ class Worker:
             task.monitor.between_steps = None
             self.is_busy = False
         self._tasks.finish(task, outcome)
-
-    def _note_use(self, job: Work) -> None:
-        """What a job has been drawn with can be used after all."""
-        if self.unusable is None or isinstance(job, ExtrasJob):
-            return
-        if job.checkpoint.path == self.unusable[0].path:
-            self.unusable = None
 
 
 class _Drawing:

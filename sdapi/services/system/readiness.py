@@ -1,13 +1,17 @@
 """Whether a server can draw now, and if not, what its operator has to mend."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
-from sdapi.engine.weights.model_file import ModelFile
-from sdapi.services.catalog.model_files.weight_file import problem_of
+import anyio.to_thread
+
+from sdapi.services.catalog.catalog import no_checkpoint
 from sdapi.services.container import Services
+from sdapi.services.jobs.preload import RETRY_S, LoadFault
 from sdapi.services.jobs.worker import Worker
+from sdapi.settings import Settings
 
 
 class Status(StrEnum):
@@ -18,7 +22,7 @@ class Status(StrEnum):
     STOPPING = "stopping"
     #: no device can be used; only another start may help
     FAILED = "failed"
-    #: the checkpoint that it draws with cannot be loaded, and there is no other
+    #: the checkpoint that it draws with cannot be loaded, and there is no other; or there is none
     UNUSABLE = "unusable"
 
 
@@ -33,39 +37,59 @@ class Readiness:
     problems: tuple[str, ...] = ()
 
 
-def readiness(services: Services, *, is_stopping: bool) -> Readiness:
-    """Whether some worker can draw. Reads the beginnings of checkpoints when one is broken."""
+async def readiness(services: Services, *, is_stopping: bool = False) -> Readiness:
+    """Whether some worker can draw. Looks at files, in a thread, when a checkpoint is broken."""
     workers = services.workers
     # Looked at once: their threads may change it at any time.
-    broken = {worker.name: found for worker in workers if (found := worker.unusable) is not None}
-    problems = tuple(dict.fromkeys(_problem(*found) for found in broken.values()))
+    faults = {worker.name: fault for worker in workers if (fault := worker.load_fault) is not None}
+    ready = {worker.name for worker in workers if worker.is_ready}
+    problems = dict.fromkeys(_problem(fault) for fault in faults.values())
     if services.start_failure is not None:
-        problems = (services.start_failure, *problems)
-    ready = [worker.name for worker in workers if worker.is_ready]
+        problems = {services.start_failure: None} | problems
     if is_stopping:
         status = Status.STOPPING
     elif services.start_failure is not None:
         status = Status.FAILED
     elif not ready:
         status = Status.STARTING
-    elif set(ready) <= broken.keys() and not _has_other(services, broken.values()):
+    elif not services.catalog.checkpoint_paths:
         status = Status.UNUSABLE
+        problems[_no_checkpoint(services.settings)] = None
     else:
-        status = Status.READY
-    return Readiness(status, {worker.name: _state(worker) for worker in workers}, problems)
+        broken = {name: fault.file.path for name, fault in faults.items() if fault.is_of_file}
+        is_usable = not ready <= broken.keys() or await _has_other(services, broken.values())
+        status = Status.READY if is_usable else Status.UNUSABLE
+    return Readiness(status, {worker.name: _state(worker) for worker in workers}, tuple(problems))
+
+
+async def unusable(services: Services) -> str | None:
+    """What is wrong with a server that has workers and can draw nothing; None of any other."""
+    now = await readiness(services)
+    return "; ".join(now.problems) if now.status is Status.UNUSABLE else None
 
 
 def _state(worker: Worker) -> str:
     return "failed" if worker.failure else "ready" if worker.is_ready else "starting"
 
 
-def _problem(file: ModelFile, reason: str) -> str:
-    reason = reason.replace(f"{file.path.parent}/", "").removeprefix(f"{file.path.name}: ")
-    return f"the checkpoint {file.path.name} cannot be loaded: {reason}"
+def _problem(fault: LoadFault) -> str:
+    path = fault.file.path
+    reason = fault.reason.replace(f"{path.parent}/", "").removeprefix(f"{path.name}: ")
+    again = f"; it is tried again every {RETRY_S:g} s" if fault.may_pass else ""
+    return f"the checkpoint {path.name} cannot be loaded: {reason}{again}"
 
 
-def _has_other(services: Services, broken: Iterable[tuple[ModelFile, str]]) -> bool:
+def _no_checkpoint(settings: Settings) -> str:
+    folder = settings.checkpoint_dirs[0]
+    is_below = folder.is_relative_to(settings.data_dir)
+    return no_checkpoint(folder.relative_to(settings.data_dir if is_below else folder.parent))
+
+
+async def _has_other(services: Services, broken: Collection[Path]) -> bool:
     """Whether there is a checkpoint that seems whole, which requests may name."""
-    known = {file.path for file, _ in broken}
-    others = (c.path for c in services.catalog.checkpoints if c.path not in known)
-    return any(problem_of(path) is None for path in others)
+    others = (path for path in services.catalog.checkpoint_paths if path not in broken)
+
+    def look() -> bool:
+        return any(services.known_problems.of(path) is None for path in others)
+
+    return await anyio.to_thread.run_sync(look)

@@ -3,6 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any, BinaryIO, Final, cast
 
 from sdapi.services.catalog.model_files.safetensors_header import read_header
@@ -26,12 +27,32 @@ def problem_of(path: Path) -> str | None:
     if path.is_dir():
         return None if (path / _INDEX).is_file() else f"it is a folder without {_INDEX}"
     try:
-        with path.open("rb") as file:
-            return _problem(file, path.stat().st_size)
-    except FileNotFoundError:
-        return "there is no such file"
+        return _problem_in(path)
     except OSError as error:
-        return f"it cannot be read ({error.strerror or error})"
+        return _unread(error)
+
+
+class KnownProblems:
+    """`problem_of`, which reads a file again only when it has changed. For any thread."""
+
+    def __init__(self) -> None:
+        #: by path, with the time and size of the file that was looked at; set in one step
+        self._known: dict[Path, tuple[int, int, str | None]] = {}
+
+    def of(self, path: Path) -> str | None:
+        """As `problem_of`. What cannot be read is tried again each time."""
+        try:
+            stat = path.stat()
+            if S_ISDIR(stat.st_mode):
+                return problem_of(path)
+            known = self._known.get(path)
+            if known is None or known[:2] != (stat.st_mtime_ns, stat.st_size):
+                known = stat.st_mtime_ns, stat.st_size, _problem_in(path)
+                self._known[path] = known
+        except OSError as error:
+            self._known.pop(path, None)  # so that no more is kept than there is
+            return _unread(error)
+        return known[2]
 
 
 def vae_problem_of(path: Path) -> str | None:
@@ -44,6 +65,17 @@ def vae_problem_of(path: Path) -> str | None:
     if header and not any(key.endswith(_OF_VAES) for key in header):
         return f"it holds no VAE: it has no weight {_OF_VAES}"
     return None
+
+
+def _problem_in(path: Path) -> str | None:
+    with path.open("rb") as file:
+        return _problem(file, path.stat().st_size)
+
+
+def _unread(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return f"it cannot be read ({error.strerror or error})"
 
 
 def _problem(file: BinaryIO, size: int) -> str | None:

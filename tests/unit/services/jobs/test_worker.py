@@ -120,11 +120,12 @@ def test_first_checkpoint_that_cannot_be_loaded_does_not_stop_the_worker(bench: 
     bench.engine.load_failure = error
     worker = bench.start(first=lambda: FILE)
     wait_ready(lambda: worker.is_ready, 5)
-    assert worker.unusable is not None
-    assert worker.unusable[0] == FILE
+    assert worker.load_fault is not None
+    assert worker.load_fault.file == FILE
+    assert worker.load_fault.is_of_file == isinstance(error, ModelUnusable)
     bench.engine.load_failure = None
     assert bench.result(bench.put()).images
-    assert worker.unusable is None
+    assert worker.load_fault is None
 
 
 def test_a_checkpoint_that_was_mended_is_loaded_without_a_restart(bench: Bench, tmp_path: Path):
@@ -132,11 +133,20 @@ def test_a_checkpoint_that_was_mended_is_loaded_without_a_restart(bench: Bench, 
     path.write_bytes(b"half")
     bench.engine.load_failure = ModelUnusable("a.safetensors: it is cut off")
     worker = bench.start(first=lambda: ModelFile.of(path))
-    wait_ready(lambda: worker.unusable is not None, 5)
+    wait_ready(lambda: worker.load_fault is not None, 5)
     bench.engine.load_failure = None
     path.write_bytes(b"the whole file")
-    wait_ready(lambda: worker.unusable is None, 10)
+    wait_ready(lambda: worker.load_fault is None, 10)
     assert bench.engine.loaded == [ModelFile.of(path)]
+
+
+def test_a_first_checkpoint_that_comes_later_is_loaded_then(bench: Bench):
+    there: list[ModelFile] = []
+    worker = bench.start(first=lambda: there[0] if there else None)
+    wait_ready(lambda: worker.is_ready, 5)
+    assert bench.engine.loaded == []
+    there.append(FILE)
+    wait_ready(lambda: bench.engine.loaded == [FILE], 5)
 
 
 def test_worker_without_an_engine_is_not_ready_and_says_why(bench: Bench):

@@ -1,12 +1,13 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save
 
-from sdapi.services.catalog.model_files.weight_file import problem_of, vae_problem_of
+from sdapi.services.catalog.model_files.weight_file import KnownProblems, problem_of, vae_problem_of
 
 WEIGHTS = {"first_stage_model.decoder.conv_in.weight": torch.zeros(2, 3)}
 
@@ -68,3 +69,41 @@ def test_a_file_without_a_decoder_is_no_vae(tmp_path: Path):
     path = tmp_path / "lora.safetensors"
     path.write_bytes(save({"lora_unet_x.lora_up.weight": torch.zeros(2)}))
     assert "no VAE" in str(vae_problem_of(path))
+
+
+def test_a_file_is_read_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save(WEIGHTS)[:-1])
+    opened: list[Path] = []
+    really_open = Path.open
+
+    def noted(self: Path, mode: str = "r") -> Any:
+        opened.append(self)
+        return really_open(self, mode)
+
+    known = KnownProblems()
+    monkeypatch.setattr(Path, "open", noted)
+    assert "cut off" in str(known.of(path))
+    assert known.of(path) == known.of(path)
+    assert len(opened) == 1
+    path.write_bytes(save(WEIGHTS))
+    opened.clear()
+    assert [known.of(path), known.of(path)] == [None, None]
+    assert len(opened) == 1
+
+
+def test_what_could_not_be_read_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, known = tmp_path / "model.safetensors", KnownProblems()
+    assert known.of(path) == "there is no such file"
+    path.write_bytes(save(WEIGHTS))
+
+    def fail(*_: object) -> Any:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", fail)
+        assert known.of(path) == "it cannot be read (Input/output error)"
+    assert known.of(path) is None
+    assert known.of(tmp_path) == "it is a folder without model_index.json"
