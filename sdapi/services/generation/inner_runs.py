@@ -105,7 +105,10 @@ class InnerRuns:
 
     @property
     def is_interrupted(self) -> bool:
-        return self.order.task.monitor.interrupted.is_set()
+        task = self.order.task
+        is_set = task.monitor.interrupted.is_set()
+        task.is_cut |= is_set  # whoever asks leaves out what was to come
+        return is_set
 
     @property
     def is_skipped(self) -> bool:

@@ -129,7 +129,8 @@ class GenerationService:
             inner.job, inner.on_done = draft.job, self._on_done(order)
             result = await tools.drawing.drawn(inner)
             result = await tools.saving.finished(order, draft, result)
-            is_stopped = order.task.is_cut_short  # perhaps while finished pictures were enlarged
+            # perhaps while finished pictures were enlarged
+            is_stopped = order.task.is_cut_short and order.task.is_cut
             return draft, replace(result, interrupted=result.interrupted or is_stopped)
         except BaseException as raised:
             error = raised
@@ -146,7 +147,7 @@ class GenerationService:
             raise
         runs = InnerRuns(self._services, tools, order)
         result = await tools.drawing.outcome(order, asyncio.ensure_future(run_script(runs)))
-        if order.task.is_cut_short:
+        if order.task.is_cut_short and order.task.is_cut:
             if order.caller.wants_whole or not result.pictures:
                 raise stopped()
             runs.warn(WARNING)

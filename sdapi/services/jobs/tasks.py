@@ -71,6 +71,8 @@ class Task:
     parent: "Task | None" = None
     #: the inner generation that waits or runs
     inner: "Task | None" = None
+    #: of a task with inner generations: one of them was cut by an interrupt, or left out
+    is_cut: bool = False
     #: the server stopped before it was done: what there is was not asked for
     is_cut_short: bool = False
 
@@ -143,12 +145,14 @@ class TaskRegistry:
         return inner
 
     def end(self, task: Task, error: BaseException | None) -> None:
-        """End a task whose inner generations are over; an open one is failed by an error."""
+        """End a task whose inner generations are over; an open one is failed by an error.
+
+        One that was interrupted after all was drawn is whole.
+        """
         with self._lock:
             if not task.is_open:
                 return
-            was_stopped = task.monitor.interrupted.is_set()
-            task.state, task.error = _ending(task, error, was_stopped=was_stopped)
+            task.state, task.error = _ending(task, error, was_stopped=task.is_cut)
             self._leave(task)
             task.future = None
 
@@ -250,6 +254,8 @@ class TaskRegistry:
                 # A skip leaves out a batch, too, but whoever skips wants the rest.
                 was_stopped = result.interrupted and task.monitor.interrupted.is_set()
             task.state, task.error = _ending(task, error, was_stopped=was_stopped)
+            if task.parent is not None:
+                task.parent.is_cut |= was_stopped
             self._leave(task)
             if self._observer is not None:
                 self._observer.ended(task, result)
@@ -283,6 +289,8 @@ class TaskRegistry:
 
     def _cancel_queued(self, task: Task) -> None:
         task.state, task.error = State.CANCELLED, _NOT_BEGUN
+        if task.parent is not None:
+            task.parent.is_cut = True
         if self._observer is not None:
             self._observer.ended(task, None)
         task.finished = time.time()

@@ -209,7 +209,10 @@ class ScriptRun(Protocol):
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether to stop with what there is."""
+        """Whether to stop with what there is.
+
+        A script asks before each generation, not after the last: with a yes its task is cancelled.
+        """
         ...
 
     @property

@@ -76,10 +76,12 @@ class Loopback(SelectableScript):
         started = with_fixed_seeds(asked)
         made: list[Generated] = []
         for _ in range(batches):
+            if run.is_interrupted:
+                break
             batch = await self._batch(run, args, started)
             # Of several batches only the last picture of each is shown.
             made += batch if batches == 1 else batch[-1:]
-            if run.is_interrupted or not batch:
+            if not batch:
                 break
             started = started.model_copy(update={"seed": batch[-1].info.job.seeds[0] + 1})
         if not made:
@@ -99,6 +101,8 @@ class Loopback(SelectableScript):
         first = await opaque_first_picture(run, started)
         request, made = started, list[Generated]()
         for i in range(args.loops):
+            if run.is_interrupted:
+                break
             update: dict[str, Any] = {
                 **{"n_iter": 1, "batch_size": 1, "do_not_save_grid": True},
                 "denoising_strength": strength_at(i, args, started.denoising_strength),
@@ -109,7 +113,7 @@ class Loopback(SelectableScript):
             if not generated.images:
                 break
             made.append(generated)
-            if run.is_interrupted or run.is_skipped:
+            if run.is_skipped:
                 break
             update = {
                 "init_images": [generated.images[0]],

@@ -75,10 +75,10 @@ class OutpaintingMk2(SelectableScript):
                 break
             batch = [original] * (asked.batch_size or 1)
             for step in steps:
-                generated, batch = await self._extended(run, asked, args, step, batch)
-                made.append(generated)
                 if run.is_interrupted:
                     break
+                generated, batch = await self._extended(run, asked, args, step, batch)
+                made.append(generated)
             images += batch
         if not made:
             return ScriptResult([], [], await run.outline(asked))

@@ -61,13 +61,13 @@ class PoorMansOutpainting(SelectableScript):
         run.plan(len(places))
         request, made = asked, list[Generated]()
         for row, column in places:
+            if run.is_interrupted:
+                break
             request = request.model_copy(update=_fields(args) | tiling.fields(row, column))
             generated = await run.generate(request, keys=partial(_keys, args))
             if generated.images:
                 tiling.tiles[row][column] = generated.images[0]
                 made.append(generated)
-            if run.is_interrupted:
-                break
             request = request.model_copy(update={"seed": generated.info.job.seeds[0] + 1})
         combined = await anyio.to_thread.run_sync(tiling.grid.combine, tiling.tiles)
         if not made:

@@ -103,6 +103,8 @@ class _Work:
         """The picture of one iteration; tiles that were interrupted stay as they were."""
         done: list[Image.Image] = []
         for group in self.groups(request):
+            if self.run.is_interrupted:
+                break
             request = request.model_copy(update={"init_images": group, **_INNER})
             generated = await self.run.generate(request, keys=self._keys)
             # A single tile is drawn as often as a batch has pictures.
@@ -110,8 +112,6 @@ class _Work:
             done += images + group[len(images) :]
             if images:
                 self.made.append(generated)
-            if self.run.is_interrupted:
-                break
             request = request.model_copy(update={"seed": generated.info.job.seeds[0] + 1})
         done += self.tiles[len(done) :]
         columns = len(self.grid.lefts)

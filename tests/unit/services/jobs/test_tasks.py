@@ -116,6 +116,28 @@ def test_script_that_was_stopped_is_cancelled(tasks: TaskRegistry):
     assert (parent.state, inner.state) == (State.CANCELLED, State.CANCELLED)
 
 
+@pytest.mark.parametrize("stop", ["cancel", "cut_short"])
+def test_script_that_was_stopped_after_its_last_drawing_is_done(tasks: TaskRegistry, stop: str):
+    parent = tasks.create("txt2img")
+    inner = tasks.create_inner(parent)
+    tasks.begin(inner)
+    tasks.finish(inner, RESULT)
+    tasks.cancel(parent) if stop == "cancel" else tasks.cut_short()
+    tasks.end(parent, None)
+    assert (parent.state, parent.error) == (State.DONE, None)
+
+
+def test_script_is_cancelled_by_a_drawing_that_did_not_begin(tasks: TaskRegistry):
+    parent = tasks.create("txt2img")
+    first = tasks.create_inner(parent)
+    tasks.begin(first)
+    tasks.finish(first, RESULT)
+    tasks.create_inner(parent)
+    tasks.cancel(parent)
+    tasks.end(parent, None)
+    assert parent.state is State.CANCELLED
+
+
 def test_old_tasks_are_forgotten_but_open_ones_never(tasks: TaskRegistry):
     kept = tasks.create("txt2img", "open")
     for _ in range(1100):
