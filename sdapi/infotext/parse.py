@@ -9,7 +9,10 @@ from sdapi.infotext.text import NEGATIVE_MARK, unquote
 from sdapi.options import Options
 
 # A key starts with a word character; a value is a quoted text or everything up to the next comma.
-_PAIR = re.compile(r'\s*(\w[\w /-]+):\s*("(?:[^\\"]|\\.)+"|[^,]*)(?:,|$)')
+# Nothing is read twice, so that a text of megabytes takes no longer than its length.
+_KEY = re.compile(r"(\w[\w /-]++)(:\s*+)?")
+_QUOTED = re.compile(r'"(?:[^\\"]|\\.)*+"')
+_PLAIN = re.compile(r"[^,]*+")
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-(\d+))?")
 #: fewer pairs than this make the last line a part of the prompt
@@ -54,7 +57,7 @@ def parse(text: str, *, options: Options, styles: StyleExtractor) -> dict[str, o
     becomes two fields, `key-1` and `key-2`.
     """
     *lines, last = text.strip().split("\n")
-    pairs = _PAIR.findall(last)
+    pairs = _pairs(last)
     if len(pairs) < _MIN_PAIRS:
         lines.append(last)
         pairs = []
@@ -75,6 +78,26 @@ def parse(text: str, *, options: Options, styles: StyleExtractor) -> dict[str, o
     for key in options.names("infotext_skip_pasting"):
         fields.pop(key, None)
     return fields
+
+
+def _pairs(line: str) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    position = closed = 0
+    while key := _KEY.search(line, position):
+        position = start = key.end()
+        if key[2] is None:
+            continue
+        if line.startswith('"', start) and start >= closed - 1:  # else it is escaped in the last
+            quoted = _QUOTED.match(line, start)
+            closed = quoted.end() if quoted else len(line) + 2
+        is_quoted = line.startswith('"', start) and start + 2 < closed <= len(line)
+        if is_quoted and line[closed : closed + 1] in ("", ","):
+            position = closed
+        elif plain := _PLAIN.match(line, start):
+            position = plain.end()
+        pairs.append((key[1], line[start:position]))
+        position += 1
+    return pairs
 
 
 def _add(fields: dict[str, object], key: str, value: str) -> None:

@@ -299,3 +299,24 @@ def test_without_a_resolver_names_stay_for_the_service_to_take_apart():
 def test_value_of_the_wrong_type_is_an_error_that_names_the_key():
     with pytest.raises(BadRequest, match="infotext: Steps is 'many', which is no int"):
         infotext.request_fields(read("a\nSteps: many, Seed: 1, Sampler: Euler"), "txt2img")
+
+
+#: the grammar in one expression, which reads some texts again and again
+PAIR = re.compile(r'\s*(\w[\w /-]+):\s*("(?:[^\\"]|\\.)+"|[^,]*)(?:,|$)')
+
+
+@given(st.lists(st.text('ab:",\\ /', max_size=12), min_size=3, max_size=6))
+def test_pairs_are_those_of_the_grammar(parts: list[str]):
+    line = "Steps: 1, Seed: 2, Size: 3," + ",".join(parts).strip()
+    expected = dict[str, object](
+        (key, infotext.unquote(value)) for key, value in PAIR.findall(line) if value
+    )
+    assert expected.items() <= read(f"a cat\n{line}").items()
+
+
+@pytest.mark.parametrize("unit", [":1", "a", "a ", "1", "BREAK ", 'aa:"\\",', "(a:1)", "\\("])
+def test_a_text_of_a_megabyte_is_read_once(unit: str):
+    """Read again from every place it would take hours."""
+    text = unit * (1_000_000 // len(unit))
+    assert read(f"{text}\nSteps: 1, Seed: 2, Note: {text}")["Steps"] == "1"
+    assert read(text)["Negative prompt"] == ""

@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 
 from sdapi.errors import BadRequest
 
@@ -126,10 +128,6 @@ def _split_breaks(text: str) -> list[tuple[str, float]]:
 
 
 def _merge(pieces: list[tuple[str, float]]) -> list[Fragment]:
-    merged: list[Fragment] = []
-    for text, weight in pieces:
-        if merged and merged[-1].weight == weight:
-            merged[-1] = Fragment(merged[-1].text + text, weight)
-        else:
-            merged.append(Fragment(text, weight))
+    runs = groupby(pieces, key=itemgetter(1))
+    merged = [Fragment("".join(text for text, _ in run), weight) for weight, run in runs]
     return merged or [Fragment("", 1.0)]
