@@ -218,7 +218,7 @@ def _with_colours(draft: Draft, colours: Image) -> Draft:
 
 
 async def run_script(runs: InnerRuns) -> ScriptResult:
-    """Let the order's script draw; its task ends with it."""
+    """Let the order's script draw; then all of its task is drawn."""
     selected = runs.order.scripts.selected
     assert selected is not None
     script, args = selected
@@ -231,4 +231,4 @@ async def run_script(runs: InnerRuns) -> ScriptResult:
         error = raised
         raise
     finally:
-        runs.tools.drawing.tasks.end(runs.order.task, error)
+        runs.tools.drawing.tasks.all_drawn(runs.order.task, error)

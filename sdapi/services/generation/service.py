@@ -68,14 +68,19 @@ class GenerationService:
         options = services.options.current
         asked = await anyio.to_thread.run_sync(self._intake().read, kind, request, options)
         id_task = asked.eas.id_task or asked.request.force_task_id
-        task = services.tasks.create(kind, id_task, asked.eas.uid)
+        task = services.tasks.create(kind, id_task, asked.eas.uid, awaits_end=True)
         order = Order.of(asked, caller, task)
         with log_fields(task_id=task.id, uid=task.uid):
+            error: BaseException | None = None
             try:
                 if order.scripts.selected is not None:
                     return await self._script_answer(order, started)
                 return await self._plain_answer(order, started)
+            except BaseException as raised:
+                error = raised
+                raise
             finally:
+                services.tasks.end(task, error)
                 if caller.webhook is not None:
                     services.webhooks.tell(task, caller.webhook)
 
@@ -136,7 +141,7 @@ class GenerationService:
             error = raised
             raise
         finally:
-            tasks.end(order.task, error)
+            tasks.all_drawn(order.task, error)
 
     async def _script_answer(self, order: Order, started: float) -> dict[str, Any]:
         tools = self._tools

@@ -17,7 +17,7 @@ from typing import Protocol
 from sdapi.engine.jobs.job import Result
 from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.jobs.work import Work
-from sdapi.errors import Conflict, SDAPIError, TaskCancelled
+from sdapi.errors import Conflict, SDAPIError, ShuttingDown, TaskCancelled
 
 _KEPT = 1000
 #: ended jobs whose mean duration is shown
@@ -75,6 +75,10 @@ class Task:
     is_cut: bool = False
     #: the server stopped before it was done: what there is was not asked for
     is_cut_short: bool = False
+    #: its pictures are still to be saved when all is drawn: it is over with `TaskRegistry.end`
+    awaits_end: bool = False
+    #: of one that awaits its end: what the drawing came to
+    drawn: "_Drawn | None" = None
 
     @property
     def is_open(self) -> bool:
@@ -85,6 +89,15 @@ class Task:
     def is_wanted(self) -> bool:
         """Whether it is open, and nobody has stopped it."""
         return self.is_open and not self.monitor.interrupted.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What a task will be when its pictures are saved, and what its observer will hear of."""
+
+    ending: tuple[State, str | None]
+    #: None for a task whose inner generations were told of one by one
+    outcome: Result | BaseException | None
 
 
 class TaskObserver(Protocol):
@@ -114,14 +127,25 @@ class TaskRegistry:
         #: seconds of the latest jobs that ended
         self._durations: deque[float] = deque(maxlen=_DURATIONS)
 
-    def create(self, kind: str, task_id: str | None = None, uid: str | None = None) -> Task:
-        """A new queued task; raises `Conflict` while one of the same id waits or runs."""
+    def create(
+        self,
+        kind: str,
+        task_id: str | None = None,
+        uid: str | None = None,
+        *,
+        awaits_end: bool = False,
+    ) -> Task:
+        """A new queued task; raises `Conflict` while one of the same id waits or runs.
+
+        One that awaits its end stays open when all is drawn, until whoever made it calls `end`.
+        """
         with self._lock:
             task_id = task_id or self._new_id(kind)
             existing = self._tasks.get(task_id)
             if existing is not None and existing.is_open:
                 raise Conflict(f"task '{task_id}' is already {existing.state}")
-            task = Task(task_id, kind, uid, number=next(self._numbers))
+            number = next(self._numbers)
+            task = Task(task_id, kind, uid, number=number, awaits_end=awaits_end)
             self._tasks.pop(task_id, None)
             self._tasks[task_id] = task
             self._forget_old()
@@ -130,8 +154,8 @@ class TaskRegistry:
     def create_inner(self, parent: Task, *, counts: bool = True) -> Task:
         """A queued task for one of several jobs of a task; only its parent has an id.
 
-        The parent begins with its first inner one, and ends with `end`. One that does not count
-        is stopped with its parent, and does not show in its progress.
+        The parent begins with its first inner one, and is drawn with `all_drawn`. One that does
+        not count is stopped with its parent, and does not show in its progress.
         """
         monitor = parent.monitor
         if not counts:
@@ -144,17 +168,32 @@ class TaskRegistry:
                 parent.inner = inner
         return inner
 
-    def end(self, task: Task, error: BaseException | None) -> None:
-        """End a task whose inner generations are over; an open one is failed by an error.
+    def all_drawn(self, task: Task, error: BaseException | None) -> None:
+        """The inner generations of a task are over; an open one is failed by an error.
 
         One that was interrupted after all was drawn is whole.
         """
         with self._lock:
-            if not task.is_open:
+            if task.is_open:
+                self._drew(task, _ending(task, error, was_stopped=task.is_cut), None)
+                task.future = None
+
+    def end(self, task: Task, error: BaseException | None) -> None:
+        """End a task that awaits it: what it drew is saved, or an error has kept it from that.
+
+        A task whose job still waits or runs ends with that.
+        """
+        with self._lock:
+            task.awaits_end = False
+            drawn, task.drawn = task.drawn, None
+            if drawn is None:
                 return
-            task.state, task.error = _ending(task, error, was_stopped=task.is_cut)
-            self._leave(task)
-            task.future = None
+            ending, outcome = drawn.ending, drawn.outcome
+            is_told = ending[0] is State.CANCELLED and isinstance(error, ShuttingDown)
+            if isinstance(error, Exception) and not is_told:
+                ending = _ending(task, error, was_stopped=False)
+                outcome = None if outcome is None else error
+            self._close(task, ending, outcome)
 
     def refuse(self, task: Task, error: BaseException) -> None:
         """End a task that never came into the queue: failed, or cancelled if its caller left."""
@@ -253,12 +292,9 @@ class TaskRegistry:
             else:
                 # A skip leaves out a batch, too, but whoever skips wants the rest.
                 was_stopped = result.interrupted and task.monitor.interrupted.is_set()
-            task.state, task.error = _ending(task, error, was_stopped=was_stopped)
             if task.parent is not None:
                 task.parent.is_cut |= was_stopped
-            self._leave(task)
-            if self._observer is not None:
-                self._observer.ended(task, result)
+            self._drew(task, _ending(task, error, was_stopped=was_stopped), result)
             future, task.future, task.on_done = task.future, None, None
         if future is None:
             return
@@ -272,7 +308,7 @@ class TaskRegistry:
         with self._lock:
             if task.state is State.QUEUED:
                 self._cancel_queued(task)
-            elif task.state is State.RUNNING:
+            elif task.state is State.RUNNING and task.drawn is None:
                 task.monitor.interrupted.set()
             if task.inner is not None and task.inner.state is State.QUEUED:
                 self._cancel_queued(task.inner)
@@ -298,6 +334,30 @@ class TaskRegistry:
         future, task.future = task.future, None
         if future is not None:
             future.cancel()
+
+    def _drew(
+        self,
+        task: Task,
+        ending: tuple[State, str | None],
+        outcome: Result | BaseException | None,
+    ) -> None:
+        """The device is done with a task: it is over, or its pictures are to be saved."""
+        self._leave(task)
+        if task.awaits_end and ending[0] is not State.FAILED:
+            task.drawn = _Drawn(ending, outcome)
+        else:
+            self._close(task, ending, outcome)
+
+    def _close(
+        self,
+        task: Task,
+        ending: tuple[State, str | None],
+        outcome: Result | BaseException | None,
+    ) -> None:
+        task.state, task.error = ending
+        task.finished = time.time()
+        if outcome is not None and self._observer is not None:
+            self._observer.ended(task, outcome)
 
     def _leave(self, task: Task) -> None:
         """What every end of a task has in common; the lock is held."""

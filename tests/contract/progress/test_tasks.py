@@ -1,11 +1,14 @@
 """Tasks: cancelled, queued, followed, and told of when they are over."""
 
+import errno
 import hashlib
 import hmac
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,6 +180,37 @@ def test_socket_follows_a_task_to_its_end(client: TestClient):
         assert socket.receive_json()["state"] == "done"
 
 
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(os, "link", fail)
+
+
+SAVED = [
+    {"save_images": True},
+    {"alwayson_scripts": {"save_dir": "tmp"}},
+    {"alwayson_scripts": {"save_dir": "tmp"}, "script_name": "prompt matrix"},
+]
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("body", SAVED, ids=["saved", "url mode", "script"])
+def test_task_whose_pictures_cannot_be_saved_fails_as_its_answer_does(
+    client: TestClient, body: dict[str, Any]
+):
+    answer = client.post("/sdapi/v1/txt2img", json=SMALL | body | {"force_task_id": "full"})
+    assert answer.status_code == 507
+    said = answer.json()
+    sentence = said.get("detail") or said["parameters"]["error_msg"]
+    with client.websocket_connect("/sdapi/v1/progress/ws?id_task=full") as socket:
+        told = socket.receive_json()
+    assert (told["state"], told["error"], told["progress"]) == ("failed", sentence, 0.0)
+    assert progress(client, "full")["textinfo"] == f"task failed: {sentence}"
+
+
 def progress(client: TestClient, id_task: str) -> dict[str, Any]:
     return client.get("/sdapi/v1/progress", params={"id_task": id_task}).json()
 
@@ -258,6 +292,16 @@ def test_webhook_is_signed_and_sent_again_after_a_failure(serve: Serve, listener
     signed = f"{headers['x-sdapi-timestamp']}.".encode() + body
     expected = hmac.new(b"key", signed, hashlib.sha256).hexdigest()
     assert headers["x-sdapi-signature"] == f"sha256={expected}"
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_webhook_of_a_task_that_cannot_be_saved_says_so(serve: Serve, listener: Listener):
+    client = serve(webhook_secret="key", allow_http_webhooks=True, allow_private_urls=True)
+    body = SMALL | {"save_images": True}
+    client.post("/sdapi/v1/txt2img", json=body, headers={"x-sdapi-webhook": listener.url})
+    wait_ready(lambda: len(listener.got) == 1, 10)
+    told = json.loads(listener.got[0][1])
+    assert (told["state"], "No space left" in told["error"]) == ("failed", True), told
 
 
 def test_webhook_of_an_interrupted_task_says_so(

@@ -1,8 +1,10 @@
+import asyncio
+
 import pytest
 
 from sdapi.engine.jobs.job import Result
-from sdapi.errors import Conflict
-from sdapi.services.jobs.tasks import State, TaskRegistry
+from sdapi.errors import Conflict, StorageFailed, TaskCancelled
+from sdapi.services.jobs.tasks import State, Task, TaskRegistry
 from sdapi.services.jobs.telling.progress import progress_of
 
 RESULT = Result((), {})
@@ -106,13 +108,58 @@ def test_task_whose_batch_was_skipped_is_done(tasks: TaskRegistry):
     assert task.state is State.DONE
 
 
+def drawn(tasks: TaskRegistry) -> Task:
+    """A task that is drawn and awaits its end, since its pictures are to be saved."""
+    task = tasks.create("txt2img", "one", awaits_end=True)
+    tasks.begin(task)
+    tasks.finish(task, RESULT)
+    return task
+
+
+def test_drawn_task_is_open_until_its_pictures_are_saved_and_no_interrupt_hits_it(
+    tasks: TaskRegistry,
+):
+    task = drawn(tasks)
+    tasks.cancel(task)
+    assert (task.state, tasks.running) == (State.RUNNING, None)
+    assert not task.monitor.interrupted.is_set()
+    with pytest.raises(Conflict):
+        tasks.create("txt2img", "one")
+    tasks.end(task, None)
+    assert (task.state, task.error) == (State.DONE, None)
+
+
+def test_drawn_task_whose_pictures_cannot_be_saved_has_failed(tasks: TaskRegistry):
+    task = drawn(tasks)
+    tasks.end(task, StorageFailed("the disk is full"))
+    assert (task.state, task.error) == (State.FAILED, "the disk is full")
+
+
+def test_task_whose_caller_has_left_ends_with_its_job(tasks: TaskRegistry):
+    task = tasks.create("txt2img", awaits_end=True)
+    tasks.begin(task)
+    tasks.end(task, asyncio.CancelledError())
+    assert task.state is State.RUNNING
+    tasks.finish(task, RESULT)
+    assert task.state is State.DONE
+
+
+def test_interrupted_task_stays_cancelled_when_there_is_nothing_to_save(tasks: TaskRegistry):
+    task = tasks.create("txt2img", awaits_end=True)
+    tasks.begin(task)
+    tasks.cancel(task)
+    tasks.finish(task, Result((), {}, interrupted=True))
+    tasks.end(task, TaskCancelled("interrupted before its first picture"))
+    assert (task.state, (task.error or "")[:12]) == (State.CANCELLED, "interrupted:")
+
+
 def test_script_that_was_stopped_is_cancelled(tasks: TaskRegistry):
     parent = tasks.create("txt2img")
     inner = tasks.create_inner(parent)
     tasks.begin(inner)
     tasks.cancel(parent)
     tasks.finish(inner, Result((), {}, interrupted=True))
-    tasks.end(parent, None)
+    tasks.all_drawn(parent, None)
     assert (parent.state, inner.state) == (State.CANCELLED, State.CANCELLED)
 
 
@@ -123,7 +170,7 @@ def test_script_that_was_stopped_after_its_last_drawing_is_done(tasks: TaskRegis
     tasks.begin(inner)
     tasks.finish(inner, RESULT)
     tasks.cancel(parent) if stop == "cancel" else tasks.cut_short()
-    tasks.end(parent, None)
+    tasks.all_drawn(parent, None)
     assert (parent.state, parent.error) == (State.DONE, None)
 
 
@@ -134,7 +181,7 @@ def test_script_is_cancelled_by_a_drawing_that_did_not_begin(tasks: TaskRegistry
     tasks.finish(first, RESULT)
     tasks.create_inner(parent)
     tasks.cancel(parent)
-    tasks.end(parent, None)
+    tasks.all_drawn(parent, None)
     assert parent.state is State.CANCELLED
 
 
