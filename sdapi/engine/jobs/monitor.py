@@ -34,6 +34,7 @@ class Monitor:
     job_count: int = 0
     job_no: int = 0
     sampling_steps: int = 0
+    #: the step that ended last, from 0, as the webui counts; 0 before that and between passes
     sampling_step: int = 0
     #: the latest predicted picture, latent [B, C, H/8, W/8]
     latent: "Tensor | None" = None
@@ -65,7 +66,7 @@ class Monitor:
 
     def step_done(self, index: int) -> None:
         """Step `index` of the running sampler is done."""
-        self.sampling_step = index + 1
+        self.sampling_step = index
         if self.on_step is not None:
             self.on_step(index)
         if self.between_steps is not None:
@@ -79,6 +80,7 @@ class Monitor:
     def end_pass(self) -> None:
         """One of `job_count` passes is done."""
         self.job_no += 1
+        self.sampling_step = 0
         self.latent = self.preview = None
 
     @property

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,22 @@ class StopAfter(Monitor):
     event: Callable[[Monitor], Any] = lambda monitor: monitor.interrupted
     reported: int = 0
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-        if name == "sampling_step" and value > 0:
-            object.__setattr__(self, "reported", self.reported + 1)
-            if self.reported == self.steps:
-                self.event(self).set()
+    def step_done(self, index: int) -> None:
+        self.reported += 1
+        if self.reported == self.steps:
+            self.event(self).set()
+        super().step_done(index)
+
+
+@dataclass
+class Told(Monitor):
+    """Keeps what it showed after each step."""
+
+    told: list[int] = field(default_factory=list[int])
+
+    def step_done(self, index: int) -> None:
+        super().step_done(index)
+        self.told.append(self.sampling_step)
 
 
 # DPM adaptive chooses its steps by what the whole batch needs.
@@ -106,7 +116,7 @@ def test_interrupted_job_stops_within_a_step_and_returns_its_prediction(engine: 
     monitor = StopAfter(steps=2)
     result = engine.run(replace(tiny, steps=500), monitor)
     assert result.interrupted
-    assert monitor.sampling_step <= 3
+    assert monitor.reported <= 3
     assert result.images[0].image.size == (64, 64)
     assert np.asarray(result.images[0].image).std() > 0
 
@@ -138,10 +148,12 @@ def test_skip_cuts_one_batch_only(engine: Engine, tiny: Job):
 
 
 def test_monitor_counts_steps_and_passes(engine: Engine, tiny: Job):
-    monitor = Monitor()
+    monitor = Told()
     engine.run(batch(tiny, (1, 2), 1), monitor)
+    assert monitor.told == [0, 1, 2] * 2
     assert (monitor.job_count, monitor.job_no) == (2, 2)
-    assert (monitor.sampling_steps, monitor.sampling_step) == (3, 3)
+    # the next pass begins at nought, and so it stays after the last
+    assert (monitor.sampling_steps, monitor.sampling_step) == (3, 0)
     assert monitor.latent is None
 
 
