@@ -17,7 +17,7 @@ from sdapi.errors import SDAPIError
 from sdapi.flags import FlagError, parse
 from sdapi.portrait.models.folders import ModelFolders
 from sdapi.portrait.models.removal import remove_model
-from sdapi.portrait.portrait import make_store
+from sdapi.portrait.portrait import check_shared, make_store
 from sdapi.portrait.state.records import BASES, Account, Base, owner_of
 from sdapi.portrait.state.store import PortraitStore
 from sdapi.portrait.surfaces.accounts import Accounts
@@ -79,12 +79,14 @@ async def _quota(store: PortraitStore, wanted: argparse.Namespace, _: Settings) 
 
 
 async def _revoke(store: PortraitStore, wanted: argparse.Namespace, settings: Settings) -> int:
+    folders = ModelFolders(settings.portrait_dir, settings.lora_dirs[0])
+    if wanted.purge:  # never the rows without the photos
+        await check_shared(settings, folders, store)
     is_known = await store.remove_account(wanted.app_id)
     deleted: list[str] = []
     if wanted.purge:
         owner = owner_of(wanted.app_id)
         deleted = await store.model_ids(owner)
-        folders = ModelFolders(settings.portrait_dir, settings.lora_dirs[0])
         for model_id in deleted:
             await remove_model(store, folders, owner, model_id)
     if not is_known and not deleted:

@@ -108,7 +108,7 @@ class Portrait:
         """Open the store and begin with what runs by itself; raises StorageFailed."""
         log.info("%s", self._choices.told(self._settings.portrait_providers))
         await self._store.open()
-        await self.folders.check_shared(self._store)
+        await check_shared(self._settings, self.folders, self._store)
         await anyio.to_thread.run_sync(self.folders.restore_replaced)
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
         # A server without devices takes jobs for those that have some.
@@ -207,6 +207,13 @@ def make_store(settings: Settings) -> PortraitStore:
     from sdapi.portrait.state.redis_store import RedisPortraitStore
 
     return RedisPortraitStore(settings.queue_url)
+
+
+async def check_shared(settings: Settings, folders: ModelFolders, store: PortraitStore) -> None:
+    """Make sure that servers with one state have one folder of models; raises FolderNotShared."""
+    # A database in the data directory has the folder beside it.
+    if settings.queue_url is not None:
+        await folders.check_shared(store)
 
 
 def _process_count(settings: Settings) -> int:

@@ -55,17 +55,18 @@ def result(url: str, request_id: str, within_s: float = 240) -> bytes | None:
 def test_a_front_end_takes_what_workers_draw_and_another_worker_goes_on_for_a_dead_one(
     redis: RedisServer, tmp_path: Path
 ):
-    queue = f"--queue-url={redis.url}"
+    # Without portraits, whose files would have to be in one folder of both.
+    shared = (f"--queue-url={redis.url}", "--no-portrait")
     models = golden_data_dir(tmp_path / "worker")
-    with server_process(tmp_path / "api", queue, "--role=api") as front:
+    with server_process(tmp_path / "api", *shared, "--role=api") as front:
         waiting = [ask(front.url, seed) for seed in range(JOBS)]
-        with server_process(models, queue, "--role=worker") as worker:
+        with server_process(models, *shared, "--role=worker") as worker:
             assert requests.get(f"{worker.url}/healthz", timeout=10).ok
             first = [result(front.url, request_id) for request_id in waiting]
             assert None not in first
             left = [ask(front.url, seed) for seed in range(JOBS)]
             worker.process.kill()
-        with server_process(models, queue, "--role=worker"):
+        with server_process(models, *shared, "--role=worker"):
             second = [result(front.url, request_id) for request_id in left]
     # What the dead one worked on is told as a failure: a service without a file delivers once.
     lost = [seed for seed in range(JOBS) if second[seed] is None]

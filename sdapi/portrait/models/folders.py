@@ -24,9 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sdapi.errors import SDAPIError
+import anyio.to_thread
+
+from sdapi.errors import SDAPIError, StorageFailed
 from sdapi.portrait.models.artefacts import BACKUP, LORA, PROCESSED
-from sdapi.portrait.models.whole_files import write_whole
+from sdapi.portrait.models.whole_files import write_first
 from sdapi.portrait.state.records import QUEUE_OWNER
 from sdapi.portrait.state.store import PortraitStore
 from sdapi.portrait.wire.requests import is_model_id, is_user_id
@@ -228,20 +230,32 @@ class ModelFolders:
         return self.root / _REPLACED / _full_name(owner, model_id)
 
     async def check_shared(self, store: PortraitStore) -> None:
-        """Make sure that every server of the store sees these files; raises FolderNotShared."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / _MARKER
-        own = path.read_text(encoding="utf-8") if path.exists() else ""
-        agreed = await store.folder_marker(own or uuid.uuid4().hex)
-        if not own:
-            if any(self._below(*_KINDS)):
-                log.warning("%s had lost its marker", self.root)
-            write_whole(path, agreed.encode())
-        elif own != agreed:
+        """Make sure that every server of the store sees these files; raises FolderNotShared.
+
+        The folder is marked before the store is asked: servers that share it find one mark, however
+        many start at once for the first time, and a start that fails in between leaves nothing.
+        """
+        own = await anyio.to_thread.run_sync(self._mark)
+        agreed = await store.folder_marker(own)
+        if own != agreed:
             raise FolderNotShared(
-                f"{self.root} is not the folder that the other servers of this database use; "
-                "give every server the same --data-dir on shared storage"
+                f"{self.root} is not the folder that the other servers of this database use: give "
+                "every server the same --data-dir on shared storage. Where that folder has been "
+                f"given up for this one, write {agreed} into {self.root / _MARKER}"
             )
+
+    def _mark(self) -> str:
+        """What the folder is known by, made up where it has no mark; raises StorageFailed."""
+        path = self.root / _MARKER
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                write_first(path, uuid.uuid4().hex.encode())
+            if mark := path.read_text(encoding="utf-8").strip():
+                return mark
+        except (OSError, ValueError) as error:
+            raise StorageFailed(f"{self.root} cannot be used for portraits: {error}") from error
+        raise StorageFailed(f"{path} is empty, as a full disk leaves it: delete it")
 
     def _below(self, *names: str) -> Iterator[Path]:
         """The folders in folders of the root."""

@@ -1,9 +1,15 @@
+import errno
 import os
+import re
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
+from sdapi.errors import StorageFailed
 from sdapi.portrait.models.folders import FolderNotShared, ModelFolders
 from sdapi.portrait.state.records import QUEUE_OWNER
 from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
@@ -167,18 +173,73 @@ def test_no_persons_lora_takes_anothers_name(tmp_path: Path):
     assert (loras / "portrait-anna-2.safetensors").read_bytes() == b"anna"
 
 
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlitePortraitStore]:
+    opened = SqlitePortraitStore(tmp_path / "sdapi.db")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
 @pytest.mark.anyio
-async def test_servers_of_one_database_must_share_the_folder(tmp_path: Path):
-    store = SqlitePortraitStore(tmp_path / "sdapi.db")
-    await store.open()
+async def test_servers_of_one_database_must_share_the_folder(
+    tmp_path: Path, store: SqlitePortraitStore
+):
     mine = ModelFolders(tmp_path / "mine")
     await mine.check_shared(store)
     await mine.check_shared(store)
-    elsewhere = SqlitePortraitStore(tmp_path / "other.db")
-    await elsewhere.open()
-    other = ModelFolders(tmp_path / "other")
-    await other.check_shared(elsewhere)
-    with pytest.raises(FolderNotShared, match="--data-dir"):
-        await other.check_shared(store)
-    await store.close()
-    await elsewhere.close()
+    empty, with_models = ModelFolders(tmp_path / "empty"), ModelFolders(tmp_path / "with models")
+    make(with_models)
+    for other in (empty, with_models):
+        for _ in range(2):  # it stays refused, though it has been looked at
+            with pytest.raises(FolderNotShared, match="--data-dir"):
+                await other.check_shared(store)
+
+
+@pytest.mark.anyio
+async def test_servers_that_start_together_for_the_first_time_all_come_up(
+    tmp_path: Path, store: SqlitePortraitStore
+):
+    async with anyio.create_task_group() as starts:
+        for _ in range(8):
+            starts.start_soon(ModelFolders(tmp_path / "shared").check_shared, store)
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["marker"]
+
+
+@pytest.mark.anyio
+async def test_a_mount_without_hard_links_is_marked_too(
+    tmp_path: Path, store: SqlitePortraitStore, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for _ in range(2):
+        await ModelFolders(tmp_path / "shared").check_shared(store)
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["marker"]
+
+
+@pytest.mark.anyio
+async def test_a_folder_that_cannot_be_written_leaves_the_next_start_free(
+    tmp_path: Path, store: SqlitePortraitStore
+):
+    (tmp_path / "shared").touch()
+    folders = ModelFolders(tmp_path / "shared")
+    with pytest.raises(StorageFailed, match="shared"):
+        await folders.check_shared(store)
+    (tmp_path / "shared").unlink()
+    await folders.check_shared(store)
+
+
+@pytest.mark.anyio
+async def test_a_folder_that_was_given_up_is_followed_as_the_error_says(
+    tmp_path: Path, store: SqlitePortraitStore
+):
+    await ModelFolders(tmp_path / "lost").check_shared(store)
+    successor = ModelFolders(tmp_path / "new")
+    with pytest.raises(FolderNotShared) as refused:
+        await successor.check_shared(store)
+    told = re.search(r"write (\w+) into (.+)$", refused.value.detail)
+    assert told is not None
+    Path(told[2]).write_text(told[1] + "\n")
+    await successor.check_shared(store)

@@ -254,6 +254,32 @@ def test_what_waits_for_a_bucket_outlives_workers_of_the_manifests(tmp_path: Pat
     assert needed <= claimed
 
 
+def test_servers_of_the_manifests_share_portraits_and_the_loras_of_people():
+    settings = Settings(data_dir=Path("/sdapi"))
+    needed = {str(settings.portrait_dir), str(settings.models_dir)}
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    servers = [compose["services"][name] for name in ("api", "worker")]
+    volumes = [
+        {volume.split(":")[1]: volume.split(":")[0] for volume in s["volumes"]} for s in servers
+    ]
+    for place in needed:
+        assert volumes[0][place] == volumes[1][place] in compose["volumes"]
+    kubernetes = list(yaml.safe_load_all((DEPLOY / "kubernetes/sdapi.yaml").read_text()))
+    pods = [e["spec"]["template"]["spec"] for e in kubernetes if e["kind"] != "Service"]
+    assert len(pods) == 2
+    claims = [
+        {volume["name"]: volume.get("persistentVolumeClaim") for volume in pod["volumes"]}
+        for pod in pods
+    ]
+    mounts = [
+        {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        for pod in pods
+    ]
+    for place in needed:
+        front, worker = (of[at[place]] for of, at in zip(claims, mounts, strict=True))
+        assert front == worker is not None
+
+
 # --- operators' commands ---------------------------------------------------------------------
 
 
