@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 
+import numpy as np
+
 from sdapi.errors import BadRequest
 
 ROUND_WEIGHT = 1.1
@@ -52,6 +54,8 @@ class _Reading:
 
     prompt: str
     pieces: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
+    #: what brackets multiply, in the order they closed: the pieces from one to before another
+    scales: list[tuple[int, int, float]] = field(default_factory=list[tuple[int, int, float]])
     #: the piece behind each
     round_open: list[int] = field(default_factory=list[int])
     square_open: list[int] = field(default_factory=list[int])
@@ -86,7 +90,7 @@ class _Reading:
             self._scale(start, ROUND_WEIGHT)
         for start in self.square_open:
             self._scale(start, SQUARE_WEIGHT)
-        return self.pieces
+        return self._weighted()
 
     def _take_escaped(self, escaped: str) -> int:
         """A backslash before anything that needs none is dropped."""
@@ -101,7 +105,19 @@ class _Reading:
             raise BadRequest(f"prompt: more than {_MAX_OPEN} brackets are open at once")
 
     def _scale(self, start: int, factor: float) -> None:
-        self.pieces[start:] = [(text, weight * factor) for text, weight in self.pieces[start:]]
+        self.scales.append((start, len(self.pieces), factor))
+
+    def _weighted(self) -> list[tuple[str, float]]:
+        """The pieces with their weights, multiplied innermost first: another order rounds else.
+
+        At once, for that is one pass over a long text for each bracket around it.
+        """
+        weights = np.array([weight for _, weight in self.pieces])
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start, end, factor in self.scales:
+                weights[start:end] *= factor
+        texts = (text for text, _ in self.pieces)
+        return list(zip(texts, weights.tolist(), strict=True))
 
 
 def _weight(text: str) -> float:

@@ -1,6 +1,10 @@
 import re
 import time
-from itertools import pairwise
+from collections.abc import Iterator
+from functools import reduce
+from itertools import groupby, pairwise
+from operator import mul
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -43,6 +47,37 @@ def test_nested_brackets_multiply(round_brackets: int, square_brackets: int):
     text = "(" * round_brackets + "[" * square_brackets + "a" + "]" * square_brackets
     (fragment,) = parse_attention(text + ")" * round_brackets)
     assert fragment.weight == pytest.approx(1.1**round_brackets / 1.1**square_brackets)
+
+
+#: brackets in brackets: a word, or what is in a pair and how that is closed
+CLOSINGS = {")": 1.1, "]": 1 / 1.1, ":1.3)": 1.3, ":0.7)": 0.7, ":-2)": -2.0}
+NESTED = st.recursive(
+    st.just("a"),
+    lambda inner: st.tuples(st.lists(inner, min_size=1, max_size=3), st.sampled_from([*CLOSINGS])),
+    max_leaves=20,
+)
+
+
+def weights(node: Any, *outer: float) -> Iterator[float]:
+    """A weight for each word, multiplied from the innermost bracket outwards."""
+    if node == "a":
+        yield reduce(mul, outer, 1.0)
+        return
+    for each in node[0]:
+        yield from weights(each, CLOSINGS[node[1]], *outer)
+
+
+def written(node: Any) -> str:
+    if node == "a":
+        return "a"
+    return ("[" if node[1] == "]" else "(") + "".join(map(written, node[0])) + node[1]
+
+
+@given(NESTED)
+def test_weights_are_multiplied_from_the_inside_to_the_last_bit(tree: Any):
+    expected = [(weight, len(list(run))) for weight, run in groupby(weights(tree))]
+    found = [(each.weight, len(each.text)) for each in parse_attention(written(tree))]
+    assert found == expected
 
 
 @given(TEXTS, st.integers(1, 60), st.booleans())
@@ -146,8 +181,10 @@ def test_a_chunk_breaks_after_its_last_near_comma():
         "a" + " :" * 15_000,
         "BREAK " * 5_000,
         "(a)" * 10_000,
+        "([" * 95 + "a:" * 100_000,
+        "(" * 190 + "a:" * 100_000 + ")" * 190,
     ],
-    ids=["spaces", "tags", "colons", "breaks", "brackets"],
+    ids=["spaces", "tags", "colons", "breaks", "brackets", "open", "nested"],
 )
 def test_long_prompts_are_read_in_linear_time(prompt: str):
     started = time.process_time()
