@@ -5,9 +5,13 @@ never sees it. So what is deleted because it was read waits for this.
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
+
+log = logging.getLogger(__name__)
 
 #: the ASGI extension by which the server tells a request's connection, under this name again
 CONNECTION = "sdapi.connection"
@@ -41,9 +45,12 @@ def connection_of(scope: Mapping[str, Any]) -> Connection | None:
     return cast(Connection | None, extension.get(CONNECTION))
 
 
-async def until_left(connection: Connection) -> bool:
-    """Wait until all has left this machine; False when the connection ends before."""
-    return await _until_none(connection.waiting_bytes, connection, None)
+async def until_left(connection: Connection, stall_s: float | None = None) -> bool:
+    """Wait until all has left this machine.
+
+    False when the connection ends before, or nothing moves for `stall_s`.
+    """
+    return await _until_none(connection.waiting_bytes, connection, stall_s)
 
 
 async def until_arrived(connection: Connection, stall_s: float | None = None) -> bool:
@@ -57,6 +64,27 @@ async def until_arrived(connection: Connection, stall_s: float | None = None) ->
         return connection.waiting_bytes() or max(connection.unconfirmed_bytes() - _END_BYTES, 0)
 
     return await _until_none(missing, connection, stall_s)
+
+
+@asynccontextmanager
+async def cut_off_when_stalled(connection: Connection, stall_s: float) -> AsyncGenerator[None]:
+    """Within, a connection is ended once its reader has taken nothing of what waits for it.
+
+    After `stall_s`, and up to a tenth more. Whoever waits for the client's going hears of it.
+    """
+    guard = asyncio.create_task(_cut_off(connection, stall_s))
+    try:
+        yield
+    finally:
+        guard.cancel()
+
+
+async def _cut_off(connection: Connection, stall_s: float) -> None:
+    while await until_left(connection, stall_s):
+        await asyncio.sleep(stall_s / 10)
+    if not connection.is_closing():
+        log.warning("a reader has taken nothing for %g s and is cut off", stall_s)
+        connection.abort()
 
 
 async def _until_none(

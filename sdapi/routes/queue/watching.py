@@ -13,7 +13,12 @@ from sdapi.errors import SDAPIError, ShuttingDown
 from sdapi.queue.protocol import wire
 from sdapi.queue.protocol.authorization import authorize
 from sdapi.queue.protocol.parameters import BadParameter, Parameters
-from sdapi.queue.sending import connection_of, until_arrived, until_left
+from sdapi.queue.sending import (
+    connection_of,
+    cut_off_when_stalled,
+    until_arrived,
+    until_left,
+)
 from sdapi.queue.service import Address
 from sdapi.queue.stores.store import Delivery
 from sdapi.queue.watching import Subscription
@@ -21,6 +26,10 @@ from sdapi.routes.queue.calls import Call, frame_of, text_error, until_disconnec
 
 #: so much is committed ahead of its sending, to a consumer that commits nothing itself
 _AHEAD_BYTES = 64 << 10
+
+#: a watcher that commits by taking, and takes nothing for so long, gives its place to others;
+#: long, since a reader may work on an item before it takes the next
+STALL_S = 600.0
 
 SendItem = Callable[[Delivery], Awaitable[None]]
 
@@ -83,15 +92,19 @@ async def _deliver(
     call: Call, address: Address, subscription: Subscription, send: SendItem
 ) -> None:
     """Send what comes until the subscription ends; raises `SDAPIError` when the store is away."""
-    commits = subscription.member.auto_commit
-    async for batch in subscription.batches():
-        if not commits:
+    if not subscription.member.auto_commit:
+        async for batch in subscription.batches():
             for delivery in batch:
                 await send(delivery)
-            continue
-        for part in _parts(batch):
-            if not await _deliver_for_good(call, address, part, send):
-                return
+        return
+    connection = connection_of(call.scope)
+    async with AsyncExitStack() as until_end:
+        if connection is not None:
+            await until_end.enter_async_context(cut_off_when_stalled(connection, STALL_S))
+        async for batch in subscription.batches():
+            for part in _parts(batch):
+                if not await _deliver_for_good(call, address, part, send):
+                    return
 
 
 def _parts(batch: list[Delivery]) -> Iterator[list[Delivery]]:

@@ -11,6 +11,7 @@ import requests
 from websockets.sync.client import connect
 
 from sdapi.app import build_app
+from sdapi.routes.queue import watching
 from sdapi.settings import Settings
 from tests.contract.queue.calls import SINK
 from tests.fakes import FakeEngine, FakeEngines
@@ -29,6 +30,12 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 def count(url: str) -> int:
     return int(requests.get(f"{url}?_count_=true", timeout=10).text)
+
+
+def consumer(url: str) -> str:
+    """What is told of the first consumer."""
+    told = requests.get(f"{url}?_attrs_=true", timeout=10).json()
+    return told.get("consumers.list.[0]", "")
 
 
 def put(url: str, data: bytes) -> None:
@@ -87,6 +94,30 @@ def test_auto_commit_deletes_what_a_stopped_watcher_took_and_no_more(url: str):
         socket.socket.close()
     assert received == [1]
     assert count(url) >= 10  # systems of both sides hold some megabytes
+
+
+@pytest.mark.parametrize("form", ["websocket", "http"])
+@pytest.mark.parametrize(("size", "number"), [(MEGABYTE, 20), (10 * MEGABYTE, 2), (60_000, 250)])
+def test_a_watcher_that_takes_nothing_any_more_gives_its_place_to_others(
+    url: str, monkeypatch: pytest.MonkeyPatch, form: str, size: int, number: int
+):
+    monkeypatch.setattr(watching, "STALL_S", 0.5)
+    for _ in range(number):
+        put(url, b"x" * size)
+    head = ""
+    if form == "websocket":
+        head = (
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\r\n"
+        )
+    reader = begin_to_read(url, 1000, "_watch_=true&_auto_commit_=true", head)
+    wait_ready(lambda: "Status: Leaving" in consumer(url), 20)
+    left = count(url)
+    assert left >= number - 12 * MEGABYTE // size  # systems of both sides hold some megabytes
+    with connect(f"ws{url[4:]}?_watch_=true&_auto_commit_=true", max_size=None) as socket:
+        taken = [json.loads(socket.recv(timeout=10))["index"] for _ in range(left)]
+    assert taken == list(range(number - left + 1, number + 1))
+    reader.close()
 
 
 @pytest.mark.parametrize("form", ["websocket", "http"])
