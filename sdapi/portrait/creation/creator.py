@@ -25,6 +25,7 @@ from sdapi.portrait.creation.gathered.sight import Sight
 from sdapi.portrait.creation.gathered.studio import Studio
 from sdapi.portrait.creation.group import draw_all
 from sdapi.portrait.creation.line import Line
+from sdapi.portrait.creation.one_face import largest
 from sdapi.portrait.creation.one_person import OnePerson
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Created
@@ -159,7 +160,7 @@ class PortraitCreator:
         except BadUrl as error:
             log.info("portrait: no reference picture: %s", error)
             raise PortraitError(fault) from error
-        return await see_person(self._sight, data, fault)
+        return await see_person(self._sight, data, largest, fault)
 
     async def _template(
         self,

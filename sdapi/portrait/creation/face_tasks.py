@@ -42,8 +42,10 @@ class Seen:
     faces: tuple[Face, ...]
 
     @property
-    def largest(self) -> Face:
-        return max(self.faces, key=lambda face: face.width)
+    def face(self) -> Face:
+        """The one of a picture in which one counts."""
+        (face,) = self.faces
+        return face
 
 
 def see(providers: Providers, data: bytes, look: Look = USUAL) -> Seen | None:
@@ -92,7 +94,7 @@ def fuse(
     Shape.of(face, rgb.shape)
     if ratio <= 0.0:
         return rgb
-    photo, theirs = source.rgb, source.largest
+    photo, theirs = source.rgb, source.face
     if mirror:
         photo, theirs = mirrored(photo, theirs)
     swapped = providers.swapper.swap(rgb, face, photo, theirs)
@@ -138,7 +140,7 @@ def shift_colour(
     del providers
     shape = Shape.of(face, drawn.shape)
     keep = shape.lips(0.02 * shape.fw) if keep_mouth else np.zeros(shape.size, np.float32)
-    model = before.largest
+    model = before.face
     skins = skin_mask(drawn, face), skin_mask(before.rgb, model)
     return colour_shifted(drawn, before.rgb, *skins, keep, shape.fw)
 
@@ -146,12 +148,12 @@ def shift_colour(
 def make_up(providers: Providers, drawn: Pixels, face: Face, before: Seen, ratio: float) -> Pixels:
     """The template's make-up on the drawn face."""
     del providers
-    return makeup.made_up(drawn, face, before.rgb, before.largest, ratio)
+    return makeup.made_up(drawn, face, before.rgb, before.face, ratio)
 
 
 def reference_face(providers: Providers, source: Seen, margin: float) -> Pixels:
     """The square that IP-Adapter is shown: the face alone, upright, on white."""
-    return adapter_face(source.rgb, source.largest, providers.parser, margin)
+    return adapter_face(source.rgb, source.face, providers.parser, margin)
 
 
 def retouch_skin(providers: Providers, rgb: Pixels, faces: tuple[Face, ...]) -> Pixels:

@@ -59,7 +59,7 @@ class OnePerson:
         before = await studio.task(
             faults.TEMPLATE_UNUSABLE, face_tasks.begin, template, face, frame
         )
-        known = before.largest
+        known = before.face
         source = await source_for(self.person, known, studio.sight)
         rgb = before.rgb
         if options.apply_face_fusion_before:

@@ -3,6 +3,7 @@
     meta.json            what the model is: `ModelMeta`
     lora.safetensors     the LoRA, kohya's format, float16
     ref_image.jpg        the person's best photo, whole and upright: the source of face fusion
+    ref_image.json       the face in it that is the person's, a `Reference`; older models have none
     face_id.jpg          the best picture that training drew; absent for SDXL and for scenes
     refs/0..4.jpg,.json  further photos for other poses, see `Reference`
     original_backup/     photos as they were sent, 0.jpg onwards, upright
@@ -25,6 +26,7 @@ from sdapi.portrait.state.records import Base
 META: Final = "meta.json"
 LORA: Final = "lora.safetensors"
 REFERENCE: Final = "ref_image.jpg"
+_REFERENCE_FACE: Final = "ref_image.json"
 FACE_ID: Final = "face_id.jpg"
 REFERENCES: Final = "refs"
 BACKUP: Final = "original_backup"
@@ -82,7 +84,7 @@ class ModelMeta:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """How the face of a photo looks, to choose one that suits a template."""
+    """How the person's face in a photo looks: tells it from others', and whether it suits."""
 
     #: [68, 2] in the photo's pixels
     points68: Points
@@ -143,6 +145,13 @@ class Artefacts:
         """Raises ArtefactError."""
         return ModelMeta.from_json(_read_object(self.folder / META))
 
+    def reference_face(self) -> Reference | None:
+        """The person's face in the reference picture; None where that was not kept."""
+        try:
+            return Reference.from_json(_read_object(self.folder / _REFERENCE_FACE))
+        except ArtefactError:
+            return None
+
     def references(self) -> list[tuple[Path, Reference]]:
         """The further photos, best first; those that cannot be read are left out."""
         found: list[tuple[Path, Reference]] = []
@@ -159,6 +168,11 @@ class Artefacts:
     def write_meta(self, meta: ModelMeta) -> None:
         text = json.dumps(meta.to_json(), indent=2, ensure_ascii=False)
         (self.folder / META).write_text(text + "\n", encoding="utf-8")
+
+    def write_reference_face(self, reference: Reference) -> None:
+        """Keep which face of the reference picture is the person's."""
+        path = self.folder / _REFERENCE_FACE
+        path.write_text(json.dumps(reference.to_json()), encoding="utf-8")
 
     def write_reference(self, number: int, jpeg: bytes, reference: Reference) -> None:
         """Keep a further photo; numbers count from 0, best first."""

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ import numpy as np
 from sdapi.portrait import faults
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.gathered.sight import Sight
+from sdapi.portrait.creation.one_face import Choice, described, largest, leftmost
 from sdapi.portrait.faces.face import Face, Points
 from sdapi.portrait.faces.pose import pose_of
 from sdapi.portrait.faces.processes import FaceTaskFailed
@@ -20,6 +22,8 @@ from sdapi.portrait.state.records import Base
 
 #: the stored reference serves templates that are turned no further away from it, degrees
 _NEAR_YAW: Final = 15.0
+#: a photo that training kept for other poses
+Further = tuple[Path, Reference]
 log = logging.getLogger(__name__)
 
 
@@ -27,11 +31,12 @@ log = logging.getLogger(__name__)
 class Person:
     """The source of fusions, and the LoRA where one was trained."""
 
+    #: a photo with the person's face alone
     source: Seen
     meta: ModelMeta | None = None
     #: in the best picture that training drew; None for SDXL and where nothing was trained
     face_id: Face | None = None
-    others: tuple[tuple[Path, Reference], ...] = ()
+    others: tuple[Further, ...] = ()
     #: what IP-Adapter is shown; None: the source
     shown: Seen | None = None
 
@@ -46,7 +51,7 @@ class Likeness:
     """How a photo is to be used for a template's pose."""
 
     #: None for the reference photo itself
-    path: Path | None = None
+    photo: Further | None = None
     mirror: bool = False
 
 
@@ -56,7 +61,9 @@ async def load_person(artefacts: Artefacts, kind: Base, sight: Sight) -> Person:
     reference = await _read(artefacts.reference)
     if reference is None:
         raise PortraitError(faults.NOT_TRAINED)
-    source = await see_person(sight, reference, faults.NOT_TRAINED)
+    known = await anyio.to_thread.run_sync(artefacts.reference_face)
+    whose = leftmost if known is None else partial(described, known.points68)
+    source = await see_person(sight, reference, whose, faults.NOT_TRAINED)
     face_id = await _face_id(artefacts, kind, sight)
     others = await anyio.to_thread.run_sync(artefacts.references)
     return Person(source, meta, face_id, tuple(others))
@@ -75,13 +82,13 @@ async def load_meta(artefacts: Artefacts, kind: Base, role: str) -> ModelMeta:
     return meta
 
 
-async def see_person(sight: Sight, data: bytes, fault: faults.Fault) -> Seen:
-    """The photo of a person; raises PortraitError where no face is to be seen in it."""
+async def see_person(sight: Sight, data: bytes, whose: Choice, fault: faults.Fault) -> Seen:
+    """One person in a photo; raises PortraitError where no face is to be seen in it."""
     try:
-        seen = await sight.see(data)
+        seen = await sight.see_one(data, whose)
     except FaceTaskFailed as error:
         raise PortraitError(fault) from error
-    if seen is None or not seen.faces:
+    if seen is None:
         raise PortraitError(fault)
     return seen
 
@@ -89,19 +96,19 @@ async def see_person(sight: Sight, data: bytes, fault: faults.Fault) -> Seen:
 def suitable(person: Person, face: Face) -> Likeness:
     """The photo, or its mirror image, whose pose is nearest to the template's."""
     template = face.points68
-    own = person.source.largest.points68
+    own = person.source.face.points68
     if template is None or own is None:
         return Likeness()
     wanted, have = pose_of(template), pose_of(own)
     if abs(wanted.yaw - have.yaw) <= _NEAR_YAW:
         return Likeness()
     mouth = mouth_opening(template)
-    photos: list[tuple[Path | None, float, float, float]] = [
+    photos: list[tuple[Further | None, float, float, float]] = [
         (None, have.yaw, have.pitch, mouth_opening(own)),
-        *((path, ref.yaw, ref.pitch, ref.mouth_opening) for path, ref in person.others),
+        *((photo, photo[1].yaw, photo[1].pitch, photo[1].mouth_opening) for photo in person.others),
     ]
 
-    def apart(choice: tuple[Path | None, float, float, float, bool]) -> float:
+    def apart(choice: tuple[Further | None, float, float, float, bool]) -> float:
         _, yaw, pitch, opening, mirror = choice
         turn = abs(wanted.yaw - (-yaw if mirror else yaw))
         return turn + 0.5 * abs(wanted.pitch - pitch) + 20.0 * abs(mouth - opening)
@@ -119,15 +126,17 @@ def mouth_opening(points68: Points) -> float:
 async def source_for(person: Person, face: Face, sight: Sight) -> tuple[Seen, bool]:
     """The photo to fuse into a template, and whether it is to be mirrored."""
     likeness = suitable(person, face)
-    if likeness.path is None:
+    if likeness.photo is None:
         return person.source, likeness.mirror
-    data = await _read(likeness.path)
+    path, reference = likeness.photo
+    data = await _read(path)
     try:
-        seen = None if data is None else await sight.see(data)
+        whose = partial(described, reference.points68)
+        seen = None if data is None else await sight.see_one(data, whose)
     except FaceTaskFailed:
         seen = None
-    if seen is None or not seen.faces:
-        log.warning("portrait: the further reference %s is of no use", likeness.path.name)
+    if seen is None:
+        log.warning("portrait: the further reference %s is of no use", path.name)
         return person.source, False
     return seen, likeness.mirror
 
@@ -139,7 +148,8 @@ async def _face_id(artefacts: Artefacts, kind: Base, sight: Sight) -> Face | Non
         return None
     if data is None:
         raise PortraitError(faults.FACE_ID_UNREADABLE)
-    return (await see_person(sight, data, faults.FACE_ID_UNREADABLE)).largest
+    # A trial, in which training took the largest face for the person's, too.
+    return (await see_person(sight, data, largest, faults.FACE_ID_UNREADABLE)).face
 
 
 async def _read(path: Path) -> bytes | None:

@@ -8,6 +8,7 @@ import anyio.to_thread
 
 from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.face_tasks import Seen
+from sdapi.portrait.creation.one_face import Choice, see_one
 from sdapi.portrait.faces.face import USUAL, Face, Look
 from sdapi.portrait.faces.processes import FaceProcesses
 
@@ -31,10 +32,23 @@ class Sight:
             return await self._processes.run(face_tasks.see_again, data, faces)
         seen = await self._processes.run(face_tasks.see, data, look)
         if seen is not None:
-            self._known[key] = seen.faces
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            self._remember(key, seen.faces)
         return seen
+
+    async def see_one(self, data: bytes, choice: Choice) -> Seen | None:
+        """One face of a photo, cut out; None where there is none. Raises FaceTaskFailed."""
+        key = await anyio.to_thread.run_sync(_digest, data), USUAL
+        one = await self._processes.run(see_one, data, self._known.get(key), choice)
+        if one is None:
+            return None
+        self._remember(key, one.faces)
+        return one.seen
+
+    def _remember(self, key: tuple[bytes, Look], faces: tuple[Face, ...]) -> None:
+        self._known[key] = faces
+        self._known.move_to_end(key)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
 
 
 def _digest(data: bytes) -> bytes:

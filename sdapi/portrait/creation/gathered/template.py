@@ -13,6 +13,7 @@ from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.drawing.passes import CFG_SCALE, EULER_A, Pass, Unit
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.gathered.studio import Studio
+from sdapi.portrait.creation.one_face import largest
 from sdapi.portrait.faces.face import GROUP, USUAL, Look
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faults import PortraitError
@@ -96,10 +97,11 @@ async def invented(studio: Studio, invention: Invention, *, is_group: bool, coun
 
 def counted(seen: Seen, count: int, *, is_group: bool) -> Seen:
     """The faces that are to be drawn; raises PortraitError for none and for another number."""
-    if not seen.faces:
+    foremost = largest(seen.faces)
+    if foremost is None:
         raise PortraitError(faults.NO_FACE)
     if not is_group:
-        return replace(seen, faces=(seen.largest,))
+        return replace(seen, faces=(foremost,))
     if len(seen.faces) != count:
         raise PortraitError(faults.FACE_COUNT)
     return seen

@@ -136,9 +136,11 @@ class Preparation:
         """The best photo whole, and the next ones with what tells their poses."""
         pairs = zip(looks, alike, strict=True)
         order = ranking.best_first([ranking.reference_score(look, one) for look, one in pairs])
-        best = faces[order[0]].file
+        best, described = faces[order[0]].file, faces[order[0]].seen.reference
         assert best is not None  # what has a look has been decoded
+        assert described is not None  # and described
         shutil.copyfile(best, self.work.artefacts.reference)
+        self.work.artefacts.write_reference_face(described)
         for number, index in enumerate(order[1 : 1 + MAX_REFERENCES]):
             file, reference = faces[index].file, faces[index].seen.reference
             if file is not None and reference is not None:

@@ -123,10 +123,13 @@ async def place(tmp_path: Path, photos: PhotoServer, faces: FacesHere) -> AsyncI
 def apart_from(faces: FacesHere) -> Callable[[Pixels, str], float]:
     """How far the one face of a picture is from a person of the pictures."""
     from sdapi.portrait.creation import face_tasks
+    from sdapi.portrait.creation.one_face import largest
     from sdapi.portrait.faces.face import distance
 
     def embedded(rgb: Pixels) -> np.ndarray:
         seen = face_tasks.see_pixels(faces.providers, rgb)
-        return faces.providers.embedder.embed(rgb, seen.largest)
+        face = largest(seen.faces)
+        assert face is not None
+        return faces.providers.embedder.embed(rgb, face)
 
     return lambda rgb, name: distance(embedded(rgb), embedded(pixels(name)), "l2")

@@ -10,6 +10,7 @@ import pytest
 from sdapi.portrait import faults
 from sdapi.portrait.creation.drawing.webui import Inventory
 from sdapi.portrait.creation.face_tasks import Seen
+from sdapi.portrait.creation.one_face import OneFace
 from sdapi.portrait.faults import Fault, PortraitError
 from sdapi.portrait.models.artefacts import Artefacts
 from sdapi.portrait.state.records import QUEUE_OWNER
@@ -57,16 +58,17 @@ async def test_a_model_with_a_harmed_file_is_named(
 @pytest.mark.parametrize(
     ("photo", "fault"),
     [
-        ("see 1", faults.NOT_TRAINED),
-        ("see 2", faults.FACE_ID_UNREADABLE),
-        ("see 3", faults.NO_FACE),
+        ("see_one 1", faults.NOT_TRAINED),
+        ("see_one 2", faults.FACE_ID_UNREADABLE),
+        ("see", faults.NO_FACE),
     ],
 )
 async def test_a_photo_without_a_face_is_as_good_as_none(
     place: Workplace, photo: str, fault: Fault
 ):
     """Told by a fake answer: dlib tries for seconds before it gives up."""
-    place.faces.answers[photo] = Seen(pixels("nobody"), ())
+    answer = Seen(pixels("nobody"), ()) if photo == "see" else OneFace((), None)
+    place.faces.answers[photo] = answer
     assert await fault_of(place) is fault
     assert place.drawer.passes == []
 
@@ -138,7 +140,7 @@ async def test_a_template_that_cannot_serve_is_named(place: Workplace, template:
 @pytest.mark.parametrize(
     ("failing", "fault", "drawn"),
     [
-        ("see 3", faults.TEMPLATE_UNUSABLE, 0),
+        ("see 1", faults.TEMPLATE_UNUSABLE, 0),
         ("begin", faults.TEMPLATE_UNUSABLE, 0),
         ("masks 1", faults.TEMPLATE_UNUSABLE, 0),
         ("fuse 1", faults.FIRST_FUSION, 0),

@@ -91,7 +91,7 @@ async def test_an_id_may_repeat(place: Workplace, pair: Pixels):
     place.serve("pair", pair)
     await place.create("ann", "ann", template="pair", **ASKED)
     assert len(place.drawer.passes) == 5
-    assert place.faces.calls.count("see") == 3
+    assert place.faces.calls.count("see_one") == 2
 
 
 async def test_a_background_is_drawn_and_faces_are_left_alone(place: Workplace):
@@ -105,7 +105,7 @@ async def test_a_background_is_drawn_and_faces_are_left_alone(place: Workplace):
     changed = (drawn != plain).any(axis=2)
     assert changed[:20].all()
     seen = await place.faces.run(see_pixels, pixels("stranger"))
-    left, top, right, bottom = (round(side) for side in seen.largest.box)
+    left, top, right, bottom = (round(side) for side in seen.face.box)
     assert not changed[top + 20 : bottom - 20, left + 20 : right - 20].any()
 
 

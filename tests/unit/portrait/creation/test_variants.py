@@ -180,7 +180,7 @@ async def test_a_turned_template_takes_the_reference_that_is_turned_like_it(
     folder = place.tools.folders.of("queue", "ann")
     place.serve("template", picture(33, side=320, yaw=35.0))
     await place.create("ann", template="template")
-    before = place.faces.calls.count("see")
+    before = place.faces.calls.count("see_one")
     write_person(folder, pixels("person_0"), "ann", others=((turned, face),))
     await place.create("ann", template="template")
-    assert place.faces.calls.count("see") - before == before + 1
+    assert place.faces.calls.count("see_one") - before == before + 1

@@ -49,3 +49,14 @@ def test_references_that_cannot_be_read_are_left_out(tmp_path: Path):
     files.write_reference(1, b"second", reference())
     (tmp_path / "refs" / "0.json").write_text('{"points68": [[1, 2]]}')
     assert [path.name for path, _ in files.references()] == ["1.jpg"]
+
+
+def test_the_face_of_the_reference_picture_is_kept(tmp_path: Path):
+    files = Artefacts(tmp_path)
+    assert files.reference_face() is None
+    files.write_reference_face(reference())
+    kept = files.reference_face()
+    assert kept is not None
+    assert np.array_equal(kept.points68, reference().points68)
+    (tmp_path / "ref_image.json").write_text("[]")
+    assert files.reference_face() is None

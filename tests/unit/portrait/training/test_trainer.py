@@ -63,6 +63,7 @@ async def test_a_person_is_trained_and_published(
     assert merged == pytest.approx(sum(meta.merged_steps) / len(meta.merged_steps), abs=0.01)
     assert files.face_id.is_file()
     assert files.reference.is_file()
+    assert files.reference_face() is not None
     assert len(files.references()) == 2
     assert len(list((bench.folder / "original_backup").iterdir())) == 3
     crops = bench.folder / "processed_images" / "train"

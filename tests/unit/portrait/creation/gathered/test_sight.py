@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sdapi.portrait.creation.gathered.sight import Sight
+from sdapi.portrait.creation.one_face import leftmost
 from sdapi.portrait.faces.face import GROUP, USUAL
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from tests.portraits.people import photo
@@ -76,3 +77,16 @@ async def test_a_large_photo_is_hashed_off_the_event_loop(
     await Sight(here).see(b"no picture")  # pyright: ignore[reportArgumentType]
     assert len(threads) == 1
     assert threads[0] != threading.get_ident()
+
+
+async def test_the_faces_of_a_photo_are_known_whosever_was_meant(here: FacesHere):
+    sight = Sight(here)  # pyright: ignore[reportArgumentType]
+    left = await sight.see_one(photo("two"), leftmost)
+    again = await sight.see_one(photo("two"), leftmost)
+    await sight.see(photo("two"))
+    assert here.calls == ["see_one", "see_one", "see_again"]
+    assert left is not None
+    assert again is not None
+    assert (left.rgb == again.rgb).all()
+    assert await sight.see_one(photo("two"), lambda faces: None) is None
+    assert await sight.see_one(b"no picture", leftmost) is None
