@@ -1,5 +1,6 @@
 """What one pass of drawing is asked, whoever draws it."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,8 @@ EULER_A: Final = ("Euler a", "Automatic")
 MASK_BLUR: Final = 8
 #: how a warning begins that a LoRA did not act
 _UNUSED: Final = ("lora not found", "lora not used")
+#: what a warning says of a LoRA all of whose layers are of another checkpoint's shapes
+_MISFIT: Final = re.compile(r"(\d+) of its \1 layers do not fit")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +68,10 @@ class Drawn:
         """
         files = tuple(f"{name.rpartition('/')[2]}.safetensors:" for name in needs)
         tags = tuple(f"{name} " for name in needs)
+        misfits = tuple(f"lora {name}" for name in needs)
         for warning in self.warnings:
             begin, _, rest = warning.partition(": ")
-            if begin in _UNUSED and f"{rest} ".startswith((*tags, *files)):
+            is_unused = begin in _UNUSED and f"{rest} ".startswith((*tags, *files))
+            if is_unused or (begin in misfits and _MISFIT.fullmatch(rest)):
                 return warning
         return None

@@ -95,6 +95,7 @@ async def test_a_person_whose_weights_are_gone_cannot_be_said(place: Workplace):
         "lora not used: ann.safetensors: lora_down holds values that are no numbers",
         "lora not used: ann fits no layer of this checkpoint",
         "lora not found: ann",
+        "lora ann: 9 of its 9 layers do not fit",
     ],
 )
 async def test_a_portrait_drawn_without_its_person_is_none(place: Workplace, warning: str):
@@ -114,6 +115,8 @@ async def test_a_portrait_drawn_without_its_person_is_none(place: Workplace, war
         "lora not used: anna.safetensors: the file is gone",
         "lora not found: ann-lcm",
         "lora ann: 3 of its 9 layers do not fit",
+        "lora ann: 1 of its 11 layers do not fit",
+        "lora anna: 9 of its 9 layers do not fit",
     ],
 )
 async def test_a_style_that_did_not_act_is_a_warning(place: Workplace, warning: str):
