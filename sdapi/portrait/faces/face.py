@@ -75,10 +75,7 @@ class Detector(Protocol):
         ...
 
     def detect(self, rgb: Pixels, look: Look = USUAL) -> list[Face]:
-        """Every face, from left to right by the left edge of its box.
-
-        A network that finds small faces anyway may look at every picture in one way.
-        """
+        """Every face, from left to right by the left edge of its box."""
         ...
 
 

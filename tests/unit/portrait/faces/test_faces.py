@@ -190,6 +190,47 @@ def test_scrfd_is_decoded_to_the_pictures_pixels():
         ScrfdDetector(lambda blob: [np.zeros((1, 7))], "x").detect(np.zeros((9, 9, 3), np.uint8))
 
 
+def marks(blob: np.ndarray) -> list[np.ndarray]:
+    """A network for which a white square of 20 to 200 pixels is a face; parts of one as well."""
+    white = (blob[0, 0] > 0.5).astype(np.uint8)
+    outputs = {
+        width: [np.zeros((n, width), np.float32) for n in (12800, 3200, 800)]
+        for width in (1, 4, 10)
+    }
+    for left, top, width, height, _ in cv2.connectedComponentsWithStats(white)[2][1:]:
+        if not 20 <= max(width, height) <= 200:
+            continue
+        x, y = int(left + width / 2) // 8, int(top + height / 2) // 8
+        index = 2 * (y * 80 + x)
+        outputs[1][0][index] = 0.9
+        sides = (8 * x - left, 8 * y - top, left + width - 8 * x, top + height - 8 * y)
+        outputs[4][0][index] = np.array(sides) / 8
+    return [array for arrays in outputs.values() for array in arrays]
+
+
+@pytest.mark.parametrize("size", [(1600, 1200), (1200, 1600), (1601, 700), (3200, 2400)])
+def test_scrfd_finds_the_small_faces_of_a_group(size: tuple[int, int]):
+    width, height = size
+    detector = ScrfdDetector(marks, "scrfd_10g_bnkps")
+    unit = max(width, height) / 1600
+    rgb = np.zeros((height, width, 3), np.uint8)
+    placed: list[tuple[int, int, int]] = []
+    rng = np.random.default_rng(width)
+    for column in range(0, width - round(260 * unit), round(260 * unit)):
+        for row in range(0, height - round(260 * unit), round(260 * unit)):
+            side = round(rng.integers(24, 200) * unit)
+            at = column + rng.integers(5, 50), row + rng.integers(5, 50)
+            rgb[at[1] : at[1] + side, at[0] : at[0] + side] = 255
+            placed.append((*at, side))
+    found = detector.detect(rgb, GROUP)
+    assert len(found) == len(placed)
+    boxes = np.array([face.box for face in found])
+    for x, y, side in placed:
+        box = np.array([x, y, x + side, y + side])
+        assert np.abs(boxes - box).max(axis=1).min() < 4 * unit
+    assert len(detector.detect(rgb)) < len(placed)
+
+
 def test_arcface_sees_the_face_upright_in_112_pixels(located: Face):
     seen: list[np.ndarray] = []
 
