@@ -1,9 +1,6 @@
 """The rules of every store, run over all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +8,11 @@ import pytest
 import redis
 import redis.asyncio
 
-from sdapi.queue.stores.redis.rights import RIGHTS
 from sdapi.queue.stores.redis.store import RedisStore
 from sdapi.queue.stores.sqlite.store import DatabaseInUse, SqliteStore
 from sdapi.queue.stores.store import (
     Change,
     Event,
-    Member,
     NewItem,
     Query,
     QueueIsFull,
@@ -28,90 +23,24 @@ from sdapi.queue.stores.store import (
     Room,
     Rules,
     Store,
-    Taken,
 )
-from tests.queues.queue_stores import as_user, redis_server, redis_servers
+from tests.queues.queue_stores import redis_servers
+from tests.queues.store_calls import (
+    COUNTING,
+    NODE,
+    SINK,
+    SOURCE,
+    handed,
+    item,
+    member,
+    put_all,
+    take,
+    texts,
+    wait_for,
+)
 
 pytestmark = pytest.mark.anyio
-SOURCE = QueueName("svc")
-SINK = SOURCE.sink
-NODE = "node-a"
-NO_RULES = Rules()
-COUNTING = Rules("svc", max_delivery=2)
-
 SERVERS = redis_servers()
-KINDS = ["sqlite", *SERVERS]
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-async def events() -> list[Event]:
-    return []
-
-
-@pytest.fixture(scope="module")
-def redis_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A running server of each kind; without waits for the disk, which is not what is tested."""
-    with ExitStack() as running:
-        yield {
-            name: running.enter_context(
-                redis_server(program, tmp_path_factory.mktemp(name), "no")
-            ).url
-            for name, program in SERVERS.items()
-        }
-
-
-@pytest.fixture
-async def store(
-    kind: str, tmp_path: Path, events: list[Event], redis_urls: dict[str, str]
-) -> AsyncIterator[Store]:
-    if kind == "sqlite":
-        opened: Store = SqliteStore(tmp_path / "sdapi.db")
-    else:
-        async with redis.asyncio.Redis.from_url(redis_urls[kind]) as client:
-            await client.flushall()
-        opened = RedisStore(as_user(redis_urls[kind], RIGHTS))
-    await opened.open(events.append)
-    yield opened
-    await opened.close()
-
-
-def item(text: str, request_id: str | None = None, **fields: Any) -> NewItem:
-    request_id = request_id or f"r-{text}"
-    tags = {"requestId": request_id} | dict(fields.pop("tags", {}))
-    return NewItem(request_id, tags, text.encode(), **fields)
-
-
-def member(user: str = "u", group: str = "g", **fields: Any) -> Member:
-    return replace(Member(f"id-{group}-{user}", group, user, NODE), **fields)
-
-
-async def put_all(store: Store, *texts: str, queue: QueueName = SOURCE) -> list[int]:
-    return [await store.put(queue, item(text)) for text in texts]
-
-
-async def take(
-    store: Store,
-    group: str = "g",
-    queue: QueueName = SOURCE,
-    rules: Rules = NO_RULES,
-    node: str = NODE,
-    insists: bool = True,
-) -> Taken:
-    return await store.take(queue, group, node, rules, insists=insists)
-
-
-def handed(taken: Taken) -> list[tuple[str, str]]:
-    return [(d.member_id.rpartition("-")[2], d.item.data.decode()) for d in taken.deliveries]
-
-
-async def texts(store: Store, queue: QueueName = SOURCE, **query: Any) -> list[str]:
-    found = await store.get(queue, replace(Query(length=100), **query))
-    return [each.data.decode() for each in found]
 
 
 # --- items -----------------------------------------------------------------------------------
@@ -667,12 +596,6 @@ async def test_puts_and_free_places_are_told(store: Store, events: list[Event]):
     assert (events[0].change, events[0].queue) == (Change.PUT, SOURCE)
     assert events[0].tags == {"requestId": "r-a", "k": "v"}
     assert events[1].change is Change.FREED
-
-
-async def wait_for(is_true: Callable[[], bool], timeout_s: float = 5) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not is_true():
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("name", SERVERS)
