@@ -88,8 +88,8 @@ class PortraitCreator:
     async def _sitting(self, models: Sequence[Model], request: CreateRequest) -> "_Sitting":
         studio = await self._studio(request)
         people = await self._people(models, request, studio)
-        seen = await self._template(models, request, studio, people)
-        return _Sitting(studio, people, seen)
+        found = await self._template(models, request, studio, people)
+        return _Sitting(studio, people, found)
 
     async def _studio(self, request: CreateRequest) -> Studio:
         """Raises PortraitError where there is no checkpoint for the style."""
@@ -168,7 +168,7 @@ class PortraitCreator:
         request: CreateRequest,
         studio: Studio,
         people: Sequence[Person],
-    ) -> Seen:
+    ) -> template.Template:
         count = len(people) if request.is_group else 1
         if request.template_url:
             found = await template.fetched(
@@ -225,17 +225,18 @@ class _Sitting:
 
     studio: Studio
     people: Sequence[Person]
-    seen: Seen
+    template: template.Template
 
     @property
     def is_large(self) -> bool:
-        return self.seen.rgb.shape[0] * self.seen.rgb.shape[1] > _LARGE
+        height, width = self.template.rgb.shape[:2]
+        return height * width > _LARGE
 
     async def portrait(self) -> Created:
         studio = self.studio
         painters = [OnePerson(studio, one, _prompt(studio, one)) for one in self.people]
-        rgb = await draw_all(studio, self.seen, painters)
-        image = await finish(studio, rgb, self.seen.faces)
+        rgb = await draw_all(studio, self.template, painters)
+        image = await finish(studio, rgb, self.template.faces)
         for sentence in studio.units.missing:
             studio.warn(sentence)
         return Created(image, tuple(studio.warnings))

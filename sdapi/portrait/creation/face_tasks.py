@@ -101,13 +101,13 @@ def fuse(
     return fused(rgb, face, swapped, ratio)
 
 
-def masks(providers: Providers, rgb: Pixels, face: Face, region: str) -> Mask:
+def masks(providers: Providers, rgb: Pixels, face: Face, region: str, scale: float) -> Mask:
     """Where a pass draws anew: `face`, `edge`, or `ears` for the face with its ears."""
     parser = providers.parser
     regions = Regions.of(rgb, face, parser)
     if region == "ears":
         return regions.with_ears(rgb, face, parser)
-    return regions.edge() if region == "edge" else regions.redrawn()
+    return regions.edge(scale) if region == "edge" else regions.redrawn()
 
 
 def pose_points(providers: Providers, face: Face, other: Face) -> Points:

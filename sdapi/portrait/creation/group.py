@@ -16,8 +16,8 @@ import numpy as np
 from sdapi.portrait import faults
 from sdapi.portrait.creation.drawing.bases import Target
 from sdapi.portrait.creation.drawing.passes import Pass
-from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.gathered.studio import Studio
+from sdapi.portrait.creation.gathered.template import Template
 from sdapi.portrait.creation.one_person import OnePerson
 from sdapi.portrait.faces.face import Box, Face, FaceError, Mask, Pixels
 from sdapi.portrait.faults import PortraitError
@@ -32,7 +32,7 @@ _WEIGHT: Final = 1.0
 #: the shorter side, in native sides; 1 where the picture is longer than this
 _SIDE, _LONG = 1.5, 1.5
 _SEAM_MARGIN: Final = 50
-#: how far the seams' ring reaches beyond a face, pixels at 512
+#: how far the seams' ring reaches beyond a face, pixels to be scaled as `Target.scale` says
 _SEAM: Final = 24
 _STEP: Final = 8
 #: of a face, in widths of its box: forehead and ears are outside a box
@@ -60,28 +60,28 @@ class _Place:
         return cls(frame, cut, resized_mask(cut, frame.size), frame.work(rgb), strength)
 
 
-async def draw_all(studio: Studio, seen: Seen, painters: Sequence[OnePerson]) -> Pixels:
-    """The template with every face drawn as its person; `seen.faces` are as many as painters.
+async def draw_all(studio: Studio, template: Template, painters: Sequence[OnePerson]) -> Pixels:
+    """The template with every face drawn as its person; it has as many faces as there are painters.
 
     Raises PortraitError.
     """
     try:
-        for face in seen.faces:
-            Shape.of(face, seen.rgb.shape)
+        for face in template.faces:
+            Shape.of(face, template.rgb.shape)
     except FaceError as error:
         log.warning("portrait: a face of the template cannot be drawn: %s", error)
         raise PortraitError(faults.TEMPLATE_UNUSABLE) from error
-    running = seen.rgb
-    for painter, face in zip(painters, seen.faces, strict=True):
-        others = [other for other in seen.faces if other is not face]
-        alone = await anyio.to_thread.run_sync(without_faces, seen.rgb, others)
+    running = template.rgb
+    for painter, face in zip(painters, template.faces, strict=True):
+        others = [other for other in template.faces if other is not face]
+        alone = await anyio.to_thread.run_sync(without_faces, template.rgb, others)
         part = await painter.draw(alone, face)
         drawn = await anyio.to_thread.run_sync(part.onto, running)
         running = await anyio.to_thread.run_sync(_with_others_kept, running, drawn, others)
     if studio.options.background_restore:
-        return await _redrawn(studio, running, seen.faces, _background)
+        return await _redrawn(studio, running, template.faces + template.bystanders, _background)
     if len(painters) > 1:
-        return await _redrawn(studio, running, seen.faces, _seams)
+        return await _redrawn(studio, running, template.faces, _seams)
     return running
 
 
@@ -208,9 +208,12 @@ def _masks(
     whole = np.zeros(rgb.shape[:2], np.float32)
     for face in faces:
         part = _around(rgb, face, margin)
-        so_far = part.cut_mask(whole)
-        shape = Shape.of(part.into(face), so_far.shape)
-        whole = part.laid_in_mask(whole, np.maximum(so_far, mask_of(shape)))
+        so_far, there = part.cut_mask(whole), part.into(face)
+        try:
+            mask = mask_of(Shape.of(there, so_far.shape))
+        except FaceError:  # a bystander of whom nothing but the place is known
+            mask = _box_mask(so_far, there.box)
+        whole = part.laid_in_mask(whole, np.maximum(so_far, mask))
     return whole
 
 
@@ -219,8 +222,8 @@ def _around(rgb: Pixels, face: Face, margin: float = 0.0) -> Frame:
     return around(rgb, face.box, _NEIGHBOURHOOD + 2 * margin / max(face.width, 1.0))
 
 
-def _box_mask(rgb: Pixels, box: Box) -> Mask:
+def _box_mask(like: Pixels | Mask, box: Box) -> Mask:
     left, top, right, bottom = (max(round(side), 0) for side in box)
-    mask = np.zeros(rgb.shape[:2], np.float32)
+    mask = np.zeros(like.shape[:2], np.float32)
     mask[top:bottom, left:right] = 1.0
     return mask

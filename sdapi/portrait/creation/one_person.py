@@ -26,6 +26,7 @@ _LCM_STEPS: Final = (12, 8)
 #: of the units in both passes
 _CANNY, _OPENPOSE, _COLOUR = (0.50, 1.0), 0.50, 0.85
 _TILE: Final = 1.0
+#: pixels, to be scaled as `Target.scale` says
 _PASTE_BLUR: Final = 32
 #: how the person's face is cut for IP-Adapter: with training, and without
 _ADAPTER_MARGINS: Final = (1.0, 1.05)
@@ -115,7 +116,7 @@ class OnePerson:
         """The picture with the face drawn anew, and where that was done."""
         studio, options = self.studio, self.studio.options
         matches_shape = options.face_shape_match
-        mask = await studio.task(faults.TEMPLATE_UNUSABLE, face_tasks.masks, rgb, face, "face")
+        mask = await self._mask(faults.TEMPLATE_UNUSABLE, rgb, face, "face")
         units = studio.units.canny(rgb, _CANNY[0])
         units += studio.units.openpose(await self._pose(rgb, face), _OPENPOSE)
         if not matches_shape:
@@ -137,7 +138,7 @@ class OnePerson:
         """Face and ears of a picture that was drawn as a whole, and where they are in it."""
         studio = self.studio
         found = await studio.task(faults.FIRST_DIFFUSION, face_tasks.relocate, drawn, face)
-        mask = await studio.task(faults.FIRST_DIFFUSION, face_tasks.masks, drawn, found, "ears")
+        mask = await self._mask(faults.FIRST_DIFFUSION, drawn, found, "ears")
         side = max(round(_PASTE_BLUR * studio.target.scale), 1)
         pasted = await anyio.to_thread.run_sync(lambda: mixed(rgb, drawn, box_blurred(mask, side)))
         return pasted, mask
@@ -145,9 +146,7 @@ class OnePerson:
     async def _second_pass(self, rgb: Pixels, face: Face) -> tuple[Pixels, Mask]:
         """The picture with the face's edge, or the whole face, drawn once more."""
         studio, options = self.studio, self.studio.options
-        mask = await studio.task(
-            faults.SECOND_DIFFUSION, face_tasks.masks, rgb, face, options.mask_region
-        )
+        mask = await self._mask(faults.SECOND_DIFFUSION, rgb, face, options.mask_region)
         units = studio.units.canny(rgb, _CANNY[1])
         adapter = await self._adapter()
         units += adapter or studio.units.tile(rgb, _TILE)
@@ -163,6 +162,10 @@ class OnePerson:
         )
         return drawn, mask
 
+    async def _mask(self, fault: Fault, rgb: Pixels, face: Face, region: str) -> Mask:
+        scale = self.studio.target.scale
+        return await self.studio.task(fault, face_tasks.masks, rgb, face, region, scale)
+
     async def _pose(self, rgb: Pixels, face: Face) -> Pixels:
         """The pose picture: the person's own shape of face where one was trained."""
         points = face.points68
@@ -172,7 +175,8 @@ class OnePerson:
                 "laying the person's shape over the template's", points,
                 self.studio.processes.run(face_tasks.pose_points, face, self.person.face_id),
             )  # fmt: skip
-        return await anyio.to_thread.run_sync(pose_map, points, (rgb.shape[0], rgb.shape[1]))
+        size = (rgb.shape[0], rgb.shape[1])
+        return await anyio.to_thread.run_sync(pose_map, points, size, self.studio.target.scale)
 
     async def _adapter(self) -> list[Unit]:
         options = self.studio.options

@@ -9,6 +9,6 @@ fusion.py      how much of a swapped face shows
 retouching/    colour, make-up, skin and sharpness afterwards
 
 Pictures are RGB bytes [H, W, 3], masks floats [H, W] in 0..1. `fw` is the width of the jaw in
-pixels, the unit of every radius. The algorithms' figures are those of the portrait contract,
-section 8, found by trying.
+pixels, the unit of every radius; a `scale` is that of the checkpoint's `Target`. The algorithms'
+figures are those of the portrait contract, section 8, found by trying.
 """

@@ -1,12 +1,15 @@
 """What portraits are drawn with: this server's checkpoints, or another server's by name."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from sdapi.portrait.base.checkpoints import BaseModel, BaseModels
 from sdapi.portrait.base.native_size import USUAL
 from sdapi.portrait.base.words import Words
 from sdapi.portrait.state.records import Base
+
+#: the side for which the contract says all sizes in pixels
+_SAID_FOR: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,11 @@ class Target:
 
     @property
     def scale(self) -> float:
-        """This target's pixels for one of those that its kind usually has."""
-        return self.native / USUAL[self.kind]
+        """What every constant in pixels is multiplied with, SDXL's too: they are said for 512.
+
+        Contract: portrait-pipeline 3.2.
+        """
+        return self.native / _SAID_FOR
 
 
 class Targets(Protocol):

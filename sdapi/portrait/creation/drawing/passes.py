@@ -10,7 +10,7 @@ CFG_SCALE: Final = 7.0
 LCM_CFG_SCALE: Final = 2.0
 SAMPLER: Final = ("DPM++ 2M SDE", "Karras")
 EULER_A: Final = ("Euler a", "Automatic")
-#: at 512 pixels of the shorter side
+#: pixels, to be scaled as `Target.scale` says
 MASK_BLUR: Final = 8
 #: how a warning begins that a LoRA did not act
 _UNUSED: Final = ("lora not found", "lora not used")

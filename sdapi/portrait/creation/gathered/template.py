@@ -14,16 +14,29 @@ from sdapi.portrait.creation.drawing.passes import CFG_SCALE, EULER_A, Pass, Uni
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.gathered.studio import Studio
 from sdapi.portrait.creation.one_face import largest
-from sdapi.portrait.faces.face import GROUP, USUAL, Look
+from sdapi.portrait.faces.face import GROUP, USUAL, Face, Look, Pixels
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.photos import PhotoFetcher
 
 _SIZE: Final = (624, 832)
+#: of SDXL, which draws worse beyond a megapixel: 624 x 832 is twice SD 1's area
+_XL_SCALE: Final = 0.68
 _STEPS, _LCM_STEPS = 30, 8
 _TRIES: Final = 4
 _STEP: Final = 8
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """The picture to begin with."""
+
+    rgb: Pixels
+    #: that become somebody, located, from left to right
+    faces: tuple[Face, ...]
+    #: that stay who they are
+    bystanders: tuple[Face, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +51,7 @@ class Invention:
 
 async def fetched(
     studio: Studio, photos: PhotoFetcher, url: str, *, is_group: bool, count: int
-) -> Seen:
+) -> Template:
     """The template behind a URL with `count` faces, left to right; raises PortraitError.
 
     For one person more faces are allowed: the largest is taken.
@@ -59,7 +72,7 @@ async def fetched(
     return counted(seen, count, is_group=is_group)
 
 
-async def invented(studio: Studio, invention: Invention, *, is_group: bool, count: int) -> Seen:
+async def invented(studio: Studio, invention: Invention, *, is_group: bool, count: int) -> Template:
     """A template drawn from text, tried with a few seeds; raises PortraitError."""
     size = _size(studio)
     asked = Pass(
@@ -90,21 +103,22 @@ async def invented(studio: Studio, invention: Invention, *, is_group: bool, coun
             studio.processes.run(face_tasks.see_pixels, rgb, _look(is_group=is_group)),
         )
         if len(seen.faces) == count:
-            return seen
+            break
     assert seen is not None
     return counted(seen, count, is_group=is_group)
 
 
-def counted(seen: Seen, count: int, *, is_group: bool) -> Seen:
-    """The faces that are to be drawn; raises PortraitError for none and for another number."""
+def counted(seen: Seen, count: int, *, is_group: bool) -> Template:
+    """Which faces are to be drawn; raises PortraitError for none and for another number."""
     foremost = largest(seen.faces)
     if foremost is None:
         raise PortraitError(faults.NO_FACE)
     if not is_group:
-        return replace(seen, faces=(foremost,))
+        others = tuple(face for face in seen.faces if face is not foremost)
+        return Template(seen.rgb, (foremost,), others)
     if len(seen.faces) != count:
         raise PortraitError(faults.FACE_COUNT)
-    return seen
+    return Template(seen.rgb, seen.faces)
 
 
 def _look(*, is_group: bool) -> Look:
@@ -113,8 +127,6 @@ def _look(*, is_group: bool) -> Look:
 
 def _size(studio: Studio) -> tuple[int, int]:
     """624 x 832 at the size that the checkpoint draws best, in steps of eight."""
-    scale = studio.target.native / 512 if studio.target.kind == "sd15" else studio.target.scale
-    if studio.target.kind == "xl":
-        scale *= 1.36  # a megapixel, in the same shape
+    scale = studio.target.scale * (_XL_SCALE if studio.target.kind == "xl" else 1.0)
     width, height = (max(round(side * scale / _STEP), 1) * _STEP for side in _SIZE)
     return width, height

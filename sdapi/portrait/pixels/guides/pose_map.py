@@ -10,15 +10,15 @@ import numpy as np
 from sdapi.portrait.faces.face import Pixels, Points
 from sdapi.portrait.faces.pose import eye_centres
 
+#: pixels, to be scaled
 _RADIUS = 3.0
-_USUAL_SIDE = 512
 _SHIFT = 4  # OpenCV's fixed point: sixteenths of a pixel
 
 
-def pose_map(points68: Points, size: tuple[int, int]) -> Pixels:
-    """The picture of one face; `size` is (height, width)."""
+def pose_map(points68: Points, size: tuple[int, int], scale: float) -> Pixels:
+    """The picture of one face; `size` is (height, width), and `scale` that of a `Target`."""
     picture = np.zeros((*size, 3), np.uint8)
-    radius = max(_RADIUS * min(size) / _USUAL_SIDE, 1.0)
+    radius = max(_RADIUS * scale, 1.0)
     for x, y in np.concatenate([points68, eye_centres(points68)]) * 2**_SHIFT:
         centre = (round(float(x)), round(float(y)))
         cv2.circle(

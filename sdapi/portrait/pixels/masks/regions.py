@@ -1,8 +1,7 @@
 """The masks that drawing needs: the face, its edge, eyes and lips.
 
-A parsing network tells them apart where there is one; else they come from landmarks. Sizes in
-pixels are those at 512 pixels of the shorter side and grow with it. Contract: portrait-pipeline 3.4
-to 3.8.
+A parsing network tells them apart where there is one; else they come from landmarks. Contract:
+portrait-pipeline 3.4 to 3.8.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ from sdapi.portrait.faces.face import Face, Mask, Parser, Pixels
 from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.raster import closed, grown, shrunk
 
-_USUAL_SIDE: Final = 512
+#: how far the edge reaches to both sides, pixels to be scaled
+_OUTWARD, _INWARD = 16, 8
 _FACE: Final = ("skin", "brows", "eyes", "nose", "mouth", "lips")
 
 
@@ -28,28 +28,26 @@ class Regions:
     lips: Mask
     #: width of the jaw, pixels
     fw: float
-    #: this picture's pixels for one at 512
-    scale: float
 
     @classmethod
     def of(cls, rgb: Pixels, face: Face, parser: Parser | None) -> "Regions":
         """Raises FaceError without landmarks, and what a parser raises."""
         shape = Shape.of(face, rgb.shape)
-        scale = min(shape.size) / _USUAL_SIDE
         if parser is None:
-            return cls(shape.face(), shape.eyes(), shape.lips(), shape.fw, scale)
+            return cls(shape.face(), shape.eyes(), shape.lips(), shape.fw)
         parts = parser.parse(rgb, face)
         whole = _either(parts, _FACE, shape.size)
-        return cls(whole, parts["eyes"], parts["lips"], shape.fw, scale)
+        return cls(whole, parts["eyes"], parts["lips"], shape.fw)
 
     def redrawn(self) -> Mask:
         """What the first pass draws anew: the face without holes, and a little around it."""
         reach = self.fw / 20
         return grown(closed(self.face, reach), reach)
 
-    def edge(self) -> Mask:
-        """What the second pass draws anew: the face's edge, eyes and lips."""
-        outside, inside = grown(self.face, 16 * self.scale), shrunk(self.face, 8 * self.scale)
+    def edge(self, scale: float) -> Mask:
+        """What the second pass draws anew: the face's edge, eyes and lips; see `Target.scale`."""
+        outside = grown(self.face, _OUTWARD * scale)
+        inside = shrunk(self.face, _INWARD * scale)
         return np.maximum.reduce([outside - inside, self.eyes, self.lips])
 
     def with_ears(self, rgb: Pixels, face: Face, parser: Parser | None) -> Mask:

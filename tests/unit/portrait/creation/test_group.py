@@ -1,6 +1,7 @@
 """Several persons: who becomes whom, what is drawn how often, and what stays."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -107,6 +108,30 @@ async def test_a_background_is_drawn_and_faces_are_left_alone(place: Workplace):
     seen = await place.faces.run(see_pixels, pixels("stranger"))
     left, top, right, bottom = (round(side) for side in seen.face.box)
     assert not changed[top + 20 : bottom - 20, left + 20 : right - 20].any()
+
+
+async def test_a_background_leaves_everybody_who_is_there_alone(place: Workplace):
+    plain = await place.picture("ann", template="two")
+    drawn = await place.picture("ann", template="two", background_restore=True)
+    changed = (drawn != plain).any(axis=2)
+    seen = await place.faces.run(see_pixels, pixels("two"))
+    assert len(seen.faces) == 2
+    for face in seen.faces:
+        left, top, right, bottom = (round(side) for side in face.box)
+        assert not changed[top + 20 : bottom - 20, left + 20 : right - 20].any()
+    assert changed[:20].all()
+
+
+async def test_a_bystander_without_landmarks_is_left_alone_by_their_place(place: Workplace):
+    seen = await place.faces.run(see_pixels, pixels("two"))
+    mine, other = sorted(seen.faces, key=lambda face: -face.width)
+    place.faces.answers["see"] = replace(seen, faces=(mine, replace(other, points68=None)))
+    plain = await place.picture("ann", template="two")
+    drawn = await place.picture("ann", template="two", background_restore=True)
+    changed = (drawn != plain).any(axis=2)
+    left, top, right, bottom = (round(side) for side in other.box)
+    assert not changed[top + 10 : bottom - 10, left + 10 : right - 10].any()
+    assert changed[:20].all()
 
 
 @pytest.mark.slow

@@ -153,6 +153,7 @@ async def test_sdxl_has_its_size_units_words_and_defaults(place: Workplace):
     assert [unit.model for unit in first.units] == list(XL)
     assert [unit.model for unit in second.units] == list(XL)
     assert (first.steps, second.steps) == (50, 30)
+    assert (first.mask_blur, second.mask_blur) == (8, 8)
     assert "<lora:large:0.9>" in first.prompt
     assert created.warnings == ()
 

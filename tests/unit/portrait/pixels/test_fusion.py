@@ -88,7 +88,7 @@ def test_a_shape_is_laid_where_the_template_has_its_face(person: Photo, stranger
     assert stranger.face.points68 is not None
     apart = np.linalg.norm(points[36:48] - stranger.face.points68[36:48], axis=1)
     assert apart.mean() < 0.1 * stranger.face.width
-    picture = pose_map(points, (320, 320))
+    picture = pose_map(points, (320, 320), 0.625)
     assert picture.shape == (320, 320, 3)
     x, y = np.rint(points[30]).astype(int)
     assert picture[y, x].min() > 128
@@ -97,7 +97,7 @@ def test_a_shape_is_laid_where_the_template_has_its_face(person: Photo, stranger
 
 def test_the_edge_is_a_ring_with_eyes_and_lips(person: Photo):
     regions = Regions.of(person.rgb, person.face, None)
-    edge, whole = regions.edge(), regions.redrawn()
+    edge, whole = regions.edge(0.625), regions.redrawn()
     shape = Shape.of(person.face, person.rgb.shape)
     assert edge[shape.eyes() > 0].all()
     assert edge[shape.lips() > 0].all()
