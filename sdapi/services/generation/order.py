@@ -22,7 +22,7 @@ class Caller:
     wait_disconnected: Callable[[], Any] | None = None
     #: told when the task is over
     webhook: str | None = None
-    #: has no use for unfinished pictures: a stop of the server is then an error
+    #: has no use for unfinished pictures: a stop of the server is an error, an interrupt told
     wants_whole: bool = False
 
 
@@ -53,6 +53,11 @@ class Order(Asked):
 
     caller: Caller
     task: Task
+
+    @property
+    def tells_interrupt(self) -> bool:
+        """Whether its answer warns of an interrupt: the webui's own does not."""
+        return self.place is not None or self.caller.wants_whole
 
     @classmethod
     def of(cls, asked: Asked, caller: Caller, task: Task) -> "Order":

@@ -26,7 +26,13 @@ from sdapi.services.generation.order import Caller, Order
 from sdapi.services.generation.saving.image_files import ImageFiles
 from sdapi.services.generation.saving.saving import Saving
 from sdapi.services.generation.telling.telling import Telling
-from sdapi.services.jobs.telling.cut_short import WARNING, stopped, told_of_stop
+from sdapi.services.jobs.telling.cut_short import (
+    INTERRUPTED,
+    WARNING,
+    stopped,
+    told_of_interrupt,
+    told_of_stop,
+)
 from sdapi.services.scripts.script import GenerationRequest, Kind
 
 if TYPE_CHECKING:
@@ -103,6 +109,8 @@ class GenerationService:
         work = self._drawn_in_parts if order.needs_device_before else self._drawn_at_once
         draft, result = await tools.drawing.outcome(order, asyncio.ensure_future(work(order)))
         result = told_of_stop(order.task, result, wants_whole=order.caller.wants_whole)
+        if order.tells_interrupt:
+            result = told_of_interrupt(order.task, result)
         info = await tools.telling.info(order, draft, result)
         drawn_at = time.perf_counter()
         answer = await self._answering.plain(order, result, info, draft.warnings, started)
@@ -156,6 +164,8 @@ class GenerationService:
             if order.caller.wants_whole or not result.pictures:
                 raise stopped()
             runs.warn(WARNING)
+        elif order.task.is_cut and order.tells_interrupt:
+            runs.warn(INTERRUPTED)
         if keep_options is not None:
             keep_options()
         return await self._answering.of_script(order, runs, result, started)

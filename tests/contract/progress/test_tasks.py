@@ -142,6 +142,22 @@ def test_a_job_that_its_caller_interrupted_before_the_stop_says_nothing(
     assert "warnings" not in answers[0].json()
 
 
+@pytest.mark.parametrize(
+    "body", [{}, {"script_name": "x/y/z plot", "script_args": [4, "3, 4", [], 0, "", []]}]
+)
+def test_url_mode_says_that_somebody_interrupted_it(
+    client: TestClient, engine: FakeEngine, body: dict[str, Any]
+):
+    engine.delay_s = 30
+    thread, answers = start(client, "one", alwayson_scripts={"save_dir": "cut"}, **body)
+    assert engine.is_running.wait(10)
+    client.post("/sdapi/v1/interrupt")
+    thread.join()
+    assert answers[0].status_code == 200, answers[0].text
+    assert answers[0].json()["parameters"]["image_url"].endswith(".png")
+    assert [told[:12] for told in answers[0].json()["warnings"]] == ["interrupted:"]
+
+
 def test_full_queue_says_when_to_come_again(serve: Serve, engine: FakeEngine):
     client = serve(queue_limit=1)
     engine.delay_s = 1.0

@@ -1,8 +1,10 @@
 """Passes drawn by another server of the webui API (`URL` and `AUTHORIZATION`, contract 1.7)."""
 
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -23,6 +25,7 @@ from sdapi.portrait.creation.drawing.webui import (
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.models.folders import LORA_MARK
 from sdapi.services.catalog.model_files.weight_file import problem_of
+from sdapi.services.jobs.telling.cut_short import INTERRUPTED
 
 if TYPE_CHECKING:  # httpx takes a while to import, and most servers draw for themselves
     import httpx
@@ -34,6 +37,7 @@ _CONNECT_TIMEOUT_S: Final = 10.0
 #: the value that stands for no credential
 _NO_CREDENTIAL: Final = "="
 _REFUSED: Final = (400, 404, 422)
+_TASK, _PROGRESS = "/sdapi/v1/task", "/sdapi/v1/progress?skip_current_image=true"
 _LORAS, _REFRESH = "/sdapi/v1/loras", "/sdapi/v1/refresh-loras"
 log = logging.getLogger(__name__)
 
@@ -48,9 +52,30 @@ class RemoteDrawer:
         self._headers = {"Authorization": authorization} if has_credential else {}
 
     async def draw(self, asked: Pass) -> Drawn:
+        """The answer says nothing of an interrupt, so the server is asked for it."""
         body = await anyio.to_thread.run_sync(body_of, asked)
+        id_task = f"portrait-{uuid.uuid4()}"
+        body["force_task_id"] = id_task
         answer = await self._asked("POST", f"/sdapi/v1/{kind_of(asked)}", body)
-        return await anyio.to_thread.run_sync(picture_of, answer)
+        drawn = await anyio.to_thread.run_sync(picture_of, answer)
+        if not await self._was_interrupted(id_task):
+            return drawn
+        return replace(drawn, warnings=(*drawn.warnings, INTERRUPTED))
+
+    async def _was_interrupted(self, id_task: str) -> bool:
+        """Whether a pass was; False where that cannot be told.
+
+        A web UI knows no tasks that are over. It shows how its last job ended until it has another.
+        """
+        with suppress(DrawingFailed):
+            task = await self._asked("GET", f"{_TASK}?id_task={id_task}", None, _LIST_TIMEOUT_S)
+            return isinstance(task, dict) and task.get("state") == "cancelled"
+        with suppress(DrawingFailed):
+            told = await self._asked("GET", _PROGRESS, None, _LIST_TIMEOUT_S)
+            state = cast("dict[str, Any]", told).get("state") if isinstance(told, dict) else None
+            shown = cast("dict[str, Any]", state) if isinstance(state, dict) else {}
+            return shown.get("interrupted") is True and shown.get("job_count") == 0
+        return False
 
     async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
         text = await anyio.to_thread.run_sync(png_text, rgb)

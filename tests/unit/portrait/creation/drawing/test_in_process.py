@@ -92,6 +92,17 @@ async def test_weights_that_cannot_be_read_are_as_good_as_none(
     assert await missing is None
 
 
+async def test_an_interrupted_pass_says_so(services: Services, engine: FakeEngine):
+    engine.delay_s = 30
+    drawing = asyncio.ensure_future(InProcessDrawer(services).draw(PASS))
+    await asyncio.to_thread(engine.is_running.wait, 10)
+    task = services.tasks.running
+    assert task is not None
+    services.tasks.cancel(task)
+    (warning,) = (await drawing).warnings
+    assert warning.startswith("interrupted: ")
+
+
 @pytest.mark.parametrize(
     "other", ["sub/anna.safetensors", "anna.pt", "anna.ckpt", "../LyCORIS/anna.safetensors"]
 )
