@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import orjson
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from sdapi.errors import SDAPIError
 from sdapi.queue.protocol import wire
@@ -114,13 +114,25 @@ class Call:
         """Whether the caller wants protobuf rather than JSON."""
         return wire.PROTOBUF in self.headers.get("accept", "").lower()
 
-    async def body(self, limit: int) -> bytes:
-        """The body, read no further than the limit; kept, so that it can be asked for again."""
+    async def body(self, limit: int | None) -> bytes:
+        """The body, read no further than the limit; kept, so that it can be asked for again.
+
+        Without a limit of the queue's it has that of all requests.
+        """
         if self._body is None:
             self._body = await self._read(limit)
         return self._body
 
-    async def _read(self, limit: int) -> bytes:
+    async def read_again(self) -> Receive:
+        """As `receive` was before anybody read the body: it gives that, then what comes."""
+        first: list[Message] = [{"type": "http.request", "body": await self.body(None)}]
+
+        async def receive() -> Message:
+            return first.pop() if first else await self.receive()
+
+        return receive
+
+    async def _read(self, limit: int | None) -> bytes:
         body, is_more = b"", True
         parts: list[bytes] = []
         size = 0
@@ -131,7 +143,7 @@ class Call:
             body, is_more = message.get("body", b""), message.get("more_body", False)
             parts.append(body)
             size += len(body)
-            if size > limit:
+            if limit is not None and size > limit:
                 raise PayloadTooLarge(f"the data is larger than {limit} bytes")
         return body if len(parts) == 1 else b"".join(parts)
 

@@ -31,10 +31,10 @@ _HOP_BY_HOP = frozenset(
 
 async def proxy(call: Call, spec: ServiceSpec, path: str) -> Response:
     """Call the service's program; 408 when it takes longer than the service allows."""
-    request = Request(call.scope, call.receive)
     if is_signed(call.headers):
-        credentials, body = call.served.credentials, await request.body()
+        credentials, body = call.served.credentials, await call.body(None)
         authorize_signed(credentials, spec.name, call.headers, call.signed_paths(), body)
+    request = Request(call.scope, await call.read_again())
     if spec.container.program is Program.OTHER:
         return await _over_http(request, spec, path)
     if not await call.served.queues.inferences[spec.name].is_up():

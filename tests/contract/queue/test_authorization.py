@@ -3,12 +3,13 @@
 import base64
 import hashlib
 import hmac
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from tests.contract.conftest import Serve
-from tests.contract.queue.calls import SINK, U
+from tests.contract.queue.calls import BODY, SINK, U, service_file
 
 
 @pytest.fixture
@@ -72,14 +73,33 @@ def test_discovery_is_open_and_tells_the_address_that_was_asked(guarded: TestCli
     ],
 )
 def test_more_or_less_of_the_address_may_be_signed(guarded: TestClient, url: str, resource: str):
-    body, date = b"{}", "Mon, 01 Jan 2024 00:00:00 GMT"
-    digest = hashlib.md5(body).hexdigest()
     for path, status in ((resource, 200), (f"{resource}x", 401)):
-        text = f"POST\n{digest}\napplication/octet-stream\n{date}\n{path}"
-        key = hmac.new(b"dG9rZW4=", text.encode(), hashlib.sha1).digest()
-        headers = {
-            "authorization": f"EAS {base64.b64encode(key).decode()}",
-            "content-type": "application/octet-stream",
-            "date": date,
-        }
-        assert guarded.post(url, content=body, headers=headers).status_code == status
+        headers = signed(path, b"{}")
+        assert guarded.post(url, content=b"{}", headers=headers).status_code == status
+
+
+def signed(
+    path: str, body: bytes, content_type: str = "application/octet-stream"
+) -> dict[str, str]:
+    """The headers of a signed POST, with the token of `svc`."""
+    date = "Mon, 01 Jan 2024 00:00:00 GMT"
+    text = f"POST\n{hashlib.md5(body).hexdigest()}\n{content_type}\n{date}\n{path}"
+    key = hmac.new(b"dG9rZW4=", text.encode(), hashlib.sha1).digest()
+    return {
+        "authorization": f"EAS {base64.b64encode(key).decode()}",
+        "content-type": content_type,
+        "date": date,
+    }
+
+
+@pytest.mark.parametrize("resource", ["", "/sdapi/v1/txt2img"])
+def test_a_signed_call_of_a_synchronous_service_is_answered(
+    serve: Serve, tmp_path: Path, resource: str
+):
+    path = service_file(tmp_path, metadata={"name": "svc", "rpc": {"keepalive": 3000}})
+    client = serve(service_files=(path,), service_tokens={"svc": "dG9rZW4="})
+    url = f"{U}/sdapi/v1/txt2img"
+    headers = signed(U + resource, BODY, "application/json")
+    answer = client.post(url, content=BODY, headers=headers)
+    assert (answer.status_code, len(answer.json()["images"])) == (200, 1)
+    assert client.post(url, content=BODY + b" ", headers=headers).status_code == 401
