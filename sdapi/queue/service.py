@@ -1,12 +1,14 @@
 """What a queue does: every verb of the contract, over any store."""
 
 import asyncio
+import logging
 import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import unquote
 
 import orjson
@@ -25,7 +27,6 @@ from sdapi.queue.stores.store import (
     Place,
     Query,
     QueueName,
-    QueueStoreUnavailable,
     Store,
 )
 from sdapi.queue.waiting import Waiting
@@ -36,6 +37,10 @@ SINK_TIME = "ts@sink"
 #: the longest wait for a change before a reader looks by itself
 _LOOK_S = 5.0
 _RETRY_S = 0.5
+#: after which nothing that was sent to the store is on its way any more
+_AGAIN_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
 class PayloadTooLarge(SDAPIError):
@@ -148,8 +153,21 @@ class QueueService:
     ) -> list[Item]:
         """What matches, as soon as all of it is there or the time is over; nothing once `gone`.
 
-        Raises `ShuttingDown` where the server ends before, and nothing is there.
+        Raises `ShuttingDown` where the server ends before, and nothing is there. A call that
+        raises, or is cancelled, leaves no claim behind.
         """
+        try:
+            return await self._wait_for(queue, query, timeout_s, claim, gone)
+        except BaseException:  # the store may have claimed items, though its answer was lost
+            if claim:
+                # Twice: the first may overtake what still lies on a connection to the store.
+                self._in_background(self._settle_later(queue, claim, _AGAIN_S, delete=False))
+                await self.settle(queue, claim, delete=False)
+            raise
+
+    async def _wait_for(
+        self, queue: QueueName, query: Query, timeout_s: float, claim: str, gone: asyncio.Event
+    ) -> list[Item]:
         end = time.monotonic() + timeout_s
         with self._waiting.waiter(queue, query.tags) as waiter:
             while not gone.is_set():
@@ -173,17 +191,24 @@ class QueueService:
         """End a claim, later if need be: a claim that is left open hides its items."""
         try:
             await self.store.settle(queue, claim, delete=delete)
-        except QueueStoreUnavailable:
-            retry = asyncio.create_task(self._settle_later(queue, claim, delete))
-            self._tasks.add(retry)
-            retry.add_done_callback(self._tasks.discard)
+        except SDAPIError as error:
+            log.warning("cannot end the claim of a reader of %s now: %s", queue, error)
+            self._in_background(self._settle_later(queue, claim, _RETRY_S, delete=delete))
 
-    async def _settle_later(self, queue: QueueName, claim: str, delete: bool) -> None:
+    async def _settle_later(
+        self, queue: QueueName, claim: str, pause_s: float, *, delete: bool
+    ) -> None:
         while True:
-            await asyncio.sleep(_RETRY_S)
-            with suppress(QueueStoreUnavailable):
+            await asyncio.sleep(pause_s)
+            with suppress(SDAPIError):
                 await self.store.settle(queue, claim, delete=delete)
                 return
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Until it ends, or the service does."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def search(self, queue: QueueName, identity: Identity, index: int) -> Place:
         place = await self.store.place(queue, identity.group, index)

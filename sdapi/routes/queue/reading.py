@@ -37,12 +37,7 @@ async def read_items(call: Call, queue: QueueName, parameters: Parameters) -> Re
     is_raw = parameters.flag("_raw_", True)
     claim = service.new_claim() if parameters.flag("_auto_delete_", True) else ""
     async with _gone(call) as gone:
-        try:
-            items = await service.get(queue, query, timeout_s, claim, gone)
-        except asyncio.CancelledError:
-            if claim:
-                await service.settle(queue, claim, delete=False)
-            raise
+        items = await service.get(queue, query, timeout_s, claim, gone)
         if not items:
             if timeout_s > 0:
                 await _hold(gone, call.served.hold_s)
