@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from sdapi.ending import end_tasks
 from sdapi.errors import Missing, SDAPIError, ShuttingDown
 from sdapi.queue.config.spec import ServiceSpec
 from sdapi.queue.presence import Presence
@@ -99,11 +100,8 @@ class QueueService:
 
     async def close(self) -> None:
         """End every subscription and close the store."""
-        self._watching.close_all()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._watching.close()
+        await end_tasks(self._tasks)
         await self.store.close()
 
     def spec(self, name: str) -> ServiceSpec:

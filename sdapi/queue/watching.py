@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
+from sdapi.ending import end_tasks
 from sdapi.errors import SDAPIError
 from sdapi.queue.stores.store import Change, Delivery, Event, Item, Member, QueueName, Rules, Store
 
@@ -61,16 +64,16 @@ class Watching:
         self._node = node
         self._bury = bury
         self._pumps: dict[tuple[QueueName, str], _Pump] = {}
+        #: of consumers that could not leave at once
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     @asynccontextmanager
     async def subscribe(
         self, queue: QueueName, member: Member, rules: Rules
     ) -> AsyncGenerator[Subscription]:
         """Connect a consumer for as long as the context lasts."""
-        key = (queue, member.group)
-        pump = self._pumps.get(key)
-        if pump is None:
-            pump = self._pumps[key] = _Pump(self._store, queue, member.group, self._node, rules)
+        pump = self._pump(queue, member.group, rules)
         subscription = Subscription(queue, member, pump)
         pump.add(subscription)
         try:
@@ -79,15 +82,33 @@ class Watching:
             yield subscription
         finally:
             pump.remove(subscription)
-            if pump.is_idle and self._pumps.get(key) is pump:
-                del self._pumps[key]
             await asyncio.shield(self._leave(queue, member))
 
+    def _pump(self, queue: QueueName, group: str, rules: Rules) -> "_Pump":
+        key = (queue, group)
+        if key not in self._pumps:
+            forget = partial(self._pumps.pop, key, None)
+            self._pumps[key] = _Pump(self._store, queue, group, self._node, rules, forget)
+        return self._pumps[key]
+
     async def _leave(self, queue: QueueName, member: Member) -> None:
+        """At once, or later: a consumer that seems to be there keeps its items from others."""
         try:
             await self._store.leave(queue, member)
-        except SDAPIError as error:  # presence sees to it later
-            log.warning("consumer %s.%s could not leave: %s", member.group, member.user, error)
+        except SDAPIError as error:
+            log.warning("consumer %s.%s cannot leave now: %s", member.group, member.user, error)
+            if self._is_closed:  # with its process, which others will take for dead
+                return
+            leaving = asyncio.create_task(self._leave_later(queue, member))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+    async def _leave_later(self, queue: QueueName, member: Member) -> None:
+        while True:
+            await asyncio.sleep(_RETRY_S)
+            with suppress(SDAPIError):
+                await self._store.leave(queue, member)
+                return
 
     def on_event(self, event: Event) -> None:
         """Wake whoever an event may concern."""
@@ -100,38 +121,54 @@ class Watching:
         for pump in list(self._pumps.values()):
             pump.close_all()
 
+    async def close(self) -> None:
+        """End every subscription, and hand out nothing more."""
+        self._is_closed = True
+        self.close_all()
+        rounds = [pump.task for pump in self._pumps.values() if pump.task is not None]
+        await end_tasks([*rounds, *self._leaving])
+
 
 class _Pump:
-    """Hands the items of one queue to this process's consumers of one group."""
+    """Hands the items of one queue to this process's consumers of one group.
 
-    def __init__(self, store: Store, queue: QueueName, group: str, node: str, rules: Rules) -> None:
+    Its rounds end by themselves when the last of them has gone. None is cut off for that: what it
+    has handed out by then is for who comes next.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queue: QueueName,
+        group: str,
+        node: str,
+        rules: Rules,
+        forget: Callable[[], object],
+    ) -> None:
         self._store = store
         self._queue = queue
         self._group = group
         self._node = node
         self._rules = rules
+        self._forget = forget
         self._subscriptions: dict[str, Subscription] = {}
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        return not self._subscriptions
+        self.task: asyncio.Task[None] | None = None
 
     def add(self, subscription: Subscription) -> None:
         self._subscriptions[subscription.member.id] = subscription
 
     def start(self, bury: Bury) -> None:
         """Look at once, since somebody has joined."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(bury))
+        if self.task is None:
+            self.task = asyncio.create_task(self._run(bury))
         self._wake.set()
 
     def remove(self, subscription: Subscription) -> None:
         self._subscriptions.pop(subscription.member.id, None)
-        if not self._subscriptions and self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if self.task is None and not self._subscriptions:
+            self._forget()
+        self._wake.set()
 
     def close_all(self) -> None:
         for subscription in self._subscriptions.values():
@@ -151,20 +188,42 @@ class _Pump:
             self._wake.set()
 
     async def _run(self, bury: Bury) -> None:
-        insists = False
-        while True:
+        try:
+            await self._rounds(bury)
+        finally:
+            self.task = None
+            self._forget()
+
+    async def _rounds(self, bury: Bury) -> None:
+        """Hand out what there is, then wait until something may have changed.
+
+        Only a round that follows a pause takes what is left to freer consumers elsewhere, however
+        often this one is woken meanwhile and whatever else it hands out.
+        """
+        deferred_at: float | None = None
+        while self._subscriptions:
             self._wake.clear()
+            waited_s = 0.0 if deferred_at is None else time.monotonic() - deferred_at
+            insists = waited_s >= _DEFER_S
             try:
                 is_more, has_deferred = await self._round(bury, insists)
             except SDAPIError as error:
                 log.warning("cannot hand out items of %s now: %s", self._queue, error)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            insists = has_deferred
+            except Exception:  # whatever it is, these consumers must not wait for ever
+                log.exception("a round of %s failed", self._queue)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if not has_deferred:
+                deferred_at = None
+            elif deferred_at is None or insists:
+                deferred_at = time.monotonic()
             if is_more:
                 continue
+            left_s = _LOOK_S if deferred_at is None else deferred_at + _DEFER_S - time.monotonic()
             with suppress(TimeoutError):
-                async with asyncio.timeout(_DEFER_S if has_deferred else _LOOK_S):
+                async with asyncio.timeout(left_s):
                     await self._wake.wait()
 
     async def _round(self, bury: Bury, insists: bool) -> tuple[bool, bool]:

@@ -645,6 +645,13 @@ function operations.leave(queue)
   return {'{}'}
 end
 
+local function is_any_held(queue, round)
+  for _, each in ipairs(round.assigned) do
+    if is_held(queue, args.group, tonumber(each.index), each.fence) then return true end
+  end
+  return false
+end
+
 local function answer_round(queue, round)
   local answer = {''}
   local deliveries, exhausted = {}, {}
@@ -671,7 +678,9 @@ function operations.take(queue)
   local group, node = args.group, args.node
   local taken = key(queue, 'taken:' .. group)
   local earlier = hash_json(taken, node)
-  if earlier and earlier.token == args.token then return answer_round(queue, earlier) end
+  if earlier and earlier.token == args.token and is_any_held(queue, earlier) then
+    return answer_round(queue, earlier)
+  end
   local round = {token = args.token, assigned = {}, exhausted = {}, has_deferred = false}
   if args.full_sink ~= nil then
     local stored = tonumber(redis.call('HGET', key(args.full_sink, 'meta'), 'bytes') or '0')

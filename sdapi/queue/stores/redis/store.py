@@ -17,6 +17,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from sdapi.ending import end_tasks
 from sdapi.errors import StorageFailed
 from sdapi.lost_connections import closed_as_lost
 from sdapi.queue.stores.redis.puts import GatheredPuts
@@ -69,6 +70,8 @@ class RedisStore:
         self._own_channel = f"{_CHANNEL}:{secrets.token_hex(8)}"
         #: of rounds whose answer was lost; asked again under the same token they answer the same
         self._unanswered: dict[tuple[QueueName, str], str] = {}
+        #: under way, also those whose callers have gone
+        self._calls: set[asyncio.Task[list[bytes]]] = set()
 
     async def open(self, listener: Listener) -> None:
         pool = BlockingConnectionPool.from_url(
@@ -93,8 +96,8 @@ class RedisStore:
 
     async def close(self) -> None:
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+            await end_tasks([self._listening])
+        await end_tasks(self._calls)
         if self._redis is not None:
             await self._redis.aclose()
             await self._redis.connection_pool.disconnect()
@@ -157,10 +160,20 @@ class RedisStore:
                         listener(event)
 
     async def _call(self, operation: str, *data: bytes, **arguments: Any) -> list[bytes]:
-        """Run an operation of the script; redis-py sends it again on another connection if need be.
+        """Run an operation of the script.
 
-        So each is written to do no harm when it runs twice.
+        In a task of its own: who is cancelled is so at once, while the call goes on. A connection
+        is not given up in the middle of an answer, and redis-py, which sends by `wait_for`, cannot
+        drop the cancellation (`end_tasks`).
         """
+        call = asyncio.create_task(self._run_script(operation, data, arguments))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        return await asyncio.shield(call)
+
+    async def _run_script(
+        self, operation: str, data: Sequence[bytes], arguments: Mapping[str, Any]
+    ) -> list[bytes]:
         if self._redis is None:
             raise QueueStoreUnavailable("this server's queue is not open")
         try:

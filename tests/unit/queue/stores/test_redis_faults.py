@@ -1,0 +1,93 @@
+"""What a server does about a Redis that is cut off, slow or away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+from sdapi.queue.stores.redis import store as redis_store
+from sdapi.queue.stores.redis.store import RedisStore
+from sdapi.queue.stores.store import QueueStoreUnavailable
+from tests.queues.queue_stores import redis_servers
+from tests.queues.redis_faults import Way, way_to
+from tests.queues.store_calls import NODE, SOURCE, handed, member, put_all, take
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=redis_servers())
+async def url(request: pytest.FixtureRequest, redis_urls: dict[str, str]) -> str:
+    """Of an empty Redis."""
+    async with redis.asyncio.Redis.from_url(redis_urls[request.param]) as client:
+        await client.flushall()
+    return redis_urls[request.param]
+
+
+@pytest.fixture
+async def way(url: str) -> AsyncIterator[Way]:
+    async with way_to(url) as way:
+        yield way
+
+
+@pytest.fixture
+async def store(way: Way) -> AsyncIterator[RedisStore]:
+    """Reaches its Redis by `way`."""
+    store = RedisStore(way.url)
+    await store.open(lambda event: None)
+    yield store
+    await store.close()
+
+
+async def test_a_call_that_is_cancelled_ends_cancelled_whatever_it_is_doing(store: RedisStore):
+    for steps in range(60):
+        call = asyncio.create_task(store.beat(NODE))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if call.done():
+            break
+        call.cancel()
+        await asyncio.wait([call], timeout=5)
+        assert call.cancelled(), f"after {steps} steps"
+
+
+async def test_a_store_closes_whatever_its_subscription_is_doing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(redis_store, "_RETRY_S", 0)
+    for steps in range(0, 120, 2):
+        store = RedisStore(url)
+        await store.open(lambda event: None)
+        with redis.Redis.from_url(url) as client:
+            for each in client.client_list(_type="pubsub"):
+                client.client_kill_filter(_id=each["id"])
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(store.close(), 10)
+
+
+async def test_a_round_whose_answer_was_lost_is_answered_again(store: RedisStore, way: Way):
+    await store.join(SOURCE, member(window=2))
+    await put_all(store, "a", "b")
+    way.lose(b'"token"')
+    with pytest.raises(QueueStoreUnavailable):
+        await take(store)
+    await put_all(store, "c")
+    assert handed(await take(store)) == [("u", "a"), ("u", "b")]
+    assert handed(await take(store)) == []
+
+
+async def test_a_lost_round_of_a_consumer_that_has_gone_is_not_the_next_ones(
+    store: RedisStore, way: Way
+):
+    gone: Any = member("gone")
+    await store.join(SOURCE, gone)
+    await put_all(store, "a")
+    way.lose(b'"token"')
+    with pytest.raises(QueueStoreUnavailable):
+        await take(store)
+    await store.leave(SOURCE, gone)
+    await store.join(SOURCE, member("next"))
+    assert handed(await take(store)) == [("next", "a")]
