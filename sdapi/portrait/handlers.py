@@ -3,7 +3,7 @@
 A server without them answers `model not found`, as one on which that service is not deployed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,12 +16,18 @@ from sdapi.portrait.state.store import PortraitStore
 from sdapi.portrait.wire.requests import CreateRequest, TrainRequest
 
 
+async def _nothing() -> None:
+    """Nothing was kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A model whose files have been published; `states` are its photos' check results."""
 
     about: dict[str, Any]
     states: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    #: lets go of what an equal request would be answered from; once the model is written down
+    settle: Callable[[], Awaitable[None]] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,10 @@ class Trainer(Protocol):
         ...
 
     async def train(self, owner: str, model_id: str, request: TrainRequest) -> Trained:
-        """Publish the model's files; raises PortraitError. Cancelling it ends the work."""
+        """Publish the model's files; raises PortraitError. Cancelling it ends the work.
+
+        Asked again before the answer is settled, it answers the same and learns nothing.
+        """
         ...
 
 

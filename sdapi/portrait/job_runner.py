@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from sdapi.errors import SDAPIError, ShuttingDown
@@ -34,7 +35,16 @@ _LAST_TRY_S: Final = 5.0
 MAX_ATTEMPTS: Final = 3
 #: deletes the files of an owner's model
 Forget = Callable[[str, str], Awaitable[object]]
+Settle = Callable[[], Awaitable[None]]
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a training ended, and what to do when that is written down."""
+
+    outcome: Outcome
+    settle: Settle | None = None
 
 
 class JobRunner:
@@ -117,7 +127,7 @@ class JobRunner:
             await _ended(training)
         await self._forget_deleted(job)
 
-    async def _is_kept(self, job: Job, training: asyncio.Future[Outcome]) -> bool:
+    async def _is_kept(self, job: Job, training: asyncio.Future[_End]) -> bool:
         """Wait for the end, renewing the lease; False once the job is another's, or nobody's.
 
         Raises what the store raises once the lease has ended.
@@ -142,11 +152,11 @@ class JobRunner:
             await self._store.release_job(number, self.holder)
             self._to_release.discard(number)
 
-    async def _settle(self, job: Job, outcome: Outcome) -> None:
+    async def _settle(self, job: Job, end: _End) -> None:
         """Write down the end, as often as it takes: it is known nowhere else."""
         while True:
             try:
-                await self._finish(job, outcome)
+                await self._finish(job, end)
                 return
             except SDAPIError as error:
                 log.warning("the end of portrait job %d is not stored: %s", job.id, error)
@@ -155,12 +165,14 @@ class JobRunner:
             except asyncio.CancelledError:
                 with suppress(TimeoutError, SDAPIError):
                     async with asyncio.timeout(_LAST_TRY_S):
-                        await self._finish(job, outcome)
+                        await self._finish(job, end)
                 raise
 
-    async def _finish(self, job: Job, outcome: Outcome) -> None:
-        if not await self._store.finish_job(job.id, self.holder, outcome):
+    async def _finish(self, job: Job, end: _End) -> None:
+        if not await self._store.finish_job(job.id, self.holder, end.outcome):
             await self._forget_deleted(job)
+        elif end.settle is not None:
+            await end.settle()
 
     async def _forget_deleted(self, job: Job) -> None:
         """Delete what was made for a model that was deleted while it was trained."""
@@ -170,7 +182,7 @@ class JobRunner:
         except SDAPIError:
             log.exception("files of the deleted model %s may be left", job.model_id)
 
-    async def _outcome(self, job: Job) -> Outcome:
+    async def _outcome(self, job: Job) -> _End:
         started = time.perf_counter()
         try:
             if job.attempts > MAX_ATTEMPTS:
@@ -180,15 +192,16 @@ class JobRunner:
         except PASSING:
             raise
         except PortraitError as error:
-            return jobs.failed(error.fault, is_corrected=self._is_corrected)
+            return _End(jobs.failed(error.fault, is_corrected=self._is_corrected))
         except Exception:  # the contract has no text for what nobody has foreseen
             log.exception("portrait job %d failed", job.id)
-            return jobs.failed(faults.NO_WEIGHTS, is_corrected=self._is_corrected)
+            return _End(jobs.failed(faults.NO_WEIGHTS, is_corrected=self._is_corrected))
         cost_s = time.perf_counter() - started
-        return jobs.succeeded(job.model_id, trained.states, cost_s, trained.about)
+        outcome = jobs.succeeded(job.model_id, trained.states, cost_s, trained.about)
+        return _End(outcome, trained.settle)
 
 
-async def _ended(training: asyncio.Future[Outcome]) -> None:
+async def _ended(training: asyncio.Future[_End]) -> None:
     """Cancel a training, and wait until it has put away what it takes to go on."""
     training.cancel()
     await asyncio.wait([training])

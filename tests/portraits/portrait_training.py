@@ -16,6 +16,7 @@ from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.training.job import TrainingJob, TrainingMonitor, TrainingResult, checkpoint_path
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices
+from sdapi.portrait.handlers import Trained
 from sdapi.portrait.models.folders import ModelFolders
 from sdapi.portrait.photos import PhotoFetcher
 from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
@@ -79,9 +80,15 @@ class TrainerBench:
     trainer: LateTrainer
     engine: PortraitEngine = field(default_factory=PortraitEngine)
 
-    async def train(
+    async def train(self, urls: list[str], **changes: Any) -> Trained:
+        """What whoever asked has written down."""
+        trained = await self.train_unsettled(urls, **changes)
+        await trained.settle()
+        return trained
+
+    async def train_unsettled(
         self, urls: list[str], *, owner: str = "queue", model_id: str = "anna", **changes: Any
-    ) -> Any:
+    ) -> Trained:
         values = {"max_train_steps": 8, "steps_between_evaluations": 4} | changes
         return await self.trainer.train(owner, model_id, TrainRequest(tuple(urls), **values))
 

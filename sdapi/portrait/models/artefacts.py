@@ -152,6 +152,14 @@ class Artefacts:
         except ArtefactError:
             return None
 
+    def hold(self, meta: ModelMeta) -> bool:
+        """Whether they are the model that this describes, and no other one of its name."""
+        try:
+            # As texts: a score that is no number equals itself there.
+            return json.dumps(self.meta().to_json()) == json.dumps(meta.to_json())
+        except ArtefactError:
+            return False
+
     def references(self) -> list[tuple[Path, Reference]]:
         """The further photos, best first; those that cannot be read are left out."""
         found: list[tuple[Path, Reference]] = []

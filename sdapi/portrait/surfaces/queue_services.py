@@ -101,6 +101,7 @@ class QueueServices:
             raise PortraitError(faults.MODEL_UNKNOWN)
         trained = await trainer.train(QUEUE_OWNER, user_id, request)
         await self._kept(user_id, trained.about)
+        await trained.settle()
         return {"user_id": user_id, "cost_time": time.perf_counter() - started}
 
     async def _kept(self, user_id: str, about: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Trains models of people and scenes. Contract: portrait-pipeline 2; errors: portrait-api 2.10.
 
 A training that is cut short (its caller is gone, the server stops or dies) leaves its work folder,
-from which an equal request goes on. One that fails leaves nothing.
+from which an equal request goes on; so does one whose end nobody has settled. One that fails leaves
+nothing.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -27,7 +29,7 @@ from sdapi.portrait.faces.face import Embedding
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faults import PASSING, PortraitError
 from sdapi.portrait.handlers import Trained
-from sdapi.portrait.models.artefacts import FACE_ID, LORA, ModelMeta
+from sdapi.portrait.models.artefacts import FACE_ID, LORA, Artefacts, ModelMeta
 from sdapi.portrait.models.folders import LORA_MARK
 from sdapi.portrait.tools import Tools
 from sdapi.portrait.training import ranking
@@ -39,7 +41,7 @@ from sdapi.portrait.training.training_order import TrainingOrder
 from sdapi.portrait.training.trying.merging import merge_loras
 from sdapi.portrait.training.trying.trials import Trials, Written
 from sdapi.portrait.training.trying.validation import Validator
-from sdapi.portrait.training.work_folder import Prepared, WorkFolder, as_kept
+from sdapi.portrait.training.work_folder import Done, Prepared, WorkFolder, as_kept
 from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.services.container import Services
 from sdapi.services.training import (
@@ -74,28 +76,42 @@ class PortraitTrainer:
         self._locks = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
 
     async def train(self, owner: str, model_id: str, request: TrainRequest) -> Trained:
-        kind = "xl" if request.is_xl else "sd15"
-        base = await anyio.to_thread.run_sync(self._bases.find, kind)
+        work = WorkFolder(self._tools.folders.work(owner, model_id))
+        async with self._locks.setdefault((owner, model_id), asyncio.Lock()):
+            done = await anyio.to_thread.run_sync(self._done, owner, model_id, request, work)
+            order = await self._order(owner, model_id, request, work) if done is None else None
+            try:
+                if order is not None:
+                    done = await self._train(order)
+                assert done is not None
+                await self._publish(owner, model_id, work, done.meta)
+            except PortraitError:
+                await anyio.to_thread.run_sync(work.delete)
+                raise
+        log.info("portrait model %s is trained", model_id)
+        settle = partial(anyio.to_thread.run_sync, work.delete)
+        return Trained(done.meta.to_json(), list(done.states), settle)
+
+    def _done(
+        self, owner: str, model_id: str, request: TrainRequest, work: WorkFolder
+    ) -> Done | None:
+        """What an equal request has made that nobody has heard of yet."""
+        published = Artefacts(self._tools.folders.published(owner, model_id))
+        return work.done(request.to_json(), published)
+
+    async def _order(
+        self, owner: str, model_id: str, request: TrainRequest, work: WorkFolder
+    ) -> TrainingOrder:
+        base = await anyio.to_thread.run_sync(self._bases.find, "xl" if request.is_xl else "sd15")
         if base is None:
             raise PortraitError(faults.MODEL_UNKNOWN)
-        work = WorkFolder(self._tools.folders.work(owner, model_id))
-        order = TrainingOrder(owner, model_id, request, base, plan_for(request, base), work)
-        async with self._locks.setdefault((owner, model_id), asyncio.Lock()):
-            trained = await self._train(order)
-        log.info("portrait model %s is trained", model_id)
-        return trained
+        return TrainingOrder(owner, model_id, request, base, plan_for(request, base), work)
 
-    async def _train(self, order: TrainingOrder) -> Trained:
-        try:
-            prepared = await self._prepared(order)
-            async with self._alive(order.work):
-                trials = await self._learn(order, prepared)
-                meta = await self._choose(order, prepared, trials)
-            await self._publish(order, meta)
-        except PortraitError:
-            await anyio.to_thread.run_sync(order.work.delete)
-            raise
-        return Trained(meta.to_json(), list(prepared.states))
+    async def _train(self, order: TrainingOrder) -> Done:
+        prepared = await self._prepared(order)
+        async with self._alive(order.work):
+            trials = await self._learn(order, prepared)
+            return await self._choose(order, prepared, trials)
 
     async def _prepared(self, order: TrainingOrder) -> Prepared:
         """The photos looked at; those of a run that was interrupted are not fetched again."""
@@ -225,7 +241,7 @@ class PortraitTrainer:
 
     async def _choose(
         self, order: TrainingOrder, prepared: Prepared, trials: Sequence[Trial]
-    ) -> ModelMeta:
+    ) -> Done:
         """Write the model's LoRA and best picture into the draft; raises PortraitError."""
         best = ranking.best_trials(trials)
         if order.plan.has_trials and not best:
@@ -248,11 +264,12 @@ class PortraitTrainer:
                 checkpoint=order.base.checkpoint.path.name,
                 created_s=time.time(),
             )
-            await anyio.to_thread.run_sync(_write, order, meta, weights, best)
+            done = Done(meta, prepared.states)
+            await anyio.to_thread.run_sync(_write, order, done, weights, best)
         except OSError as error:
             log.warning("portrait training: the result cannot be written: %s", error)
             raise PortraitError(faults.NO_WEIGHTS) from error
-        return meta
+        return done
 
     def _lora_name(self, order: TrainingOrder) -> str:
         networks = self._services.networks
@@ -260,11 +277,12 @@ class PortraitTrainer:
         known = [lora.path for lora in networks.loras]
         return self._tools.folders.lora_name(order.owner, order.model_id, known)
 
-    async def _publish(self, order: TrainingOrder, meta: ModelMeta) -> None:
-        folders, work = self._tools.folders, order.work
-        owner, model_id = order.owner, order.model_id
+    async def _publish(self, owner: str, model_id: str, work: WorkFolder, meta: ModelMeta) -> None:
+        folders = self._tools.folders
 
         def publish() -> None:
+            if Artefacts(folders.published(owner, model_id)).hold(meta):
+                return  # it had been published when its server stopped
             # The link first: where none can be made, the old model stays as it was.
             folders.link_lora(owner, model_id, meta.lora_name, work.artefacts.lora)
             folders.publish(work.model, owner, model_id)
@@ -275,7 +293,6 @@ class PortraitTrainer:
             log.warning("portrait training: the model cannot be published: %s", error)
             raise PortraitError(faults.FOLDER_FAILED) from error
         await anyio.to_thread.run_sync(self._services.networks.refresh)
-        await anyio.to_thread.run_sync(work.delete)
 
     @asynccontextmanager
     async def _alive(self, work: WorkFolder) -> AsyncGenerator[None]:
@@ -296,14 +313,15 @@ class PortraitTrainer:
 
 
 def _write(
-    order: TrainingOrder, meta: ModelMeta, weights: Mapping[int, int], best: Sequence[Trial]
+    order: TrainingOrder, done: Done, weights: Mapping[int, int], best: Sequence[Trial]
 ) -> None:
-    """The model's LoRA, its best picture, and what it is."""
+    """The model's LoRA, its best picture, what it is, and at last that it is whole."""
     files = {checkpoint_path(order.work.weights, step): n for step, n in weights.items()}
-    merge_loras(files, order.work.model / LORA, _metadata(order, meta))
+    merge_loras(files, order.work.model / LORA, _metadata(order, done.meta))
     if best:
         _copy_as_jpeg(order.work.trial_path(best[0]), order.work.model / FACE_ID)
-    order.work.artefacts.write_meta(meta)
+    order.work.artefacts.write_meta(done.meta)
+    order.work.finish(done, order.request.to_json())
 
 
 def _identity(base: BaseModel) -> list[Any]:

@@ -3,7 +3,8 @@
 <data>/portrait/trainings/<name>/
     request.json    what was asked for; another request begins anew
     prepared.json   there when the photos have been looked at: `Prepared`
-    model/          the folder of the model to be, see `artefacts`
+    done.json       there when the model is whole: `Done`
+    model/          the folder of the model to be, see `artefacts`; moved away when published
     weights/        checkpoints, and what the engine resumes from
     trials/         trial pictures, <step>_<number>.png
 """
@@ -19,12 +20,13 @@ from typing import Any, Final
 import numpy as np
 
 from sdapi.portrait.faces.face import Embedding
-from sdapi.portrait.models.artefacts import PROCESSED, Artefacts
+from sdapi.portrait.models.artefacts import PROCESSED, ArtefactError, Artefacts, ModelMeta
 from sdapi.portrait.models.whole_files import write_whole
 from sdapi.portrait.training.ranking import Metric, Trial
 
 _REQUEST: Final = "request.json"
 _PREPARED: Final = "prepared.json"
+_DONE: Final = "done.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,15 @@ class Prepared:
     @property
     def vectors(self) -> list[Embedding]:
         return [np.array(values, np.float32) for values in self.embeddings]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a training has made, until somebody has written that down elsewhere."""
+
+    meta: ModelMeta
+    #: of each photo, as `Prepared` has them
+    states: tuple[dict[str, Any], ...]
 
 
 def as_kept(embeddings: Sequence[Embedding]) -> tuple[tuple[float, ...], ...]:
@@ -106,6 +117,24 @@ class WorkFolder:
     def keep(self, prepared: Prepared) -> None:
         """From now on the photos need not be looked at again."""
         self._write(_PREPARED, asdict(prepared))
+
+    def finish(self, done: Done, request: Mapping[str, Any]) -> None:
+        """From now on nothing need be learned again for an equal request; raises OSError."""
+        content = {"request": request, "about": done.meta.to_json(), "states": done.states}
+        self._write(_DONE, content)
+
+    def done(self, request: Mapping[str, Any], published: Artefacts) -> Done | None:
+        """What was made for an equal request, and is here or published; None without it."""
+        content = self._read(_DONE)
+        if not isinstance(content, dict):
+            return None
+        try:
+            if content["request"] != json.loads(json.dumps(request)):
+                return None
+            done = Done(ModelMeta.from_json(content["about"]), tuple(content["states"]))
+        except (ArtefactError, KeyError, TypeError):  # of another version
+            return None
+        return done if self.artefacts.hold(done.meta) or published.hold(done.meta) else None
 
     def restart(self) -> None:
         """Forget what a run that was cut short while it looked at photos has left."""

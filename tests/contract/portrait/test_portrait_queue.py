@@ -4,7 +4,7 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Work:
         self.portrait = Image.new("RGB", (24, 16), "red")
         self.warnings: tuple[str, ...] = ()
         self.ended = asyncio.Event()
+        self.on_settled: Callable[[], None] = lambda: None
 
     async def can_train(self, *, is_xl: bool) -> bool:
         return True
@@ -52,7 +53,10 @@ class Work:
     async def train(self, owner: str, model_id: str, request: TrainRequest) -> Trained:
         if self.fails is not None:
             raise PortraitError(self.fails)
-        return Trained({"base": "sd15"})
+        return Trained({"base": "sd15"}, settle=self.settle)
+
+    async def settle(self) -> None:
+        self.on_settled()
 
     async def can_create(self, *, is_xl: bool) -> bool:
         return True
@@ -303,17 +307,21 @@ async def test_nothing_is_drawn_for_a_caller_who_has_gone(able: Portrait, work: 
 
 
 async def test_a_store_that_is_away_for_a_moment_loses_no_trained_model(
-    able: Portrait, monkeypatch: pytest.MonkeyPatch
+    able: Portrait, work: Work, monkeypatch: pytest.MonkeyPatch
 ):
     put, tries = SqlitePortraitStore.put_model, list[str]()
+    settled_at: list[int] = []
+    work.on_settled = lambda: settled_at.append(len(tries))
 
     async def blinking(self: SqlitePortraitStore, owner: str, model_id: str, about: Any) -> None:
         tries.append(model_id)
         if len(tries) < 3:
             raise StorageFailed("away")
+        assert settled_at == []
         await put(self, owner, model_id, about)
 
     monkeypatch.setattr("sdapi.portrait.surfaces.queue_services._RETRY_S", 0.01)
     monkeypatch.setattr(SqlitePortraitStore, "put_model", blinking)
     assert (await post(able, TRAIN, TRAINING)).status_code == 200
+    assert settled_at == [3]
     assert (await post(able, CREATE, CREATION)).status_code == 200

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +87,59 @@ async def test_a_job_is_trained_and_its_model_published(store: SqlitePortraitSto
     assert (result["states"], result["model_id"]) == ([{"code": 1}], "m")
     assert trainer.asked == [("app:1", "m", REQUEST)]
     assert await store.model("app:1", "m") is not None
+
+
+async def test_what_an_end_is_told_from_is_kept_until_it_is_written_down(
+    store: SqlitePortraitStore, monkeypatch: pytest.MonkeyPatch
+):
+    order: list[str] = []
+    finish = store.finish_job
+
+    async def finish_late(*arguments: Any) -> bool:
+        order.append("finish")
+        if order == ["finish"]:
+            raise StateUnavailable("not now")
+        return await finish(*arguments)
+
+    async def settle() -> None:
+        order.append("settle")
+
+    async def train() -> Trained:
+        return Trained({"base": "sd15"}, settle=settle)
+
+    monkeypatch.setattr(store, "finish_job", finish_late)
+    monkeypatch.setattr("sdapi.portrait.job_runner._RETRY_S", 0.01)
+    job, _ = await run(store, train)
+    assert job.state is JobState.SUCCEEDED
+    assert order == ["finish", "finish", "settle"]
+
+
+async def test_the_end_of_a_job_that_another_server_holds_is_left_to_that(
+    store: SqlitePortraitStore,
+):
+    settled: list[None] = []
+
+    async def settle() -> None:
+        settled.append(None)
+
+    async def train() -> Trained:
+        # The lease has run out, and another has begun with the job.
+        await store.release_job(1, runner.holder)
+        await store.claim_job("another", 60)
+        ended.set()
+        return Trained({"base": "sd15"}, settle=settle)
+
+    ended = asyncio.Event()
+    runner = made(store, FakeTrainer(train))
+    runner.start()
+    await store.add_job(JOB)
+    runner.wake()
+    async with asyncio.timeout(10):
+        await ended.wait()
+    await runner.close()
+    job = await store.job("app:1", 1)
+    assert job is not None
+    assert (job.state, settled) == (JobState.RUNNING, [])
 
 
 async def test_a_fault_is_the_jobs_message(store: SqlitePortraitStore):

@@ -1,8 +1,11 @@
 import asyncio
 import errno
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
@@ -13,6 +16,7 @@ from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.models.artefacts import Artefacts
+from sdapi.portrait.models.folders import ModelFolders
 from sdapi.services.catalog.model_files.safetensors_header import read_metadata
 from tests.photo_server import PhotoServer, photo_server
 from tests.portraits.people import PERSON
@@ -226,6 +230,61 @@ async def test_a_server_that_stops_goes_on_later_without_fetching_anew(
         await bench.train(photos.of("person_3"), max_train_steps=400, steps_between_evaluations=200)
         assert Artefacts(bench.folder).meta().steps == 400
     assert photos.asked.count("person_3") == fetched
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+async def test_a_server_that_stops_before_the_end_is_written_down_loses_nothing(
+    tmp_path: Path, processes: FaceProcesses, monkeypatch: pytest.MonkeyPatch, is_published: bool
+):
+    engine, publish = PortraitEngine(), ModelFolders.publish
+    told: list[Any] = []
+    with photo_server() as photos:
+        urls = photos.of(*PERSON[:2], "missing")
+
+        def stop(folders: ModelFolders, draft: Path, owner: str, model_id: str) -> None:
+            if is_published:
+                publish(folders, draft, owner, model_id)
+            told.append(
+                Artefacts(draft if not is_published else folders.of(owner, model_id)).meta()
+            )
+            loop.call_soon_threadsafe(running.cancel)
+
+        async with trainer_bench(tmp_path, engine, processes) as bench:
+            loop = asyncio.get_running_loop()
+            with monkeypatch.context() as patch:
+                patch.setattr(ModelFolders, "publish", stop)
+                running = asyncio.create_task(bench.train_unsettled(urls))
+                with pytest.raises(asyncio.CancelledError):
+                    await running
+    # The photos' addresses have expired, and the checkpoint is another by now.
+    for file in (tmp_path / "models" / "Stable-diffusion").glob("*.safetensors"):
+        os.utime(file, (1, 1))
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        for _ in range(2):  # nobody has settled the first answer
+            trained = await bench.train_unsettled(urls)
+            assert [state["code"] for state in trained.states] == [1, 1, 2]
+            assert Artefacts(bench.folder).meta() == told[0]
+            assert trained.about == told[0].to_json() | {"scores": trained.about["scores"]}
+            assert Artefacts(bench.folder).lora.is_file()
+        work = bench.tools.folders.work("queue", "anna")
+        assert work.is_dir()
+        await trained.settle()
+        assert not work.exists()
+    assert len(engine.trainings) == 1
+
+
+async def test_what_was_made_is_no_answer_to_another_request_or_once_it_is_deleted(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine()
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        await bench.train_unsettled(photos.of("person_0"))
+        await bench.train_unsettled(photos.of("person_1"))
+        assert len(engine.trainings) == 2
+        shutil.rmtree(bench.folder)
+        await bench.train_unsettled(photos.of("person_1"))
+        assert len(engine.trainings) == 3
+        assert Artefacts(bench.folder).meta()
 
 
 async def test_whoever_comes_after_a_cancelled_request_goes_on(
