@@ -10,6 +10,7 @@ from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.state.records import Account, Base
 from sdapi.portrait.state.store import PortraitStore
 from sdapi.portrait.wire.signature import is_signed
+from sdapi.services.unbroken import to_its_end
 
 _APP_ID_DIGITS = 10
 
@@ -48,13 +49,24 @@ class Accounts:
 
     @asynccontextmanager
     async def counted(self, account: Account) -> AsyncGenerator[None]:
-        """Count a call, unless it fails; raises PortraitError over the quota."""
-        if not await self._store.take_call(account.app_id):
-            raise PortraitError(faults.QUOTA_EXCEEDED)
+        """Count a call, unless it fails or its caller leaves; raises PortraitError over the quota.
+
+        What the store has begun it does: a step whose caller was cancelled is waited for.
+        """
+        is_taken = False
+
+        async def take() -> None:
+            nonlocal is_taken
+            is_taken = await self._store.take_call(account.app_id)
+
         try:
+            await to_its_end(take())
+            if not is_taken:
+                raise PortraitError(faults.QUOTA_EXCEEDED)
             yield
         except BaseException:
-            await self._store.give_back_call(account.app_id)
+            if is_taken:
+                await to_its_end(self._store.give_back_call(account.app_id))
             raise
 
     async def add(self, models: tuple[Base, ...], quota: int | None) -> Account:

@@ -24,12 +24,13 @@ from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Handlers, trained_models
 from sdapi.portrait.models.folders import ModelFolders
 from sdapi.portrait.models.removal import remove_model
-from sdapi.portrait.state.records import Account, NewJob, owner_of
+from sdapi.portrait.state.records import Account, Job, NewJob, owner_of
 from sdapi.portrait.state.store import PortraitStore
 from sdapi.portrait.surfaces.accounts import Accounts, SignedCall
 from sdapi.portrait.wire import requests
 from sdapi.portrait.wire.jobs import job_on_wire
 from sdapi.portrait.wire.literal import LiteralError, parse_body
+from sdapi.services.unbroken import to_its_end
 
 JPEG_QUALITY: Final = 95
 _JOB_ID: Final = re.compile(r"[0-9]{1,10}")
@@ -139,6 +140,11 @@ class RestApi:
         trainer = self._handlers.trainer
         if trainer is None or not await trainer.can_train(is_xl=is_xl):
             raise PortraitError(faults.MODEL_UNKNOWN)
+        # Whole, though its caller leaves: a job that is there has been counted.
+        job = await to_its_end(self._add_job(call, is_xl=is_xl))
+        return {"job_id": job.id, "model_id": job.model_id}
+
+    async def _add_job(self, call: _Call, *, is_xl: bool) -> Job:
         async with self._accounts.counted(call.account):
             body = call.required_body(faults.INVALID_INPUT)
             request = requests.rest_train(body, is_xl=is_xl)
@@ -146,7 +152,7 @@ class RestApi:
                 NewJob(call.owner, str(uuid.uuid4()), request.to_json(), call.account.app_id)
             )
         self._on_job()
-        return {"job_id": job.id, "model_id": job.model_id}
+        return job
 
     async def _create(self, call: _Call) -> dict[str, Any]:
         is_xl = _is_xl(call, "create_xl")
