@@ -39,7 +39,7 @@ class BaseModel:
     #: of a square picture, pixels
     native_side: int
     words: Words
-    #: CFG scale that suits it, where it says so; None for what is usual
+    #: that suits it, where it says so; None for what is usual
     cfg_scale: float | None = None
 
 

@@ -14,6 +14,15 @@ _FILE = Path(__file__).with_name("words.json")
 
 
 @dataclass(frozen=True, slots=True)
+class Style:
+    """What is said of how a picture is to look: of portraits, and of templates from text."""
+
+    positive: str
+    template_positive: str
+    template_negative: str
+
+
+@dataclass(frozen=True, slots=True)
 class Words:
     """What is said to a checkpoint."""
 
@@ -34,12 +43,24 @@ class Words:
     #: draws what training tries its weights on; `{person}` is a man or a woman
     id_photo: str
     anime_positive: str
+    #: the same for illustrations, which are not to be kept from being some
+    anime_template_negative: str
     validation_negative: str
     #: the part of `positive` that is left out for men
     makeup: str
     #: added for a person whose sex is known
     male: str
     female: str
+
+    @property
+    def realistic(self) -> Style:
+        """Photos."""
+        return Style(self.positive, self.template_positive, self.template_negative)
+
+    @property
+    def anime(self) -> Style:
+        """Illustrations, which are told nothing of photos."""
+        return Style(self.anime_positive, self.anime_positive, self.anime_template_negative)
 
     @classmethod
     def read(cls, own: Mapping[str, Any]) -> "Words":

@@ -105,15 +105,15 @@ class PortraitCreator:
         warnings: dict[str, None] = {}
         lcm = _lcm_lora(kind, inventory, warnings) if options.lcm_accelerate else ()
         film = () if is_anime or kind == "xl" else _film_lora(words, inventory, warnings)
-        positive = words.anime_positive if is_anime else words.positive
+        style = words.anime if is_anime else words.realistic
         return Studio(
             self._tools.processes,
             self._sight,
             self._drawer,
             inventory,
             target,
-            Speaker(words, positive, (*film, *lcm)),
-            UnitMaker(inventory.control_models, kind, {}),
+            Speaker(words, style, (*film, *lcm)),
+            UnitMaker(inventory.controls_for(kind), kind, {}),
             _styled(options) if is_anime else options,
             self._seed(),
             bool(lcm),
@@ -197,7 +197,7 @@ class PortraitCreator:
         if person.meta is not None:
             trigger = person.meta.trigger
             loras.append(Speaker.template_lora(person.meta.lora_name))
-        prompt = studio.speaker.template(text, trigger, loras)
+        prompt = studio.speaker.template(text, trigger, loras, _sex(studio, person))
         needs = tuple(name for name, _ in loras)
         if not options.ipa_control_only:
             return template.Invention(prompt, needs=needs)
@@ -243,11 +243,16 @@ class _Sitting:
 
 
 def _prompt(studio: Studio, person: Person) -> str:
-    options, meta = studio.options, person.meta
+    options, meta, sex = studio.options, person.meta, _sex(studio, person)
     if meta is None:
-        return studio.speaker.reference()
-    sex = options.sex if "sex" in options.given else meta.sex
+        return studio.speaker.reference(sex)
     return studio.speaker.person(meta.trigger, meta.lora_name, options.lora_weights, sex)
+
+
+def _sex(studio: Studio, person: Person) -> str:
+    """As the request says, else as the model was trained."""
+    options = studio.options
+    return options.sex if person.meta is None or "sex" in options.given else person.meta.sex
 
 
 async def _drawable(meta: ModelMeta, artefacts: Artefacts, drawer: Drawer) -> ModelMeta:

@@ -21,6 +21,8 @@ class Target:
     native: int
     #: None: whichever the drawing server uses
     checkpoint: str | None = None
+    #: the CFG scale that suits it, where it says so
+    cfg_scale: float | None = None
 
     @property
     def scale(self) -> float:
@@ -82,4 +84,5 @@ class RemoteBases:
 def _target(base: BaseModel | None) -> tuple[Target, Words] | None:
     if base is None:
         return None
-    return Target(base.kind, base.native_side, base.checkpoint.name), base.words
+    target = Target(base.kind, base.native_side, base.checkpoint.name, base.cfg_scale)
+    return target, base.words

@@ -11,7 +11,8 @@ from typing import Any, Final
 import anyio.to_thread
 from pydantic import ValidationError
 
-from sdapi.errors import BadRequest, QueueFull, SDAPIError
+from sdapi.errors import BadRequest, ModelUnusable, QueueFull, SDAPIError
+from sdapi.portrait.creation.drawing.control_kinds import Kind, kind_of_file
 from sdapi.portrait.creation.drawing.passes import Drawn, Pass
 from sdapi.portrait.creation.drawing.webui import (
     TXT2IMG,
@@ -42,9 +43,8 @@ _CONTROLNET: Final = "controlnet"
 _CONTROL_SUFFIXES: Final = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"}
 #: of a control network's weights in its original layout
 _CONTROL_PREFIX: Final = "control_model."
-#: a portrait once begun waits for its place instead of failing
-_TRIES: Final = 30
-#: of one pass with its wait in the queue; a large checkpoint takes half an hour on a CPU
+#: of one pass with its wait in the queue, as a portrait once begun is not refused; a large
+#: checkpoint takes half an hour on a CPU
 PASS_TIMEOUT_S: Final = 3600.0
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def _told_as_failed() -> Generator[None]:
         yield
     except PASSING:
         raise
-    except (BadRequest, ValidationError) as error:
+    except (BadRequest, ModelUnusable, ValidationError) as error:
         raise UnitsRefused(str(error)) from error
     except SDAPIError as error:
         raise DrawingFailed(error.detail) from error
@@ -116,14 +116,22 @@ class InProcessDrawer:
         return lent
 
     async def _placed(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """The answer, once there is a place in the queue; raises TimeoutError."""
-        async with asyncio.timeout(PASS_TIMEOUT_S):
-            for _ in range(_TRIES - 1):
-                try:
-                    return await ask()
-                except QueueFull as error:
-                    await asyncio.sleep(error.retry_after_s or 1)
-            return await ask()
+        """The answer, once there is a place in the queue.
+
+        Raises QueueFull where none gets free, and TimeoutError.
+        """
+        full: QueueFull | None = None
+        try:
+            async with asyncio.timeout(PASS_TIMEOUT_S):
+                while True:
+                    try:
+                        full = None
+                        return await ask()
+                    except QueueFull as error:
+                        full = error
+                        await asyncio.sleep(error.retry_after_s or 1)
+        except TimeoutError:
+            raise full or TimeoutError from None
 
     async def inventory(self) -> Inventory:
         return await anyio.to_thread.run_sync(self._look)
@@ -131,20 +139,22 @@ class InProcessDrawer:
     def _look(self) -> Inventory:
         services, settings = self._services, self._services.settings
         restorers = FaceRestorers(settings)
+        controls = dict(self._control_models())
         usable = [name for name in FACE_RESTORERS if restorers.find(name).models is not None]
         return Inventory(
-            tuple(self._control_models()),
-            frozenset(
+            tuple(controls),
+            {name: kind for name, kind in controls.items() if kind is not None},
+            style_loras=frozenset(
                 name
                 for lora in services.networks.loras
                 if LORA_MARK not in lora.metadata
                 for name in (lora.name, lora.alias)
             ),
-            tuple(usable),
-            tuple(file.name for file in Upscalers(settings).files()),
+            restorers=tuple(usable),
+            upscalers=tuple(file.name for file in Upscalers(settings).files()),
         )
 
-    def _control_models(self) -> Iterator[str]:
+    def _control_models(self) -> Iterator[tuple[str, Kind | None]]:
         """The files that ControlNet's extension knows, where it is there to use them."""
         services, settings = self._services, self._services.settings
         scripts = services.scripts.names("img2img")
@@ -153,8 +163,8 @@ class InProcessDrawer:
         for folder in settings.controlnet_dirs:
             for path in find_files(folder, _CONTROL_SUFFIXES):
                 if not path.is_relative_to(settings.controlnet_annotators_dir):
-                    yield path.stem
+                    yield path.stem, kind_of_file(path)
         if any(each.path == DEMO_CHECKPOINT for each in services.catalog.checkpoints):
             for path in find_files(DEMO_CHECKPOINT.parent, {".safetensors"}):
                 if any(key.startswith(_CONTROL_PREFIX) for key in read_header(path)):
-                    yield path.stem
+                    yield path.stem, kind_of_file(path)

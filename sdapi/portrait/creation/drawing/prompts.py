@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sdapi.portrait.base.words import Words
+from sdapi.portrait.base.words import Style, Words
 
 FILM_WEIGHT: Final = 0.65
 _TEMPLATE_WEIGHT: Final = 0.25
@@ -23,29 +23,25 @@ class Speaker:
     """Words of one checkpoint, and the style LoRAs that are to act in every pass."""
 
     words: Words
-    #: of the picture as a whole
-    positive: str
+    style: Style
     #: name -> weight
     style_loras: tuple[tuple[str, float], ...] = ()
 
     def person(self, trigger: str, lora: str, weight: float, sex: str) -> str:
         """A trained person."""
-        positive = self.positive
-        if _is_male(sex):
-            positive = without(positive, self.words.makeup)
-        loras = [(lora, weight), *self.style_loras]
-        return joined([trigger, self._sex(sex), *tags(loras), self.words.additional, positive])
+        return self._somebody(trigger, [(lora, weight)], sex)
 
-    def reference(self) -> str:
+    def reference(self, sex: str) -> str:
         """Somebody of whom there is a picture alone."""
-        loras = tags(self.style_loras)
-        return joined([self.words.reference, *loras, self.words.additional, self.positive])
+        return self._somebody(self.words.reference, [], sex)
 
     def nobody(self) -> str:
         """The background, in which no LoRA of a person is to act."""
-        return joined([*tags(self.style_loras), self.words.additional, self.positive])
+        return joined([*tags(self.style_loras), self.words.additional, self.style.positive])
 
-    def template(self, text: str, trigger: str, loras: Iterable[tuple[str, float]]) -> str:
+    def template(
+        self, text: str, trigger: str, loras: Iterable[tuple[str, float]], sex: str
+    ) -> str:
         """A template made from text; one that says nothing of the framing gets a hint."""
         has_framing = any(word in text.lower() for word in _FRAMING_WORDS)
         return joined(
@@ -55,14 +51,28 @@ class Speaker:
                 self.words.template_looking,
                 trigger,
                 *tags([*loras, *self.style_loras]),
-                self.words.template_positive,
+                self._looks(self.style.template_positive, sex),
             ]
         )
+
+    @property
+    def template_negative(self) -> str:
+        """What a template is not to be."""
+        return joined([self.style.template_negative, self.words.negative])
 
     @staticmethod
     def template_lora(name: str) -> tuple[str, float]:
         """How much a person's LoRA acts in a template."""
         return name, _TEMPLATE_WEIGHT
+
+    def _somebody(self, who: str, loras: Iterable[tuple[str, float]], sex: str) -> str:
+        weights = tags([*loras, *self.style_loras])
+        looks = self._looks(self.style.positive, sex)
+        return joined([who, self._sex(sex), *weights, self.words.additional, looks])
+
+    def _looks(self, positive: str, sex: str) -> str:
+        """Men wear no make-up."""
+        return without(positive, self.words.makeup) if _is_male(sex) else positive
 
     def _sex(self, sex: str) -> str:
         if _is_male(sex):

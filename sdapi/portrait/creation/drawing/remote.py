@@ -128,9 +128,9 @@ class RemoteDrawer:
         names = cast("dict[str, Any]", control).get("model_list", []) if control else []
         return Inventory(
             tuple(str(name) for name in names),
-            None if loras is None else _style_loras(loras),
-            (),  # a webui lists restorers whether it has their files or not
-            tuple(
+            style_loras=None if loras is None else _style_loras(loras),
+            restorers=(),  # a webui lists them whether it has their files or not
+            upscalers=tuple(
                 name
                 for name, path in zip(
                     _texts(upscalers, "name"), _texts(upscalers, "model_path"), strict=False

@@ -13,6 +13,7 @@ import numpy as np
 from sdapi.portrait.creation.drawing.passes import Unit
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.pixels.raster import resized
+from sdapi.portrait.state.records import Base
 
 _MORE_PROMPT, _BALANCED = "My prompt is more important", "Balanced"
 _TILE_INSTEAD_WEIGHT: Final = 0.4
@@ -35,8 +36,9 @@ _ADAPTER: Final = {
 class UnitMaker:
     """Makes units of the models that are there, and remembers those that are not."""
 
+    #: those for this kind of checkpoint
     models: Sequence[str]
-    kind: str
+    kind: Base
     #: what was left out, as sentences
     missing: dict[str, None]
 
@@ -77,11 +79,9 @@ class UnitMaker:
         return [Unit(module, model, weight, rgb, mode)]
 
     def _model(self, names: tuple[str, ...]) -> str | None:
-        """The first model that has one of the names and is for this kind of checkpoint."""
-        is_xl = self.kind == "xl"
-        fitting = [model for model in self.models if ("xl" in model.lower()) == is_xl]
+        """The first model that has one of the names."""
         for name in names:
-            for model in fitting:
+            for model in self.models:
                 if name.lower() in model.lower():
                     return model
         return None

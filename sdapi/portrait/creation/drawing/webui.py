@@ -4,7 +4,7 @@ Either a service in this process or a server elsewhere takes the same body, as a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -13,8 +13,10 @@ from PIL import Image
 
 from sdapi.errors import BadImage
 from sdapi.images import decode_image, encode_png, to_base64
+from sdapi.portrait.creation.drawing.control_kinds import Kind, kind_of_name
 from sdapi.portrait.creation.drawing.passes import Drawn, Pass, Unit
 from sdapi.portrait.faces.face import Pixels
+from sdapi.portrait.state.records import Base
 
 TXT2IMG: Final = "txt2img"
 IMG2IMG: Final = "img2img"
@@ -33,11 +35,18 @@ class Inventory:
     """The optional models of whoever draws, by the names that requests have for them."""
 
     control_models: tuple[str, ...] = ()
+    #: which checkpoints they are for, of those whose files say so
+    control_kinds: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
     #: but for those of people, whose names are callers'; None where that cannot be told
     style_loras: frozenset[str] | None = None
     #: face restorers and upscalers that have their files
     restorers: tuple[str, ...] = ()
     upscalers: tuple[str, ...] = ()
+
+    def controls_for(self, kind: Base) -> tuple[str, ...]:
+        """The control models for a kind of checkpoint, as their files or names say."""
+        kinds = {name: self.control_kinds.get(name) for name in self.control_models}
+        return tuple(name for name, told in kinds.items() if (told or kind_of_name(name)) == kind)
 
 
 class Drawer(Protocol):

@@ -7,6 +7,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio.to_thread
 
+from sdapi.errors import QueueFull
 from sdapi.portrait.creation.drawing.bases import Target
 from sdapi.portrait.creation.drawing.passes import (
     EULER_A,
@@ -72,7 +73,7 @@ class Studio:
         """A stage that is never fatal: where it fails, what it was given is kept."""
         try:
             return await improved
-        except (FaceTaskFailed, DrawingFailed) as error:
+        except (FaceTaskFailed, DrawingFailed, QueueFull) as error:
             log.warning("portrait: %s failed: %s", what, error)
             self.warn(f"{what} failed and was left out")
             return kept
@@ -101,12 +102,13 @@ class Studio:
         return otherwise if self.is_lcm and name not in self.options.given else asked
 
     def _completed(self, asked: Pass) -> Pass:
+        usual = self.target.cfg_scale or asked.cfg_scale
         return replace(
             asked,
             seed=self.seed,
             checkpoint=self.target.checkpoint,
             mask_blur=max(round(MASK_BLUR * self.target.scale), 1) if asked.mask is not None else 0,
-            cfg_scale=LCM_CFG_SCALE if self.is_lcm else asked.cfg_scale,
+            cfg_scale=LCM_CFG_SCALE if self.is_lcm else usual,
             sampler=EULER_A if self.is_lcm else asked.sampler,
         )
 

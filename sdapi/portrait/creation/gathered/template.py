@@ -77,14 +77,7 @@ async def invented(studio: Studio, invention: Invention, *, is_group: bool, coun
     size = _size(studio)
     asked = Pass(
         prompt=invention.prompt,
-        negative=", ".join(
-            part
-            for part in (
-                studio.speaker.words.template_negative,
-                studio.speaker.words.negative,
-            )
-            if part
-        ),
+        negative=studio.speaker.template_negative,
         size=size,
         steps=_LCM_STEPS if studio.is_lcm else _STEPS,
         units=invention.units,

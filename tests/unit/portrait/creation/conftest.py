@@ -36,9 +36,10 @@ class FixedTargets:
     side: int = 256
     has_anime: bool = True
     words: Words = field(default_factory=lambda: Words.read({"film_lora": ""}))
+    cfg_scale: float | None = None
 
     def find(self, kind: Base) -> tuple[Target, Words] | None:
-        return Target(kind, self.side, "base"), self.words
+        return Target(kind, self.side, "base", self.cfg_scale), self.words
 
     def anime(self) -> tuple[Target, Words] | None:
         return (Target("sd15", self.side, "anime"), self.words) if self.has_anime else None

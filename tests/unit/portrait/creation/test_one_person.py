@@ -1,12 +1,14 @@
 """One person's portrait with a drawer that only darkens: what each field of `configure` does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sdapi.portrait.creation.drawing.webui import Inventory
+from sdapi.errors import QueueFull
+from sdapi.portrait.creation.drawing.passes import Drawn, Pass
+from sdapi.portrait.creation.drawing.webui import Inventory, UnitsRefused
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.wire.configure import Surface
 from tests.portraits.people import pixels
@@ -116,6 +118,14 @@ async def test_men_wear_no_make_up_and_are_called_so(place: Workplace):
     assert "makeup" not in prompt
 
 
+async def test_a_checkpoint_is_drawn_with_the_scale_that_suits_it(place: Workplace):
+    place.targets.cfg_scale = 5.0
+    place.drawer.models = Inventory(style_loras=frozenset({"lcm-lora-sdv1-5"}))
+    await place.create("ann")
+    await place.create("ann", lcm_accelerate=True)
+    assert [each.cfg_scale for each in place.drawer.passes] == [5.0, 5.0, 2.0, 2.0]
+
+
 async def test_a_whole_template_is_drawn_at_its_own_proportions(place: Workplace):
     wide = np.concatenate([pixels("nobody")[:, :100], pixels("stranger")], axis=1)
     place.serve("wide", wide)
@@ -140,6 +150,42 @@ async def test_missing_control_models_drop_their_units_with_a_warning(place: Wor
     assert [len(each.units) for each in place.drawer.passes] == [1, 1]
     assert any("openpose" in each for each in created.warnings)
     assert any("tile" in each for each in created.warnings)
+
+
+async def test_control_models_of_other_checkpoints_stay_where_they_are(place: Workplace):
+    others = ("control_v11p_sd21_canny", "sdxl-openpose", "flux-tile", "sd3.5_canny")
+    place.drawer.models = Inventory(control_models=others, style_loras=frozenset())
+    created = await place.create("ann")
+    assert [each.units for each in place.drawer.passes] == [(), ()]
+    assert any("canny" in each for each in created.warnings)
+
+
+async def test_what_a_control_models_file_says_counts_before_its_name(place: Workplace):
+    names = ("canny-a", "canny-b", "canny-xl-finetune")
+    place.drawer.models = Inventory(
+        control_models=names,
+        control_kinds={"canny-a": "other", "canny-b": "xl", "canny-xl-finetune": "sd15"},
+        style_loras=frozenset(),
+    )
+    await place.create("ann")
+    assert [unit.model for unit in place.drawer.passes[0].units] == ["canny-xl-finetune"]
+
+
+async def test_units_that_are_refused_are_left_out_with_a_warning(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+):
+    place.drawer.models = Inventory(control_models=ALL, style_loras=frozenset())
+    draw = place.drawer.draw
+
+    async def picky(asked: Pass) -> Drawn:
+        if asked.units:
+            raise UnitsRefused("unit 1: cut.safetensors: the file is cut off")
+        return await draw(asked)
+
+    monkeypatch.setattr(place.drawer, "draw", picky)
+    created = await place.create("ann")
+    assert len(place.drawer.passes) == 2
+    assert any("the file is cut off" in each for each in created.warnings)
 
 
 async def test_tile_stands_in_for_the_colour_model(place: Workplace):
@@ -223,6 +269,18 @@ async def test_a_template_of_several_faces_gives_one_person_the_largest(place: W
     rgb = await place.picture("ann", template="two")
     changed = (rgb != pixels("two")).any(axis=(0, 2))
     assert changed[:320].any() != changed[320:].any()
+
+
+async def test_an_enhancement_for_which_there_is_no_place_is_left_out(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+):
+    async def improve(rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
+        raise QueueFull("the queue is full")
+
+    monkeypatch.setattr(place.drawer, "improve", improve)
+    place.drawer.models = Inventory(style_loras=frozenset(), restorers=("GFPGAN",))
+    created = await place.create("ann", photo_enhancement_bool=True)
+    assert "photo_enhancement_bool failed and was left out" in created.warnings
 
 
 @pytest.mark.parametrize(

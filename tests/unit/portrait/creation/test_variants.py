@@ -69,6 +69,39 @@ async def test_a_template_is_made_from_text_and_then_drawn_on(place: Workplace):
     assert "upper body" not in place.drawer.passes[3].prompt
 
 
+async def test_a_mans_template_wears_no_make_up(place: Workplace):
+    place.drawer.invents = drawn(33)
+    asked = {"template": None, "t2i_prompt": "a street"}
+    await place.create("ann", **asked)
+    assert "put on makeup" in place.drawer.passes[0].prompt
+    await place.create("ann", sex="male", **asked)
+    assert "makeup" not in place.drawer.passes[3].prompt
+    folder = place.tools.folders.of("queue", "ann")
+    write_person(folder, pixels("person_0"), "ann", sex="male")
+    await place.create("ann", **asked)
+    assert "makeup" not in place.drawer.passes[6].prompt
+
+
+async def test_a_drawn_template_of_an_illustration_is_no_photo(place: Workplace):
+    place.drawer.invents = drawn(33)
+    await place.create("ann", template=None, t2i_prompt="a street", style_name="Anime")
+    first = place.drawer.passes[0]
+    assert first.checkpoint == "anime"
+    assert "illustration" in first.prompt
+    assert "photo" not in first.prompt
+    assert "illustration" not in first.negative
+    assert "cartoon" not in first.negative
+    assert "nsfw" in first.negative
+
+
+async def test_of_a_reference_picture_the_sex_is_said_too(place: Workplace):
+    url = f"{place.photos.url}/person_1"
+    await place.create("", ipa_control_only=True, ipa_image_path=url, sex="male")
+    prompt = place.drawer.passes[0].prompt
+    assert prompt.startswith("1person, face, portrait, 1boy, ")
+    assert "makeup" not in prompt
+
+
 async def test_a_text_that_gives_no_face_is_tried_four_times(place: Workplace):
     place.drawer.invents = lambda asked: np.full((asked.size[1], asked.size[0], 3), 90, np.uint8)
     place.faces.answers["see_pixels"] = Seen(pixels("nobody"), ())

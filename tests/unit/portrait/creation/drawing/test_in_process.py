@@ -4,16 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sdapi.errors import NanProduced, NoDevice, SDAPIError, ShuttingDown
+from sdapi.errors import ModelUnusable, NanProduced, NoDevice, QueueFull, SDAPIError, ShuttingDown
 from sdapi.portrait.creation.drawing.in_process import InProcessDrawer
 from sdapi.portrait.creation.drawing.passes import Pass
 from sdapi.portrait.creation.drawing.remote import RemoteDrawer
-from sdapi.portrait.creation.drawing.webui import DrawingFailed
+from sdapi.portrait.creation.drawing.webui import DrawingFailed, UnitsRefused, png_text
 from sdapi.portrait.models.folders import LORA_MARK
 from sdapi.services.container import Services
 from sdapi.settings import Settings
@@ -61,6 +62,58 @@ async def test_a_pass_has_a_deadline(
         await InProcessDrawer(services).draw(PASS)
     while engine.is_running.is_set():  # its job has been told to stop
         await asyncio.sleep(0.01)
+
+
+class FullFor:
+    """A generation service that has no place for a while."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    async def answer(self, *asked: object) -> dict[str, object]:
+        self.times -= 1
+        if self.times >= 0:
+            raise QueueFull("as many jobs wait as may")
+        return {"images": [png_text(np.zeros((64, 64, 3), np.uint8))]}
+
+
+async def test_a_portrait_that_has_begun_waits_for_its_place_until_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(QueueFull, "retry_after_s", 0.001)
+    drawer = InProcessDrawer(SimpleNamespace(generation=FullFor(100)))
+    assert (await drawer.draw(PASS)).rgb.shape == (64, 64, 3)
+    monkeypatch.setattr("sdapi.portrait.creation.drawing.in_process.PASS_TIMEOUT_S", 0.2)
+    drawer = InProcessDrawer(SimpleNamespace(generation=FullFor(10**9)))
+    with pytest.raises(QueueFull):
+        await drawer.draw(PASS)
+
+
+async def test_a_unit_whose_model_is_of_no_use_is_the_units_fault(
+    services: Services, engine: FakeEngine
+):
+    engine.failure = lambda job: ModelUnusable("unit 1: cut.safetensors: the file is cut off")
+    with pytest.raises(UnitsRefused, match="cut off"):
+        await InProcessDrawer(services).draw(PASS)
+
+
+async def test_control_models_are_told_apart_by_the_texts_they_read(services: Services):
+    folder = services.settings.controlnet_dirs[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, layer, width in (
+        ("a", "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", 768),
+        ("b", "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight", 2048),
+        ("c", "ip_adapter.1.to_k_ip.weight", 1024),
+        ("d", "conv_in.weight", 3),
+    ):
+        save_file({layer: np.zeros((1, width))}, folder / f"{name}.safetensors")
+    (folder / "e.pth").write_bytes(b"")
+    (folder / "f.safetensors").write_bytes(b"cut")
+    has_controlnet = SimpleNamespace(names=lambda kind: ["ControlNet"])
+    inventory = await InProcessDrawer(replace(services, scripts=has_controlnet)).inventory()
+    assert sorted(inventory.control_models) == ["a", "b", "c", "d", "e", "f"]
+    assert inventory.control_kinds == {"a": "sd15", "b": "xl", "c": "other"}
+    assert inventory.controls_for("xl") == ("b",)
 
 
 async def test_a_person_trained_on_another_server_is_found(services: Services, tmp_path: Path):
