@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.replay.cases import Case, decisions, find_cases, recorded_names
+from tests.replay.cases import Case, decisions, find_cases, needs, recorded_names
 from tests.replay.golden_replay import Replay, replaying
 
 RECORDED = find_cases()
@@ -48,6 +49,19 @@ def test_recorded_case_is_answered_the_same(replay_of: Callable[[str], Replay], 
         assert differences, "it holds: no decision is needed"
     else:
         assert differences == []
+
+
+def alone(name: str, needed: list[str]) -> Any:
+    """A case as a parameter; those that draw take a while."""
+    draws = any(each.startswith("t2i_") for each in (name, *needed))
+    return pytest.param(name, marks=pytest.mark.slow if draws else ())
+
+
+@pytest.mark.parametrize("name", [alone(*each) for each in needs().items()])
+def test_case_that_builds_on_others_holds_alone(golden: Path, tmp_path: Path, name: str):
+    (case,) = (case for case in RECORDED if case.name == name)
+    with replaying(golden, data_dir=tmp_path / "data") as replay:
+        assert replay.differences(case) == []
 
 
 def test_every_decision_names_a_recorded_case():

@@ -1,7 +1,7 @@
 """Recorded requests and answers, as they lie in `tests/golden`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ class Case:
     @property
     def request(self) -> dict[str, Any]:
         return json.loads((self.folder / "request.json").read_text(encoding="utf-8"))
+
+    def beside(self, name: str) -> "Case":
+        """Another case of its section."""
+        return replace(self, name=name, folder=self.folder.with_name(name))
 
     @property
     def answer(self) -> dict[str, Any]:
@@ -40,6 +44,12 @@ def find_cases(golden: Path = GOLDEN) -> list[Case]:
 def recorded_names(golden: Path = GOLDEN) -> set[str]:
     """The names of all recorded cases, whether they are in this collection or not."""
     return set(json.loads((golden / "index.json").read_text(encoding="utf-8")))
+
+
+def needs(golden: Path = GOLDEN) -> dict[str, list[str]]:
+    """Case -> the cases before it whose effects its answer shows, in order."""
+    path = golden / "needs.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def decisions(golden: Path = GOLDEN) -> dict[str, str]:

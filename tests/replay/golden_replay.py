@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 from starlette.testclient import TestClient
 
 from sdapi.app import build_app
 from sdapi.flags import parse
 from sdapi.settings import Settings, settings_from
-from tests.replay.cases import Case, decisions, find_cases
+from tests.replay.cases import Case, decisions, find_cases, needs
 from tests.replay.comparing import Pictures, compare_bodies, compare_files, compare_infos, tolerance
 from tests.servers import GOLDEN, golden_data_dir, in_process
 
@@ -38,17 +39,18 @@ class Replay:
     outputs: Path
     #: files of `outputs` that are accounted for
     seen: set[Path] = field(default_factory=set[Path])
+    #: the cases whose requests were sent
+    sent: set[str] = field(default_factory=set[str])
 
     def differences(self, case: Case) -> list[str]:
-        """Send a case's request; what differs from its answer, empty when it holds."""
-        request, recorded = case.request, case.answer
-        response = self.client.request(
-            request["method"],
-            request["path"],
-            params=request.get("params"),
-            headers=dict(request.get("headers") or {}) | self._content_type(request),
-            content=self._content(request),
-        )
+        """Send a case's request; what differs from its answer, empty when it holds.
+
+        What it needs is sent before where it was not yet, so that a case can be replayed alone.
+        """
+        needed = (needs() | needs(self.golden)).get(case.name, [])
+        for before in (case.beside(name) for name in needed if name not in self.sent):
+            self._send(before)
+        recorded, response = case.answer, self._send(case)
         found: list[str] = []
         if response.status_code != recorded["status"]:
             found.append(f"status {response.status_code}, recorded {recorded['status']}")
@@ -67,6 +69,17 @@ class Replay:
             found += compare_infos(json.loads(body["info"]), recorded["info_parsed"])
         found += self._compare_files(case, recorded.get("new_files") or [])
         return found
+
+    def _send(self, case: Case) -> httpx.Response:
+        request = case.request
+        self.sent.add(case.name)
+        return self.client.request(
+            request["method"],
+            request["path"],
+            params=request.get("params"),
+            headers=dict(request.get("headers") or {}) | self._content_type(request),
+            content=self._content(request),
+        )
 
     @staticmethod
     def _content_type(request: Mapping[str, Any]) -> dict[str, str]:
