@@ -5,6 +5,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from sdapi.portrait.faces.align import shrink
 from sdapi.portrait.faces.face import About, Face, Mask, Pixels
@@ -25,10 +26,9 @@ class GrabCutMatting:
     def alpha(self, rgb: Pixels, face: Face) -> Mask:
         small, scale = shrink(rgb, _SIDE)
         labels, seed = _prior(small, face, scale)
-        background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
-        whole = (0, 0, small.shape[1], small.shape[0])  # unused: the mask says where to begin
-        cv2.grabCut(small, labels, whole, background, foreground, _ROUNDS, cv2.GC_INIT_WITH_MASK)
-        person = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
+        if not _is_person(labels).all():  # of a close-up that leaves no background all is person
+            _refine(small, labels)
+        person = _is_person(labels).astype(np.uint8)
         _, parts = cv2.connectedComponents(person)
         own = (parts == parts[seed[1], seed[0]]).astype(np.uint8)
         closed = cv2.morphologyEx(own, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
@@ -36,6 +36,17 @@ class GrabCutMatting:
         mask = cv2.resize(closed.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
         soft = cv2.GaussianBlur(mask, (0, 0), _SOFTNESS_PX)
         return np.clip(np.asarray(soft, np.float32), 0.0, 1.0)
+
+
+def _refine(small: Pixels, labels: Pixels) -> None:
+    """Let the colours decide what the labels only suppose; both classes must be there."""
+    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+    whole = (0, 0, small.shape[1], small.shape[0])  # unused: the mask says where to begin
+    cv2.grabCut(small, labels, whole, background, foreground, _ROUNDS, cv2.GC_INIT_WITH_MASK)
+
+
+def _is_person(labels: Pixels) -> NDArray[np.bool_]:
+    return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
 
 
 def _prior(small: Pixels, face: Face, scale: float) -> tuple[Pixels, tuple[int, int]]:

@@ -15,6 +15,7 @@ from sdapi.portrait.faces import files
 from sdapi.portrait.faces.align import arcface_square, five_of, level_square
 from sdapi.portrait.faces.face import GROUP, USUAL, Face, FaceError, Look, distance
 from sdapi.portrait.faces.files import MESH, SELFIE
+from sdapi.portrait.faces.grabcut import GrabCutMatting
 from sdapi.portrait.faces.plug_ins.bisenet import BiSeNetParser
 from sdapi.portrait.faces.plug_ins.insightface import ArcFaceEmbedder, ScrfdDetector
 from sdapi.portrait.faces.pose import is_frontal, pose_of
@@ -119,6 +120,18 @@ def test_the_person_is_cut_out_without_a_network(built_in: Providers, located: F
     left, top, right, bottom = (round(side) for side in located.box)
     assert alpha[top:bottom, left:right].mean() > 0.95
     assert alpha[:40, :40].mean() < 0.1
+
+
+@pytest.mark.parametrize("share", [0.6, 0.75, 1.0])
+def test_a_close_up_without_background_is_all_person(share: float):
+    side = 400
+    rgb = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
+    edge = (1 - share) / 2 * side
+    alpha = GrabCutMatting().alpha(rgb, Face((edge, edge, side - edge, side - edge), 1.0))
+    assert alpha.shape == (side, side)
+    assert alpha[side // 2, side // 2] == 1.0
+    if share > 0.7:
+        assert alpha.min() == 1.0
 
 
 @pytest.mark.parametrize(
