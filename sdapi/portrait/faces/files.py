@@ -15,6 +15,8 @@ FOLDER: Final = "face"
 MESH: Final = "face_landmark.tflite"
 SELFIE: Final = "selfie_segmentation.tflite"
 LICENCE: Final = "LICENSE-mediapipe.txt"
+#: the one embedder in whose space InsightFace's swapper works, beside its own file
+SWAPPER_EMBEDDER: Final = "w600k_r50*.onnx"
 
 #: file name -> its place in the wheel and its SHA-256; the licence may change its wording
 MEMBERS: Final = {

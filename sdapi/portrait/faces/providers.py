@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sdapi.portrait.faces.files import FOLDER, MESH, SELFIE
+from sdapi.portrait.faces.files import FOLDER, MESH, SELFIE, SWAPPER_EMBEDDER
 from sdapi.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ class Candidate:
 
 
 _DLIB: Final = "face_recognition_models"
-_ARCFACE: Final = ("insightface/w600k_*.onnx", "insightface/glintr*.onnx")
 #: in the order of preference
 CANDIDATES: Final = (
     Candidate("detector", "scrfd", ("insightface/scrfd_*.onnx", "insightface/det_*.onnx"), "cv2",
@@ -59,7 +58,8 @@ CANDIDATES: Final = (
     Candidate("parser", "bisenet", ("parsing/*.onnx",), "cv2",
               "the file's own; CelebAMask-HQ is non-commercial"),
     Candidate("swapper", "inswapper", ("insightface/inswapper_*.onnx",), "cv2",
-              "on request only (InsightFace); older copies non-commercial", needs=_ARCFACE),
+              "on request only (InsightFace); older copies non-commercial",
+              needs=(f"insightface/{SWAPPER_EMBEDDER}",)),
     Candidate("swapper", "warp", (), "cv2", "Apache-2.0"),
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sdapi.portrait.faces.align import ARCFACE_POINTS, five_of
 from sdapi.portrait.faces.face import About, Embedder, Face, FaceError, Pixels
+from sdapi.portrait.faces.files import SWAPPER_EMBEDDER
 from sdapi.portrait.faces.plug_ins.insightface import ArcFaceEmbedder
 from sdapi.portrait.faces.plug_ins.onnx_tensors import last_initializer
 
@@ -40,11 +41,10 @@ class InSwapper:
     @classmethod
     def load(cls, path: Path) -> "InSwapper":
         """Raises FaceError for a file of another kind."""
-        beside = [*path.parent.glob("w600k_*.onnx"), *path.parent.glob("glintr*.onnx")]
-        matrix = last_initializer(path)
-        if not beside or matrix is None or matrix.shape != (512, 512):
-            raise FaceError(f"{path.name} is no inswapper, or has no ArcFace file beside it")
-        return cls(_network(path), matrix, ArcFaceEmbedder.load(sorted(beside)[0]), path.stem)
+        embedder, matrix = embedder_beside(path), last_initializer(path)
+        if embedder is None or matrix is None or matrix.shape != (512, 512):
+            raise FaceError(f"{path.name} is no inswapper, or has no {SWAPPER_EMBEDDER} beside it")
+        return cls(_network(path), matrix, ArcFaceEmbedder.load(embedder), path.stem)
 
     @property
     def about(self) -> About:
@@ -65,6 +65,11 @@ class InSwapper:
         blob = np.asarray(cv2.dnn.blobFromImage(square, 1 / 255.0), np.float32)
         swapped = self._network(blob, latent[None])[0].transpose(1, 2, 0)
         return _laid_back(target, np.clip(swapped * 255.0, 0, 255).astype(np.float32), found)
+
+
+def embedder_beside(path: Path) -> Path | None:
+    """The file that describes people to it: what another embedder says is a stranger to it."""
+    return next(iter(sorted(path.parent.glob(SWAPPER_EMBEDDER))), None)
 
 
 def _laid_back(target: Pixels, square: NDArray[np.float32], to_square: Any) -> Pixels:

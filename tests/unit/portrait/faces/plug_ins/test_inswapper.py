@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdapi.portrait.faces.face import FaceError
-from sdapi.portrait.faces.plug_ins.inswapper import InSwapper
+from sdapi.portrait.faces.plug_ins.inswapper import InSwapper, embedder_beside
 from sdapi.portrait.faces.plug_ins.onnx_tensors import last_initializer
 from sdapi.portrait.faces.providers import Choices, Providers
 from sdapi.settings import SettingsError
@@ -61,15 +61,24 @@ def test_a_file_that_is_no_inswapper_is_named(tmp_path: Path):
         InSwapper.load(path)
 
 
-def test_it_is_taken_only_with_an_arcface_file_beside_it(tmp_path: Path):
+def test_it_is_taken_only_with_the_embedder_that_it_was_made_for(tmp_path: Path):
     folder = tmp_path / "insightface"
     folder.mkdir()
     (folder / "inswapper_128.onnx").write_bytes(b"")
     assert Choices.make(tmp_path, {}).by_role["swapper"].candidate.name == "warp"
     with pytest.raises(SettingsError, match="w600k"):
         Choices.make(tmp_path, {"swapper": "inswapper"})
-    (folder / "w600k_r50.onnx").write_bytes(b"")
-    assert Choices.make(tmp_path, {}).by_role["swapper"].candidate.name == "inswapper"
+    for stranger in ("glintr100.onnx", "w600k_mbf.onnx"):  # in whose spaces it does not work
+        (folder / stranger).write_bytes(b"")
+    assert Choices.make(tmp_path, {}).by_role["swapper"].candidate.name == "warp"
+    assert embedder_beside(folder / "inswapper_128.onnx") is None
+    own = folder / "w600k_r50.onnx"
+    own.write_bytes(b"")
+    chosen = Choices.make(tmp_path, {}).by_role
+    assert chosen["swapper"].candidate.name == "inswapper"
+    assert embedder_beside(folder / "inswapper_128.onnx") == own
+    # Which people are compared with is another matter.
+    assert chosen["embedder"].path == folder / "glintr100.onnx"
 
 
 def test_the_swapped_square_is_laid_over_the_face_alone():
