@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from math import ceil
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -30,12 +31,14 @@ R = TypeVar("R")
 
 TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 5.0
+#: a task of a server that was killed ends so long after the server would have ended it
+_ORPHANED_S: Final = 30
 _CLOSED: Final = "the server is shutting down"
 logger = logging.getLogger(__name__)
 
 
 class FaceTaskFailed(Exception):
-    """A task raised, took too long, or its process died."""
+    """A task raised, took too long, or its process died or could not be started."""
 
 
 class FaceProcesses:
@@ -110,7 +113,11 @@ class FaceProcesses:
                 raise ShuttingDown(_CLOSED)
             if self._free:
                 return self._free.pop()
-            process = _Process(self._choices)
+            try:
+                process = _Process(self._choices, self._timeout_s)
+            except OSError as error:
+                logger.warning("no face process can be started: %s", error)
+                raise FaceTaskFailed(f"no process can be started: {error}") from error
             self._all.add(process)
             return process
 
@@ -123,19 +130,26 @@ class FaceProcesses:
 class _Process:
     """One child and the pipe to it; used by one thread at a time."""
 
-    def __init__(self, choices: Choices) -> None:
+    def __init__(self, choices: Choices, timeout_s: float) -> None:
+        """Start it; raises OSError."""
         ours, theirs = socket.socketpair()
         package_folder = str(Path(sdapi.__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, [package_folder, os.environ.get("PYTHONPATH")]))
+        descriptor, limit_s = str(theirs.fileno()), str(ceil(timeout_s) + _ORPHANED_S)
+        # Closed with it where the child cannot be started.
+        self._connection = Connection(ours.detach())
         with theirs:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "sdapi.portrait.faces.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "sdapi.portrait.faces.worker", descriptor, limit_s],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": path},
             )
-        self._connection = Connection(ours.detach())
-        self._connection.send(choices)
+        try:
+            self._connection.send(choices)
+        except OSError:
+            self.end()
+            raise
 
     def ask(self, message: Any, timeout_s: float) -> tuple[str, Any]:
         """Send a task and wait for its answer; raises TimeoutError, EOFError, OSError."""

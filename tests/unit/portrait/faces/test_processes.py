@@ -2,8 +2,13 @@
 
 import asyncio
 import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -78,6 +83,75 @@ async def test_a_place_whose_caller_left_serves_the_next(processes: FaceProcesse
     assert [str(await processes.run(pid_of))] == [path.name for path in tmp_path.iterdir()]
 
 
+async def test_a_stop_of_the_whole_group_leaves_the_answer_to_the_server(
+    processes: FaceProcesses, tmp_path: Path
+):
+    answer = asyncio.create_task(processes.run(note, str(tmp_path), 0.3))
+    async with asyncio.timeout(20):
+        while not (noted := list(tmp_path.iterdir())):
+            await asyncio.sleep(0.01)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(int(noted[0].name), number)
+    await answer
+    assert str(await processes.run(pid_of)) == noted[0].name
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_processes_end_with_a_server_that_is_killed(is_busy: bool):
+    program = f"""
+import anyio, pathlib
+from sdapi.portrait.faces.processes import FaceProcesses
+from sdapi.portrait.faces.providers import Choices
+from tests.unit.portrait.faces.test_processes import pid_of, sleep_a_little
+async def main():
+    processes = FaceProcesses(Choices.make(pathlib.Path("/nowhere"), {{}}), 1)
+    print(await processes.run(pid_of), flush=True)
+    await processes.run(sleep_a_little) if {is_busy} else await anyio.sleep(60)
+anyio.run(main)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        child = int(server.stdout.readline())
+        server.kill()
+    end = time.monotonic() + 20
+    while is_worker(child):
+        assert time.monotonic() < end, "the process is left"
+        time.sleep(0.02)
+
+
+def test_a_task_that_never_ends_is_ended_without_a_server():
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "sdapi.portrait.faces.worker", str(theirs.fileno()), "1"]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as worker:
+        theirs.close()
+        with Connection(ours.detach()) as connection:
+            connection.send(Choices.make(Path("/nowhere"), {}))
+            connection.send((sleep, ()))
+            assert worker.wait(30) == -signal.SIGALRM
+
+
+@pytest.mark.parametrize("broken", ["subprocess.Popen", "Connection.send"])
+async def test_a_process_that_cannot_be_started_costs_the_task_alone(
+    processes: FaceProcesses, monkeypatch: pytest.MonkeyPatch, broken: str
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"sdapi.portrait.faces.processes.{broken}", refuse)
+        with pytest.raises(FaceTaskFailed, match="temporarily unavailable"):
+            await processes.run(pid_of)
+    assert await processes.run(pid_of)
+
+
+def is_worker(pid: int) -> bool:
+    """A zombie that nobody has waited for has no command line, and no other program this one."""
+    try:
+        return b"sdapi.portrait.faces.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def note(_: Providers, folder: str, for_s: float) -> None:
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(for_s)
@@ -93,6 +167,10 @@ def die(_: Providers) -> None:
 
 def sleep(_: Providers) -> None:
     time.sleep(30)
+
+
+def sleep_a_little(_: Providers) -> None:
+    time.sleep(1)
 
 
 def divide(_: Providers, by: int) -> float:
