@@ -127,7 +127,9 @@ def test_a_close_up_without_background_is_all_person(share: float):
     side = 400
     rgb = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
     edge = (1 - share) / 2 * side
-    alpha = GrabCutMatting().alpha(rgb, Face((edge, edge, side - edge, side - edge), 1.0))
+    eyes = np.array([[0.4, 0.4], [0.6, 0.4]], np.float32) * side
+    face = Face((edge, edge, side - edge, side - edge), 1.0, eyes)
+    alpha = GrabCutMatting().alpha(rgb, face)
     assert alpha.shape == (side, side)
     assert alpha[side // 2, side // 2] == 1.0
     if share > 0.7:
