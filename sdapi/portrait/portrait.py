@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
-from sdapi.errors import Missing, SDAPIError
+from sdapi.errors import Missing
 from sdapi.portrait.checking import Checker
 from sdapi.portrait.creation.drawing.address import Address
 from sdapi.portrait.creation.make import make_creator
@@ -181,7 +181,7 @@ class Portrait:
                 remains = partial(self.folders.delete_remains, in_use=in_use)
                 await anyio.to_thread.run_sync(remains)
                 await anyio.to_thread.run_sync(self.folders.delete_old_uploads, days)
-            except (OSError, SDAPIError):
+            except Exception:  # whatever one round meets, the next keeps the promise
                 log.exception("old portrait uploads could not be deleted")
             await asyncio.sleep(_SWEEP_S)
 
