@@ -166,7 +166,9 @@ end
 function operations.open_models()
   local found = {}
   for _, number in ipairs(redis.call('ZRANGE', key('open'), 0, -1)) do
-    found[#found + 1] = redis.call('HMGET', key('job', number), 'owner', 'model_id')
+    local row = redis.call('HMGET', key('job', number), 'owner', 'model_id')
+    -- One that was deleted by hand is nobody's; `claim_job` strikes it off.
+    if row[1] and row[2] then found[#found + 1] = row end
   end
   return found
 end
@@ -185,10 +187,6 @@ end
 
 function operations.model()
   return redis.call('HGET', key('models', args.owner), args.model_id) or nil
-end
-
-function operations.models()
-  return hash(key('models', args.owner)) or {}
 end
 
 function operations.put_model()

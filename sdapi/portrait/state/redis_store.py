@@ -133,13 +133,6 @@ class RedisPortraitStore:
         found = await self._call("model", owner=owner, model_id=model_id)
         return None if found is None else _to_model(owner, model_id, found)
 
-    async def models(self, owner: str) -> list[Model]:
-        found = await self._call("models", owner=owner)
-        # An empty table is an empty list to Lua.
-        pairs = found.items() if isinstance(found, dict) else ()
-        models = [_to_model(owner, model_id, text) for model_id, text in pairs]
-        return sorted(models, key=lambda model: (model.created_s, model.model_id))
-
     async def put_model(self, owner: str, model_id: str, about: Mapping[str, Any]) -> None:
         text = json.dumps(dict(about))
         await self._call("put_model", owner=owner, model_id=model_id, about=text)

@@ -1,18 +1,12 @@
 """Accounts, jobs and models in the SQLite database of the data directory."""
 
 import json
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import anyio
-import anyio.to_thread
-
-from sdapi.errors import StorageFailed
 from sdapi.portrait.state.records import (
     BASES,
     Account,
@@ -24,12 +18,8 @@ from sdapi.portrait.state.records import (
     Outcome,
     kept_request,
 )
+from sdapi.portrait.state.sqlite_connection import SqliteConnection
 from sdapi.portrait.state.store import REQUESTING
-
-T = TypeVar("T")
-
-#: how long another process may hold the database
-_BUSY_S: Final = 10.0
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS portrait_accounts (
@@ -57,26 +47,25 @@ _ACCOUNT: Final = "app_id, token, models, quota, used, created_s"
 
 
 class SqlitePortraitStore:
-    """`PortraitStore` in a SQLite file (WAL, `synchronous=FULL`), beside other tables.
+    """`PortraitStore` in a SQLite file, beside other tables.
 
-    One connection, used by one thread at a time, so that no call waits on the event loop.
+    Reads have a connection of their own: they wait for no transaction, here or in other processes.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._turn = anyio.CapacityLimiter(1)
-        #: guards the connection: a call whose task was cancelled leaves its thread at work
-        self._lock = threading.Lock()
-        self._db: sqlite3.Connection | None = None
+        self._writer, self._reader = SqliteConnection(path), SqliteConnection(path)
 
     async def open(self) -> None:
+        await self._writer.open(_SCHEMA)
         try:
-            self._db = await anyio.to_thread.run_sync(self._connect, limiter=self._turn)
-        except (sqlite3.Error, OSError) as error:
-            raise StorageFailed(f"cannot use the database {self._path}: {error}") from error
+            await self._reader.open()
+        except BaseException:
+            await self._writer.close()
+            raise
 
     async def close(self) -> None:
-        await anyio.to_thread.run_sync(self._disconnect, limiter=self._turn)
+        await self._reader.close()
+        await self._writer.close()
 
     async def add_account(self, account: Account) -> bool:
         row = (
@@ -88,14 +77,14 @@ class SqlitePortraitStore:
             account.created_s or time.time(),
         )
         sql = f"INSERT OR IGNORE INTO portrait_accounts ({_ACCOUNT}) VALUES (?, ?, ?, ?, ?, ?)"
-        return await self._run(lambda db: db.execute(sql, row).rowcount == 1)
+        return await self._writer.write(lambda db: db.execute(sql, row).rowcount == 1)
 
     async def account(self, app_id: str) -> Account | None:
-        return await self._run(lambda db: _account(db, app_id))
+        return await self._reader.read(lambda db: _account(db, app_id))
 
     async def accounts(self) -> list[Account]:
         sql = f"SELECT {_ACCOUNT} FROM portrait_accounts ORDER BY created_s, app_id"
-        return await self._run(lambda db: [_to_account(row) for row in db.execute(sql)])
+        return await self._reader.read(lambda db: [_to_account(row) for row in db.execute(sql)])
 
     async def set_quota(self, app_id: str, quota: int | None) -> Account | None:
         def change(db: sqlite3.Connection) -> Account | None:
@@ -103,21 +92,21 @@ class SqlitePortraitStore:
             db.execute(sql, (quota, app_id))
             return _account(db, app_id)
 
-        return await self._run(change)
+        return await self._writer.write(change)
 
     async def remove_account(self, app_id: str) -> bool:
         sql = "DELETE FROM portrait_accounts WHERE app_id = ?"
-        return await self._run(lambda db: db.execute(sql, (app_id,)).rowcount == 1)
+        return await self._writer.write(lambda db: db.execute(sql, (app_id,)).rowcount == 1)
 
     async def take_call(self, app_id: str) -> bool:
         sql = (
             "UPDATE portrait_accounts SET used = used + 1 "
             "WHERE app_id = ? AND (quota IS NULL OR used < quota)"
         )
-        return await self._run(lambda db: db.execute(sql, (app_id,)).rowcount == 1)
+        return await self._writer.write(lambda db: db.execute(sql, (app_id,)).rowcount == 1)
 
     async def give_back_call(self, app_id: str) -> None:
-        await self._run(lambda db: _give_back(db, app_id))
+        await self._writer.write(lambda db: _give_back(db, app_id))
 
     async def add_job(self, job: NewJob) -> Job:
         request, now = json.dumps(dict(job.request)), time.time()
@@ -133,10 +122,12 @@ class SqlitePortraitStore:
             assert found is not None
             return found
 
-        return await self._run(insert)
+        return await self._writer.write(insert)
 
     async def job(self, owner: str, job_id: int) -> Job | None:
-        return await self._run(lambda db: _one_job(db, "owner = ? AND id = ?", (owner, job_id)))
+        return await self._reader.read(
+            lambda db: _one_job(db, "owner = ? AND id = ?", (owner, job_id))
+        )
 
     async def claim_job(self, holder: str, lease_s: float) -> Job | None:
         def claim(db: sqlite3.Connection) -> Job | None:
@@ -151,19 +142,19 @@ class SqlitePortraitStore:
             )
             return _one_job(db, "id = ?", (found.id,))
 
-        return await self._run(claim)
+        return await self._writer.write(claim)
 
     async def renew_job(self, job_id: int, holder: str, lease_s: float) -> bool:
         sql = "UPDATE portrait_jobs SET held_until_s = ? WHERE id = ? AND holder = ? AND state = 1"
         row = (time.time() + lease_s, job_id, holder)
-        return await self._run(lambda db: db.execute(sql, row).rowcount == 1)
+        return await self._writer.write(lambda db: db.execute(sql, row).rowcount == 1)
 
     async def release_job(self, job_id: int, holder: str) -> bool:
         sql = (
             "UPDATE portrait_jobs SET holder = NULL, held_until_s = 0, "
             "attempts = max(attempts - 1, 0) WHERE id = ? AND holder = ? AND state = 1"
         )
-        return await self._run(lambda db: db.execute(sql, (job_id, holder)).rowcount == 1)
+        return await self._writer.write(lambda db: db.execute(sql, (job_id, holder)).rowcount == 1)
 
     async def finish_job(self, job_id: int, holder: str, outcome: Outcome) -> bool:
         def finish(db: sqlite3.Connection) -> bool:
@@ -182,23 +173,19 @@ class SqlitePortraitStore:
                 _give_back(db, found.app_id)
             return True
 
-        return await self._run(finish)
+        return await self._writer.write(finish)
 
     async def open_models(self) -> list[tuple[str, str]]:
         sql = "SELECT owner, model_id FROM portrait_jobs WHERE state < 2 ORDER BY id"
-        return await self._run(lambda db: [(str(o), str(m)) for o, m in db.execute(sql)])
+        return await self._reader.read(lambda db: [(str(o), str(m)) for o, m in db.execute(sql)])
 
     async def model(self, owner: str, model_id: str) -> Model | None:
         sql = "SELECT * FROM portrait_models WHERE owner = ? AND model_id = ?"
-        row = await self._run(lambda db: db.execute(sql, (owner, model_id)).fetchone())
+        row = await self._reader.read(lambda db: db.execute(sql, (owner, model_id)).fetchone())
         return None if row is None else _to_model(row)
 
-    async def models(self, owner: str) -> list[Model]:
-        sql = "SELECT * FROM portrait_models WHERE owner = ? ORDER BY created_s, model_id"
-        return await self._run(lambda db: [_to_model(row) for row in db.execute(sql, (owner,))])
-
     async def put_model(self, owner: str, model_id: str, about: Mapping[str, Any]) -> None:
-        await self._run(lambda db: _put_model(db, owner, model_id, about))
+        await self._writer.write(lambda db: _put_model(db, owner, model_id, about))
 
     async def delete_model(self, owner: str, model_id: str) -> bool:
         def delete(db: sqlite3.Connection) -> bool:
@@ -211,66 +198,23 @@ class SqlitePortraitStore:
                 ]
             )
 
-        return await self._run(delete)
+        return await self._writer.write(delete)
 
     async def model_ids(self, owner: str) -> list[str]:
         sql = (
             "SELECT model_id FROM portrait_models WHERE owner = ? "
             "UNION SELECT model_id FROM portrait_jobs WHERE owner = ? ORDER BY model_id"
         )
-        return await self._run(lambda db: [str(row[0]) for row in db.execute(sql, (owner, owner))])
+        return await self._reader.read(
+            lambda db: [str(row[0]) for row in db.execute(sql, (owner, owner))]
+        )
 
     async def folder_marker(self, proposed: str) -> str:
         def mark(db: sqlite3.Connection) -> str:
             db.execute("INSERT OR IGNORE INTO portrait_marker VALUES (1, ?)", (proposed,))
             return str(db.execute("SELECT text FROM portrait_marker").fetchone()[0])
 
-        return await self._run(mark)
-
-    async def _run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        """Do it in one transaction, in a thread; raises StorageFailed."""
-        return await anyio.to_thread.run_sync(self._transact, operation, limiter=self._turn)
-
-    def _transact(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        with self._lock:
-            if self._db is None:
-                raise StorageFailed(f"the database {self._path} is closed")
-            return self._in_transaction(self._db, operation)
-
-    def _in_transaction(
-        self, db: sqlite3.Connection, operation: Callable[[sqlite3.Connection], T]
-    ) -> T:
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                result = operation(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise StorageFailed(f"the database {self._path} refuses: {error}") from error
-        return result
-
-    def _disconnect(self) -> None:
-        with self._lock:
-            if self._db is not None:
-                self._db.close()
-                self._db = None
-
-    def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # It holds tokens; SQLite gives the files beside it the same permissions.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        db = sqlite3.connect(
-            self._path, isolation_level=None, timeout=_BUSY_S, check_same_thread=False
-        )
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA secure_delete=ON")  # what people delete must not stay in free pages
-        db.executescript(_SCHEMA)
-        return db
+        return await self._writer.write(mark)
 
 
 def _account(db: sqlite3.Connection, app_id: str) -> Account | None:

@@ -98,10 +98,6 @@ class PortraitStore(Protocol):
         """The owner's trained model; None for another's and for one not trained yet."""
         ...
 
-    async def models(self, owner: str) -> list[Model]:
-        """The owner's trained models."""
-        ...
-
     async def put_model(self, owner: str, model_id: str, about: Mapping[str, Any]) -> None:
         """Keep a model that was trained without a job; it takes an older one's place."""
         ...

@@ -152,7 +152,6 @@ async def test_nothing_is_shown_to_another_owner(store: PortraitStore):
     await store.put_model("queue", "m", {})
     assert await store.job("app:2", job.id) is None
     assert await store.model(OWNER, "m") is None
-    assert await store.models(OWNER) == []
     assert not await store.delete_model("app:2", "m")
     assert await store.delete_model(OWNER, "m")
     assert await store.model("queue", "m") is not None
@@ -224,6 +223,44 @@ async def test_tokens_are_not_readable_for_others(tmp_path: Path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+async def test_a_database_that_others_made_is_hidden_from_the_rest(tmp_path: Path):
+    path = tmp_path / "sdapi.db"
+    with closing(sqlite3.connect(path)) as queue:
+        queue.execute("PRAGMA journal_mode=WAL")
+        queue.execute("CREATE TABLE items (x)")
+        for file in tmp_path.iterdir():
+            file.chmod(0o644)
+        store = SqlitePortraitStore(path)
+        await store.open()
+        assert await store.add_account(ACCOUNT)
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+        assert modes == {f"sdapi.db{end}": 0o600 for end in ("", "-wal", "-shm")}
+        await store.close()
+
+
+async def test_reads_wait_for_no_writer(tmp_path: Path):
+    path = tmp_path / "sdapi.db"
+    store = SqlitePortraitStore(path)
+    await store.open()
+    await store.add_account(ACCOUNT)
+    job = await store.add_job(JOB)
+    with closing(sqlite3.connect(path, isolation_level=None)) as queue:
+        queue.execute("BEGIN IMMEDIATE")
+        waits = asyncio.ensure_future(store.take_call("1"))
+        await anyio.sleep(0.1)
+        assert await used(store) == 0
+        assert await store.job(OWNER, job.id) == job
+        assert await store.model(OWNER, "m") is None
+        assert await store.open_models() == [(OWNER, "m")]
+        assert await store.model_ids(OWNER) == ["m"]
+        assert len(await store.accounts()) == 1
+        assert not waits.done()
+        queue.execute("COMMIT")
+    assert await waits
+    assert await used(store) == 1
+    await store.close()
+
+
 async def test_a_database_that_cannot_be_used_is_a_clear_error(tmp_path: Path):
     (tmp_path / "sdapi.db").write_bytes(b"no database, but longer than its header would be" * 9)
     with pytest.raises(StorageFailed, match=r"sdapi\.db"):
@@ -281,6 +318,7 @@ async def test_a_broken_job_in_redis_holds_up_no_other(redis_url: str):
         gone, job, other = [await store.add_job(JOB) for _ in range(3)]
         await redis.delete(f"sdapi:portrait:job:{gone.id}")
         await redis.hset(f"sdapi:portrait:job:{job.id}", "request", "{")
+    assert await store.open_models() == [(OWNER, "m")] * 2
     await _ends(store, job.id)
     claimed = await store.claim_job("a", 60)
     assert claimed is not None
