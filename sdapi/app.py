@@ -23,7 +23,7 @@ from sdapi.portrait.surfaces.routes import portrait_router
 from sdapi.problems import install_handlers
 from sdapi.queue.config.service_config import PORTRAIT_SERVICES, load_services
 from sdapi.queue.config.spec import Program, ServiceSpec
-from sdapi.queue.dispatching.inference import InProcess
+from sdapi.queue.dispatching.in_process import InProcess
 from sdapi.queue.server import MakeInference, QueueServer
 from sdapi.routes import catalog, extras, generation, networks, options, progress, tasks, upscaling
 from sdapi.routes import scripts as scripts_route

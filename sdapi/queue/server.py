@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from sdapi.errors import SDAPIError
 from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.dispatching.dispatcher import Dispatcher
-from sdapi.queue.dispatching.inference import Answer, Call, Inference, OnPort
+from sdapi.queue.dispatching.inference import Answer, Call, Inference
+from sdapi.queue.dispatching.on_port import OnPort
 from sdapi.queue.service import QueueService
 from sdapi.queue.stores.redis.store import RedisStore
 from sdapi.queue.stores.sqlite.store import DatabaseInUse, SqliteStore
@@ -34,6 +35,9 @@ class NotHere:
     async def call(self, call: Call) -> Answer:
         body = b'{"error": "this server has no program %s"}' % self._program.value.encode()
         return Answer(501, body, "application/json", {"x-sdapi-final": "true"})
+
+    async def close(self) -> None:
+        """There is nothing to end."""
 
 
 def make_store(settings: Settings, *, is_server: bool = True) -> Store:
@@ -92,6 +96,7 @@ class QueueServer:
         """Give back what runs, then disconnect."""
         await asyncio.gather(*(each.close() for each in self.dispatchers))
         await self.service.close()
+        await asyncio.gather(*(each.close() for each in self.inferences.values()))
 
     async def drain(self) -> None:
         """Take nothing more, and let finish what runs."""
@@ -112,7 +117,5 @@ class QueueServer:
 
 
 def _elsewhere(spec: ServiceSpec) -> Inference:
-    container = spec.container
-    if container.program is Program.OTHER:
-        return OnPort(container.port)
-    return NotHere(container.program)
+    program = spec.container.program
+    return OnPort(spec) if program is Program.OTHER else NotHere(program)

@@ -27,7 +27,8 @@ from sdapi.portrait.surfaces.queue_services import (
     USEFUL_SINK_BYTES,
 )
 from sdapi.portrait.wire.requests import CreateRequest, TrainRequest
-from sdapi.queue.dispatching.inference import Call, InProcess
+from sdapi.queue.dispatching.in_process import InProcess
+from sdapi.queue.dispatching.inference import Call
 from sdapi.settings import Settings
 from tests.photo_server import PhotoServer, photo_server
 from tests.portraits.people import PERSON

@@ -13,12 +13,16 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\ndone"
 
 @dataclass
 class RawProgram:
-    """Writes bytes for each request and closes, unless it stalls; `asked` are the request lines."""
+    """Writes bytes for each request and closes, unless it stalls.
+
+    `asked` are the request lines, `heads` all lines before the body.
+    """
 
     port: int = field(default_factory=free_port)
     answer: Callable[[str], bytes] = lambda line: OK
     stalls: bool = False
     asked: list[str] = field(default_factory=list[str])
+    heads: list[str] = field(default_factory=list[str])
     _over: threading.Event = field(default_factory=threading.Event)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,6 +41,7 @@ class RawProgram:
             await reader.readexactly(int(sizes[0].partition(":")[2]))
         line = head.partition(" HTTP/")[0]
         self.asked.append(line)
+        self.heads.append(head)
         writer.write(self.answer(line))
         while self.stalls and not self._over.is_set():
             await asyncio.sleep(0.02)

@@ -118,6 +118,18 @@ def test_an_answer_that_cannot_be_decoded_is_told_as_such(start: Start, program:
     assert "cannot be decoded" in json.loads(data(result))["error"]
 
 
+def test_a_cookie_set_for_one_item_does_not_go_out_with_another(start: Start, program: RawProgram):
+    program.answer = lambda line: OK.replace(
+        b"content-length", b"set-cookie: a=1\r\ncontent-length"
+    )
+    with program.running():
+        client = start()
+        for _ in range(2):
+            client.post(f"{ASYNC}/a")
+        results(client, 2)
+    assert ["cookie" in head.lower() for head in program.heads] == [False, False]
+
+
 PATHS = ["/a%20b/c%3Fd/e%23f", "/%25", "//evil/x", "/a%00b", "/%E4%B8%AD", "/a%2Fb"]
 
 

@@ -8,7 +8,8 @@ from starlette.testclient import TestClient
 from sdapi.app import build_app
 from sdapi.queue.config.service_config import load_services
 from sdapi.queue.config.spec import Program, ServiceSpec
-from sdapi.queue.dispatching.inference import Inference, OnPort
+from sdapi.queue.dispatching.inference import Inference
+from sdapi.queue.dispatching.on_port import OnPort
 from sdapi.queue.server import QueueServer
 from sdapi.settings import Settings
 from tests.contract.conftest import Serve
@@ -99,7 +100,7 @@ def test_services_of_one_program_have_each_the_limits_of_their_own_sinks(tmp_pat
 
     def made(spec: ServiceSpec) -> Inference:
         asked.append((spec.name, spec.sink.max_payload_bytes))
-        return OnPort(spec.container.port)
+        return OnPort(spec)
 
     paths = [portrait_file(tmp_path / name, name, kb) for name, kb in (("one", 17), ("two", 9))]
     settings = Settings(data_dir=tmp_path, service_files=tuple(paths))
