@@ -4,7 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from sdapi.errors import SDAPIError
+import orjson
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from sdapi.errors import FINAL_HEADER, SDAPIError
 from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.dispatching.dispatcher import Dispatcher
 from sdapi.queue.dispatching.inference import Answer, Call, Inference
@@ -24,17 +28,17 @@ class NotHere:
     """Stands for a program of ours that this server does not have."""
 
     def __init__(self, program: Program) -> None:
-        self._program = program
-
-    async def is_up(self) -> bool:
-        return True
+        self._problem = f"this server has no program {program.value}"
 
     async def is_ready(self) -> bool:
         return True
 
     async def call(self, call: Call) -> Answer:
-        body = b'{"error": "this server has no program %s"}' % self._program.value.encode()
-        return Answer(501, body, "application/json", {"x-sdapi-final": "true"})
+        body = orjson.dumps({"error": self._problem})
+        return Answer(501, body, "application/json", {FINAL_HEADER: "true"})
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(self._problem, 503)(scope, receive, send)
 
     async def close(self) -> None:
         """There is nothing to end."""

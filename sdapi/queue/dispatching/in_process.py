@@ -6,8 +6,12 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
 from sdapi.queue.dispatching.inference import (
     INTERNAL,
+    NOT_READY,
     Answer,
     App,
     Call,
@@ -36,9 +40,6 @@ class InProcess:
         self._is_up = is_up
         self._problem = problem
 
-    async def is_up(self) -> bool:
-        return self._is_up()
-
     async def is_ready(self) -> bool:
         return self._is_up() and await self._why_not() is None
 
@@ -56,6 +57,10 @@ class InProcess:
                 await asyncio.wait_for(running, _GOODBYE_S)
             raise
         return exchange.answer()
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app if self._is_up() else PlainTextResponse(NOT_READY, 503)
+        await app(scope, receive, send)
 
     async def close(self) -> None:
         """It ends with this process."""

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
+from starlette.types import Receive, Scope, Send
 
 #: marks a request as this process's own, which its gate lets through; no client can set it
 INTERNAL = "sdapi.internal"
+#: what a synchronous caller is told
+NOT_READY = "the inference program is not ready"
 
 Message = MutableMapping[str, Any]
 App = Callable[
@@ -52,16 +55,16 @@ class NotUp(ConnectionError):
 class Inference(Protocol):
     """What a dispatcher calls. Cancelling a call ends the work."""
 
-    async def is_up(self) -> bool:
-        """Whether calls are answered now, if only by telling what is wrong."""
-        ...
-
     async def is_ready(self) -> bool:
         """Whether its work can be done now; until then items wait."""
         ...
 
     async def call(self, call: Call) -> Answer:
         """Raises `NotUp`, and `ConnectionError` when the program went away before it answered."""
+        ...
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request of a synchronous service, as an ASGI application does."""
         ...
 
     async def close(self) -> None:

@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from tests.queues.queue_stores import free_port
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\ndone"
+BROKEN = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nnot all"
+UNAVAILABLE = (
+    b"HTTP/1.1 503 No\r\nretry-after: 1\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbusy"
+)
 
 
 @dataclass
 class RawProgram:
     """Writes bytes for each request and closes, unless it stalls.
 
-    `asked` are the request lines, `heads` all lines before the body.
+    `asked` are the request lines, `heads` all lines before the body; of those that `left` the
+    caller ended the connection while it stalled.
     """
 
     port: int = field(default_factory=free_port)
@@ -23,6 +28,7 @@ class RawProgram:
     stalls: bool = False
     asked: list[str] = field(default_factory=list[str])
     heads: list[str] = field(default_factory=list[str])
+    left: list[str] = field(default_factory=list[str])
     _over: threading.Event = field(default_factory=threading.Event)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -45,6 +51,9 @@ class RawProgram:
         writer.write(self.answer(line))
         while self.stalls and not self._over.is_set():
             await asyncio.sleep(0.02)
+            if reader.at_eof():
+                self.left.append(line)
+                return
 
     def _run(self, begun: threading.Event) -> None:
         async def serve() -> None:

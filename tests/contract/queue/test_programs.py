@@ -12,15 +12,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.contract.conftest import Serve
-from tests.contract.queue.calls import attributes, data, items
-from tests.contract.queue.programs import OK, RawProgram
+from tests.contract.queue.calls import attributes, data, items, service_file
+from tests.contract.queue.programs import BROKEN, OK, UNAVAILABLE, RawProgram
 from tests.servers import wait_ready
 
-ASYNC, SYNC = "/api/predict/own", "/api/predict/direct"
-BROKEN = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nnot all"
-UNAVAILABLE = (
-    b"HTTP/1.1 503 No\r\nretry-after: 1\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbusy"
-)
+ASYNC = "/api/predict/own"
 
 Start = Callable[..., TestClient]
 
@@ -32,20 +28,17 @@ def program() -> RawProgram:
 
 @pytest.fixture
 def start(serve: Serve, program: RawProgram, tmp_path: Path) -> Start:
-    """A server of `own`, with queues, and `direct`, without, both the program's."""
+    """A server of `own`, which is the program."""
 
     def start(max_delivery: int = 1, keepalive_ms: int = 5000, **metadata: Any) -> TestClient:
-        files = list[Path]()
-        for name, kind in (("own", "Async"), ("direct", "")):
-            rpc = {"keepalive": keepalive_ms, "worker_threads": 1}
-            content = {
-                "metadata": {"name": name, "type": kind, "rpc": rpc} | metadata,
-                "queue": {"max_delivery": max_delivery},
-                "containers": [{"image": "registry/own:1", "port": program.port}],
-            }
-            files.append(tmp_path / f"{name}.json")
-            files[-1].write_text(json.dumps(content))
-        return serve(service_files=tuple(files))
+        rpc = {"keepalive": keepalive_ms, "worker_threads": 1}
+        path = service_file(
+            tmp_path,
+            metadata={"name": "own", "type": "Async", "rpc": rpc} | metadata,
+            queue={"max_delivery": max_delivery},
+            containers=[{"image": "registry/own:1", "port": program.port}],
+        )
+        return serve(service_files=(path,))
 
     return start
 
@@ -139,31 +132,7 @@ def test_a_path_reaches_the_program_as_it_was_sent(start: Start, program: RawPro
         for path in PATHS:
             assert client.post(f"{ASYNC}{path}?k=%20v").status_code == 200
         results(client, len(PATHS))
-        for path in PATHS:
-            assert client.post(f"{SYNC}{path}?k=%20v").content == b"done"
-    assert program.asked[: len(PATHS)] == [f"POST {path}?k=+v" for path in PATHS]
-    assert program.asked[len(PATHS) :] == [f"POST {path}?k=%20v" for path in PATHS]
-
-
-def test_a_synchronous_answer_keeps_its_cookies_and_loses_retry_after(
-    start: Start, program: RawProgram
-):
-    cookies = b"set-cookie: a=1; Path=/\r\nset-cookie: b=2, 3\r\n"
-    program.answer = lambda line: UNAVAILABLE.replace(b"retry-after", cookies + b"retry-after")
-    with program.running():
-        answer = start().get(f"{SYNC}/a")
-    assert (answer.status_code, answer.content) == (503, b"busy")
-    assert answer.headers.get_list("set-cookie") == ["a=1; Path=/", "b=2, 3"]
-    assert "retry-after" not in answer.headers
-
-
-def test_a_synchronous_answer_that_stalls_is_cut_off(
-    start: Start, program: RawProgram, caplog: pytest.LogCaptureFixture
-):
-    program.answer, program.stalls = lambda line: BROKEN, True
-    with program.running():
-        start(keepalive_ms=300).get(f"{SYNC}/a")
-        assert "service direct: an answer broke off: TimeoutError" in caplog.text
+    assert program.asked == [f"POST {path}?k=+v" for path in PATHS]
 
 
 def test_each_instance_is_a_consumer_of_its_own(start: Start, program: RawProgram):
