@@ -49,17 +49,17 @@ class Presence:
 
     async def begin(self) -> None:
         """The first beat."""
-        await self.store.beat(self.node)
+        await self.store.begin_node(self.node)
         self._next_beat = self.clock() + BEAT_S
 
     async def look(self) -> None:
         """Beat when it is time, and look whether the others still do; `run` does it by itself."""
         if self.clock() >= self._next_beat:
-            is_known = await self.store.beat(self.node)
-            self._next_beat = self.clock() + BEAT_S
-            if not is_known:
+            if not await self.store.beat(self.node):
                 log.warning("this server was taken for dead; its consumers connect anew")
                 self.on_lost()
+                await self.store.begin_node(self.node)
+            self._next_beat = self.clock() + BEAT_S
         await self._bury_the_dead()
 
     async def _bury_the_dead(self) -> None:

@@ -276,7 +276,8 @@ class QueueService:
             content_type="application/json",
         )
         rear = None if spec.drops_dead else queue.rear
-        await self.store.finish(queue, spec.name, item.index, "", result, rear)
+        room = spec.room_of_results
+        await self.store.finish(queue, spec.name, item.index, "", result, rear, room)
 
     # --- background ---
 

@@ -108,5 +108,13 @@ class ServiceSpec:
         """How a queue's items are handed out: deliveries to inference count."""
         if queue.is_sink or queue.is_rear:
             return Rules()
-        sink = queue.sink
-        return Rules(self.name, self.max_delivery, sink, self.room(sink).bytes)
+        sink, room = queue.sink, self.room(queue.sink)
+        if room.evicts:  # never full
+            return Rules(self.name, self.max_delivery)
+        return Rules(self.name, self.max_delivery, sink, room.bytes)
+
+    @property
+    def room_of_results(self) -> Room | None:
+        """What the sink may hold, where results that are older give way to it."""
+        room = self.room(self.source_queue.sink)
+        return room if room.evicts else None

@@ -233,7 +233,8 @@ class Dispatcher:
         store, queue, group = self._service.store, self._address.queue, self._spec.name
         index, fence = delivery.item.index, delivery.fence
         if outcome.is_final:
-            return await store.finish(queue, group, index, fence, outcome.result)
+            room = self._spec.room_of_results
+            return await store.finish(queue, group, index, fence, outcome.result, room=room)
         return await store.release(
             queue, group, index, fence, counts=outcome.counts, code=outcome.code
         )

@@ -373,11 +373,13 @@ class Store(Protocol):
         fence: str,
         result: NewItem | None,
         rear: QueueName | None = None,
+        room: Room | None = None,
     ) -> bool:
         """Put the result into the sink and remove the item, both or nothing.
 
         An empty fence stands for an item that nobody holds. The sink keeps one item for a request
-        id. With `rear` the item moves there. False when the item is gone or the fence is not valid.
+        id, and gives up its oldest for it where `room` evicts; it takes the result in any case.
+        With `rear` the item moves there. False when the item is gone or the fence is not valid.
         """
         ...
 
@@ -387,12 +389,16 @@ class Store(Protocol):
 
     # --- nodes ---
 
+    async def begin_node(self, node: str) -> None:
+        """The first beat of this process, and the first after it was taken for dead."""
+        ...
+
     async def beat(self, node: str) -> bool:
-        """Show that this process lives; False when it was taken for dead, or is new."""
+        """Show that this process lives; False, and no more, until `begin_node`."""
         ...
 
     async def beats(self) -> dict[str, int]:
-        """How often each node has beaten."""
+        """How often each node has beaten: also those that consumers and claims name, 0 times."""
         ...
 
     async def bury_node(self, node: str, beats: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdapi.errors import SDAPIError
-from sdapi.queue.presence import LEASE_S, Presence
+from sdapi.queue.presence import BEAT_S, LEASE_S, Presence
 from sdapi.queue.stores.sqlite.store import SqliteStore
 from sdapi.queue.stores.store import QueueStoreUnavailable
 
@@ -17,10 +17,18 @@ class AwayStore(SqliteStore):
     """A store that can be away, as a Redis that is started anew."""
 
     is_away = False
+    loses_answers = False
+
+    async def begin_node(self, node: str) -> None:
+        self._look()
+        await super().begin_node(node)
 
     async def beat(self, node: str) -> bool:
         self._look()
-        return await super().beat(node)
+        is_known = await super().beat(node)
+        if self.loses_answers:
+            raise QueueStoreUnavailable("the answer is lost")
+        return is_known
 
     async def beats(self) -> dict[str, int]:
         self._look()
@@ -37,7 +45,11 @@ class Observer:
     def __init__(self, store: AwayStore) -> None:
         self.now_s = 1000.0
         self.store = store
-        self.presence = Presence(store, "me", lambda: None, clock=lambda: self.now_s)
+        #: times at which it was told that others took it for dead
+        self.losses = list[float]()
+        self.presence = Presence(
+            store, "me", lambda: self.losses.append(self.now_s), clock=lambda: self.now_s
+        )
 
     async def look(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -45,7 +57,7 @@ class Observer:
             try:
                 await self.presence.look()
             except SDAPIError:
-                assert self.store.is_away
+                assert self.store.is_away or self.store.loses_answers
 
     async def sees(self, node: str) -> bool:
         return node in await self.store.beats()
@@ -55,7 +67,7 @@ class Observer:
 async def observer(tmp_path: Path) -> AsyncIterator[Observer]:
     store = AwayStore(tmp_path / "sdapi.db")
     await store.open(lambda event: None)
-    await store.beat("other")
+    await store.begin_node("other")
     observer = Observer(store)
     await observer.presence.begin()
     yield observer
@@ -90,3 +102,19 @@ async def test_time_in_which_an_observer_stood_still_is_not_another_servers_sile
     observer.now_s += 60
     await observer.look(int(LEASE_S))
     assert await observer.sees("other")
+
+
+async def test_a_server_that_was_taken_for_dead_learns_it_though_an_answer_is_lost(
+    observer: Observer,
+):
+    beats = (await observer.store.beats())["me"]
+    await observer.store.bury_node("me", beats)
+    observer.store.loses_answers = True
+    await observer.look(4)
+    assert observer.losses == []
+    observer.store.loses_answers = False
+    await observer.look(2)
+    assert len(observer.losses) == 1
+    assert await observer.sees("me")
+    await observer.look(int(BEAT_S) * 3)
+    assert len(observer.losses) == 1

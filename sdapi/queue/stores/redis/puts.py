@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sdapi.queue.stores.store import QueueStoreUnavailable
+
 #: of one call; a script holds up everybody else's
 _BATCH = 64
 _BATCH_BYTES = 8 << 20
@@ -63,6 +65,9 @@ class GatheredPuts:
             answers = await self._send([put.fields for put in batch], [put.data for put in batch])
             answered = list(zip(batch, answers, strict=True))
         except Exception as error:
+            if isinstance(error, QueueStoreUnavailable):  # the others would wait as long, in turn
+                batch += self._waiting
+                self._waiting = []
             for put in batch:
                 if not put.answer.done():
                     put.answer.set_exception(error)

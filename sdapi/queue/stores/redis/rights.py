@@ -10,7 +10,7 @@ from sdapi.errors import SDAPIError
 RIGHTS: Final = (
     "~sdapi:* resetchannels &sdapi:events* "
     "+@connection +info +time +evalsha +script|load +publish +subscribe +unsubscribe "
-    "+@hash +@set +@sortedset +@string +del +exists"
+    "+pubsub|numsub +@hash +@set +@sortedset +@string +del +exists"
 )
 #: how Redis says that a script's command is forbidden, up to 6.2 and from 7 on
 _IN_SCRIPT: Final = ("The user executing the script can't", "ACL failure in script")

@@ -18,7 +18,8 @@
 --   claims   hash    index -> the reader it is reserved for
 --   avoid    hash    index -> group -> users that gave it back
 --   taken:G  hash    node -> its latest round, should the answer have been lost
--- and `sdapi:queues` (set), `sdapi:nodes` (hash: node -> heartbeats).
+-- and `sdapi:queues` (set), `sdapi:nodes` (hash: node -> heartbeats; none yet, or none since it was
+-- taken for dead: 0).
 
 local ROUND = 64
 local AUTO_COMMIT_WINDOW = 64
@@ -249,6 +250,13 @@ local function free_pending_of(queue, group, user)
   return held
 end
 
+local function add_once(list, value)
+  for _, each in ipairs(list) do
+    if each == value then return end
+  end
+  list[#list + 1] = value
+end
+
 -- whether a connected consumer of another group still has to get the item
 local function is_needed(queue, index, besides)
   local tags = tags_of(queue, index)
@@ -308,7 +316,7 @@ local function finish_for_group(queue, group, index)
   drop_pending(queue, group, index)
   if is_needed(queue, index, group) then
     local finished = hash_json(key(queue, 'done'), text(index)) or {}
-    finished[#finished + 1] = group
+    add_once(finished, group)
     redis.call('HSET', key(queue, 'done'), text(index), cjson.encode(finished))
     tell('freed', queue)
   else
@@ -393,6 +401,11 @@ local function deliverable(queue, group, common, start)
   end
 end
 
+-- who holds something can be taken for dead, also when it was already and has not noticed
+local function note_node(node)
+  redis.call('HSETNX', 'sdapi:nodes', node, 0)
+end
+
 local function open_consumers(queue, group)
   local held = {}
   for _, pending in pairs(pending_of(queue, group)) do
@@ -473,6 +486,7 @@ function operations.get(queue)
   end)
   if #found < args.query.at_least and bytes <= ANSWER_BYTES / 2 then return {'[]'} end
   if args.query.index < 0 then table.sort(found) end
+  if is_claiming then note_node(string.match(args.claim, '^[^:]*')) end
   local items, answer = {}, {''}
   for _, index in ipairs(found) do
     items[#items + 1] = read(queue, index)
@@ -617,6 +631,7 @@ end
 
 function operations.join(queue)
   redis.call('SADD', 'sdapi:queues', queue)
+  note_node(args.member.node)
   forget_gone(queue)
   local group, member = args.group, args.member
   local earlier = hash_json(key(queue, 'c:' .. group), member.user)
@@ -743,7 +758,7 @@ function operations.reject(queue)
     if holder then
       local avoided = hash_json(key(queue, 'avoid'), text(index)) or {}
       avoided[group] = avoided[group] or {}
-      table.insert(avoided[group], holder)
+      add_once(avoided[group], holder)
       redis.call('HSET', key(queue, 'avoid'), text(index), cjson.encode(avoided))
       tell('put', queue)
     end
@@ -757,8 +772,9 @@ function operations.release(queue)
   end
   drop_pending(queue, args.group, args.index)
   local name = key(queue, 'i:' .. text(args.index))
-  redis.call('HSET', name, 'last_code', args.code)
-  if not args.counts and tonumber(redis.call('HGET', name, 'deliveries')) > 0 then
+  if args.counts then
+    redis.call('HSET', name, 'last_code', args.code)
+  elseif tonumber(redis.call('HGET', name, 'deliveries')) > 0 then
     redis.call('HINCRBY', name, 'deliveries', -1)
   end
   tell('put', queue)
@@ -771,7 +787,7 @@ function operations.finish(queue)
     return {'{"is_done":false}'}
   end
   if args.result ~= nil and not index_of_request(args.sink, args.result.request_id) then
-    put(args.sink, args.result, ARGV[3])
+    if not put(args.sink, args.result, ARGV[3], args.room) then put(args.sink, args.result, ARGV[3]) end
   end
   if args.rear == nil then
     finish_for_group(queue, args.group, args.index)
@@ -795,8 +811,14 @@ function operations.release_idle(queue)
   return {'{}'}
 end
 
+function operations.begin_node()
+  redis.call('HINCRBY', 'sdapi:nodes', args.node, 1)
+  return {'{}'}
+end
+
 function operations.beat()
-  local is_known = redis.call('HINCRBY', 'sdapi:nodes', args.node, 1) > 1
+  local is_known = tonumber(redis.call('HGET', 'sdapi:nodes', args.node) or '0') > 0
+  if is_known then redis.call('HINCRBY', 'sdapi:nodes', args.node, 1) end
   return {cjson.encode({is_known = is_known})}
 end
 
@@ -833,6 +855,11 @@ local function is_alone(own)
   local counts = redis.pcall('PUBSUB', 'NUMSUB', 'sdapi:events', own)
   return counts[2] == 1 and counts[4] == 1
 end
+
+-- A Redis without memory refuses a script's first command that may take some, but none after one
+-- that wrote. What gets items out must work then, or its memory would stay full.
+local MAY_BE_REFUSED = {put = true, count = true, place = true, stats = true, queues = true, beats = true}
+if not MAY_BE_REFUSED[ARGV[1]] then redis.call('DEL', 'sdapi:none') end
 
 local answer = operations[ARGV[1]](args.queue)
 if #events == 0 then return answer end

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import RedisError
 
 from sdapi.ending import end_tasks
 from sdapi.errors import StorageFailed
@@ -55,6 +55,8 @@ _TIMEOUT_S = 10.0
 #: for a connection, a subscription and a first look
 _OPEN_S = 3 * _TIMEOUT_S
 _RETRY_S = 0.5
+#: in a script's error up to 6.2, too
+_NO_MEMORY = "command not allowed when used memory"
 
 
 class RedisStore:
@@ -180,9 +182,9 @@ class RedisStore:
             given = {name: value for name, value in arguments.items() if value is not None}
             with closed_as_lost():
                 return await self._script(args=[operation, orjson.dumps(given), *data])
-        except OutOfMemoryError as error:
-            raise StorageFailed("the queue's Redis has no memory left") from error
         except (RedisError, OSError) as error:
+            if _NO_MEMORY in str(error):
+                raise StorageFailed("the queue's Redis has no memory left") from error
             raise QueueStoreUnavailable(f"the queue's Redis does not answer: {error}") from error
 
     async def _ask(self, operation: str, *data: bytes, **arguments: Any) -> Any:
@@ -195,7 +197,7 @@ class RedisStore:
             "queue": str(queue),
             "item": _item_fields(item),
             "sink": str(queue.sink) if queue.is_source else None,
-            "room": None if room is None else {"bytes": room.bytes, "evicts": room.evicts},
+            "room": _room_fields(room),
         }
         answer = await self._puts.put(fields, item.data)
         if answer.get("error") == "request_id_taken":
@@ -348,6 +350,7 @@ class RedisStore:
         fence: str,
         result: NewItem | None,
         rear: QueueName | None = None,
+        room: Room | None = None,
     ) -> bool:
         answer = await self._ask(
             "finish",
@@ -359,6 +362,7 @@ class RedisStore:
             fence=fence,
             result=None if result is None else _item_fields(result),
             rear=None if rear is None else str(rear),
+            room=_room_fields(room),
         )
         return answer["is_done"]
 
@@ -366,6 +370,9 @@ class RedisStore:
         await self._call("release_idle", queue=str(queue), idle_ms=idle_ms)
 
     # --- nodes ---
+
+    async def begin_node(self, node: str) -> None:
+        await self._call("begin_node", node=node)
 
     async def beat(self, node: str) -> bool:
         return (await self._ask("beat", node=node))["is_known"]
@@ -395,6 +402,10 @@ def _item_fields(item: NewItem) -> dict[str, Any]:
         "content_type": item.content_type,
         "message": item.message,
     }
+
+
+def _room_fields(room: Room | None) -> dict[str, Any] | None:
+    return None if room is None else {"bytes": room.bytes, "evicts": room.evicts}
 
 
 def _item_of(fields: dict[str, str], data: bytes) -> Item:

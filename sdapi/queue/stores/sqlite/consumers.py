@@ -3,7 +3,7 @@
 import orjson
 
 from sdapi.queue.stores.sqlite.getting_back import remove_what_nobody_needs
-from sdapi.queue.stores.sqlite.items import QueueRow, find_queue
+from sdapi.queue.stores.sqlite.items import QueueRow, find_queue, note_node
 from sdapi.queue.stores.sqlite.writer import Transaction
 from sdapi.queue.stores.store import GONE_KEPT_MS, Change, Event, Member, QueueName
 
@@ -11,6 +11,7 @@ from sdapi.queue.stores.store import GONE_KEPT_MS, Change, Event, Member, QueueN
 def join(tx: Transaction, name: QueueName, member: Member) -> None:
     """See `Store.join`."""
     queue = find_queue(tx.db, name)
+    note_node(tx, member.node)
     forget_gone(tx, queue.id)
     sql = (
         "SELECT id FROM queue_consumer WHERE queue = ? AND grp = ? AND user = ?"
@@ -92,13 +93,16 @@ def forget_gone(tx: Transaction, queue_id: int) -> None:
 # --- nodes -----------------------------------------------------------------------------------
 
 
+def begin_node(tx: Transaction, node: str) -> None:
+    """See `Store.begin_node`."""
+    note_node(tx, node)
+    tx.db.execute("UPDATE queue_node SET beats = beats + 1 WHERE node = ?", (node,))
+
+
 def beat(tx: Transaction, node: str) -> bool:
     """See `Store.beat`."""
-    sql = "UPDATE queue_node SET beats = beats + 1 WHERE node = ?"
-    if tx.db.execute(sql, (node,)).rowcount:
-        return True
-    tx.db.execute("INSERT INTO queue_node (node, beats) VALUES (?, 1)", (node,))
-    return False
+    sql = "UPDATE queue_node SET beats = beats + 1 WHERE node = ? AND beats > 0"
+    return tx.db.execute(sql, (node,)).rowcount > 0
 
 
 def beats(tx: Transaction) -> dict[str, int]:

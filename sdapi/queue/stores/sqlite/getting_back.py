@@ -22,9 +22,11 @@ from sdapi.queue.stores.store import (
     Event,
     Item,
     NewItem,
+    QueueIsFull,
     QueueName,
     RequestIdTaken,
     Requeued,
+    Room,
 )
 
 
@@ -121,9 +123,13 @@ def release(
     if not _is_held(tx.db, queue.id, group, index, fence):
         return False
     _drop_pending(tx, queue, group, index)
-    change = "last_code = ?" if counts else "deliveries = MAX(deliveries - 1, 0), last_code = ?"
-    sql = f"UPDATE queue_item SET {change} WHERE queue = ? AND idx = ?"
-    tx.db.execute(sql, (code, queue.id, index))
+    if counts:
+        sql = "UPDATE queue_item SET last_code = ? WHERE queue = ? AND idx = ?"
+        tx.db.execute(sql, (code, queue.id, index))
+    else:
+        change = "deliveries = MAX(deliveries - 1, 0)"
+        sql = f"UPDATE queue_item SET {change} WHERE queue = ? AND idx = ?"
+        tx.db.execute(sql, (queue.id, index))
     tx.events.append(Event(Change.PUT, name))
     return True
 
@@ -142,6 +148,7 @@ def finish(
     fence: str,
     result: NewItem | None,
     rear: QueueName | None,
+    room: Room | None,
 ) -> bool:
     """See `Store.finish`."""
     queue = find_queue(tx.db, name)
@@ -154,12 +161,19 @@ def finish(
     if result is not None:
         sink = find_queue(tx.db, name.sink)
         if not _has_request(tx.db, sink.id, result.request_id):
-            put(tx, name.sink, result, None)
+            _put_result(tx, name.sink, result, room)
     if rear is None:
         _finish_for_group(tx, queue, group, index)
     else:
         _bury(tx, queue, item, rear)
     return True
+
+
+def _put_result(tx: Transaction, sink: QueueName, result: NewItem, room: Room | None) -> None:
+    try:
+        put(tx, sink, result, room)
+    except QueueIsFull:  # what inference has done is not lost for that
+        put(tx, sink, result, None)
 
 
 def _bury(tx: Transaction, queue: QueueRow, item: Item, rear: QueueName) -> None:

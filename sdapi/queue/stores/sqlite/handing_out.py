@@ -123,6 +123,7 @@ def _assign(
             result.has_deferred = True
             continue
         free_here -= 1
+        best.active_ms = tx.now_ms
         result.assigned.append((index, best))
     return result
 

@@ -118,6 +118,11 @@ def read_item(db: sqlite3.Connection, queue_id: int, index: int) -> Item | None:
     return None if row is None else item_of(row)
 
 
+def note_node(tx: Transaction, node: str) -> None:
+    """Who holds something can be taken for dead."""
+    tx.db.execute("INSERT OR IGNORE INTO queue_node (node, beats) VALUES (?, 0)", (node,))
+
+
 def remove(tx: Transaction, queue: QueueRow, indexes: Iterable[int]) -> int:
     """Delete items and all that is known of them; unknown ones are passed over."""
     removed = 0
@@ -159,6 +164,7 @@ def get(tx: Transaction, name: QueueName, query: Query, claim: str) -> list[Item
     if len(items) < query.at_least and not _is_cut(items):
         return []
     if claim:
+        note_node(tx, claim.partition(":")[0])
         tx.db.executemany(
             "INSERT INTO queue_claim (queue, idx, claim) VALUES (?, ?, ?)",
             [(queue.id, item.index, claim) for item in items],

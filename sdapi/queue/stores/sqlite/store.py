@@ -155,13 +155,17 @@ class SqliteStore:
         fence: str,
         result: NewItem | None,
         rear: QueueName | None = None,
+        room: Room | None = None,
     ) -> bool:
         return await self._writer.run(
-            lambda tx: getting_back.finish(tx, queue, group, index, fence, result, rear)
+            lambda tx: getting_back.finish(tx, queue, group, index, fence, result, rear, room)
         )
 
     async def release_idle(self, queue: QueueName, idle_ms: int) -> None:
         await self._writer.run(lambda tx: getting_back.release_idle(tx, queue, idle_ms))
+
+    async def begin_node(self, node: str) -> None:
+        await self._writer.run(lambda tx: consumers.begin_node(tx, node))
 
     async def beat(self, node: str) -> bool:
         return await self._writer.run(lambda tx: consumers.beat(tx, node))

@@ -243,7 +243,7 @@ async def test_what_is_held_too_long_is_handed_out_again(store: Store):
 
 
 async def test_a_node_that_stops_beating_loses_what_it_holds(store: Store):
-    assert not await store.beat("node-b")
+    await store.begin_node("node-b")
     assert await store.beat("node-b")
     await put_all(store, "a", "b")
     await store.join(SOURCE, member("dead", node="node-b"))
@@ -255,4 +255,10 @@ async def test_a_node_that_stops_beating_loses_what_it_holds(store: Store):
     assert handed(await take(store)) == []
     await store.bury_node("node-b", beats)
     assert handed(await take(store)) == [("alive", "a"), ("alive", "b")]
-    assert not await store.beat("node-b")
+
+
+async def test_consumers_that_are_equally_free_take_turns_within_a_round(store: Store):
+    await store.join(SOURCE, member("big", window=3))
+    await store.join(SOURCE, member("small", window=2))
+    await put_all(store, "a", "b")
+    assert handed(await take(store)) == [("big", "a"), ("small", "b")]

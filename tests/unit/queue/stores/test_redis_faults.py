@@ -8,12 +8,24 @@ import pytest
 import redis
 import redis.asyncio
 
+from sdapi.errors import StorageFailed
 from sdapi.queue.stores.redis import store as redis_store
 from sdapi.queue.stores.redis.store import RedisStore
-from sdapi.queue.stores.store import QueueStoreUnavailable
+from sdapi.queue.stores.store import Query, QueueStoreUnavailable
 from tests.queues.queue_stores import redis_servers
 from tests.queues.redis_faults import Way, way_to
-from tests.queues.store_calls import NODE, SOURCE, handed, member, put_all, take
+from tests.queues.store_calls import (
+    COUNTING,
+    NODE,
+    SINK,
+    SOURCE,
+    handed,
+    item,
+    member,
+    put_all,
+    take,
+    texts,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -91,3 +103,46 @@ async def test_a_lost_round_of_a_consumer_that_has_gone_is_not_the_next_ones(
     await store.leave(SOURCE, gone)
     await store.join(SOURCE, member("next"))
     assert handed(await take(store)) == [("next", "a")]
+
+
+async def test_a_redis_without_memory_can_be_emptied(store: RedisStore, url: str):
+    await store.join(SOURCE, member("w", group="svc", window=4))
+    await put_all(store, "a", "b")
+    await put_all(store, "c", queue=SINK)
+    with redis.Redis.from_url(url) as client:
+        try:
+            client.config_set("maxmemory", "1")
+            with pytest.raises(StorageFailed, match="no memory"):
+                await store.put(SOURCE, item("d"))
+            await store.begin_node(NODE)
+            assert await store.beat(NODE)
+            await store.join(SOURCE, member("u", group="eas"))
+            first, second = (await take(store, "svc", rules=COUNTING)).deliveries
+            assert await store.finish(SOURCE, "svc", 1, first.fence, item("result", "r-a"))
+            assert await store.release(SOURCE, "svc", 2, second.fence, counts=True, code=500)
+            await store.reject(SOURCE, "svc", "w", [], retire=True)
+            await store.commit(SOURCE, "eas", [1, 2])
+            await store.leave(SOURCE, member("u", group="eas"))
+            assert [each.index for each in await store.get(SINK, Query(length=9), f"{NODE}:1")] == [
+                1,
+                2,
+            ]
+            await store.settle(SINK, f"{NODE}:1", delete=True)
+        finally:
+            client.config_set("maxmemory", "0")
+    assert await texts(store, SINK) == []
+
+
+async def test_what_is_given_back_or_committed_again_is_noted_once(store: RedisStore, url: str):
+    await put_all(store, "a")
+    await store.join(SOURCE, member())
+    await store.join(SOURCE, member(group="h"))
+    for _ in range(3):
+        await take(store)
+        await store.reject(SOURCE, "g", "u", [1], retire=False)
+        await store.commit(SOURCE, "g", [1])
+        await store.commit(SOURCE, "g", [1])
+        with redis.Redis.from_url(url) as client:
+            assert client.hget("sdapi:q:svc:avoid", "1") == b'{"g":["u"]}'
+            assert client.hget("sdapi:q:svc:done", "1") == b'["g"]'
+            client.hdel("sdapi:q:svc:done", "1")

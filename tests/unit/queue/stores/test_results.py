@@ -140,3 +140,13 @@ async def test_a_rear_queue_takes_dead_letters_of_one_request_id(store: Store):
     assert await texts(store) == []
     assert await texts(store, SOURCE.rear) == ["a", "b"]
     assert await store.requeue(SOURCE.rear, SOURCE) == Requeued(1, ["r"])
+
+
+async def test_a_delivery_that_does_not_count_leaves_the_status_of_the_last_that_did(store: Store):
+    await store.join(SOURCE, member("w", group="svc"))
+    await put_all(store, "a")
+    for counts, code in ((True, 500), (False, 0)):
+        [delivery] = (await take(store, "svc", rules=COUNTING)).deliveries
+        assert await store.release(SOURCE, "svc", 1, delivery.fence, counts=counts, code=code)
+    [delivery] = (await take(store, "svc", rules=COUNTING)).deliveries
+    assert (delivery.item.deliveries, delivery.item.last_code) == (2, 500)

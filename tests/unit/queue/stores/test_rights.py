@@ -6,12 +6,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from sdapi.queue.stores.redis import store as redis_store
 from sdapi.queue.stores.redis.rights import RIGHTS
 from sdapi.queue.stores.redis.store import RedisStore
 from sdapi.queue.stores.store import QueueStoreUnavailable
 from tests.queues.queue_stores import as_user, redis_server, redis_servers
+from tests.queues.store_calls import SOURCE, item
 
 pytestmark = pytest.mark.anyio
 SERVERS = redis_servers()
@@ -81,3 +83,13 @@ async def test_a_redis_that_does_not_confirm_a_subscription_is_not_waited_for(
 async def test_the_documentation_has_the_rights():
     text = (ROOT / "docs" / "queue.md").read_text(encoding="utf-8")
     assert f"\n    {RIGHTS}\n" in text
+
+
+async def test_nothing_that_a_server_does_is_refused_to_a_user_with_the_rights(url: str):
+    store = RedisStore(as_user(url, RIGHTS))
+    with redis.Redis.from_url(url) as client:
+        client.acl_log_reset()
+        await store.open(lambda event: None)
+        await store.put(SOURCE, item("a"))
+        await store.close()
+        assert client.acl_log() == []
