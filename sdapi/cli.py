@@ -72,8 +72,8 @@ def _with_service_files(
     """The flags and settings with what service files add, and what has no meaning in them."""
     settings = settings_from(flags, base_dir())
     load_services(settings)
-    deployment = Deployment.read(settings.service_files)
-    script, warnings = deployment.arguments(settings.data_dir)
+    deployment = Deployment.read(settings.service_files, settings.data_dir)
+    script, warnings = deployment.arguments()
     flags = parse(arguments, os.environ, script)
     settings = settings_from(flags, base_dir())
     if os.environ.get("OSS_ACCESS_KEY_ID"):

@@ -21,20 +21,22 @@ _KNOWN = {flag.name for flag in FLAGS}
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """All service files of a command line."""
+    """All service files of a command line.
+
+    `data_root`, the data directory before any file moves it, holds what is mounted under names that
+    this machine does not have. A data directory that a file moves into such a mount lies in it.
+    """
 
     files: tuple[ServiceFile, ...]
+    data_root: Path
 
     @classmethod
-    def read(cls, paths: Sequence[Path]) -> "Deployment":
+    def read(cls, paths: Sequence[Path], data_root: Path) -> "Deployment":
         """Raises `ServiceFileError`."""
-        return cls(tuple(read_service_file(path) for path in paths))
+        return cls(tuple(read_service_file(path) for path in paths), data_root)
 
-    def arguments(self, data_root: Path) -> tuple[list[str], list[str]]:
-        """Flags of the programs' own command lines, and warnings of what has no meaning here.
-
-        `data_root` holds what is mounted under names that this machine does not have.
-        """
+    def arguments(self) -> tuple[list[str], list[str]]:
+        """Flags of the programs' own command lines, and warnings of what has no meaning here."""
         arguments: list[str] = []
         warnings: list[str] = []
         for file in self.files:
@@ -45,7 +47,7 @@ class Deployment:
                         if flag not in _KNOWN:
                             warnings.append(f"{file.spec.name}: {flag} is no flag here")
                         elif flag == "--data-dir" and values:
-                            place = _on_this_machine(values[0], file.spec, data_root)
+                            place = _on_this_machine(values[0], file.spec, self.data_root)
                             arguments += [flag, str(place)]
                         elif flag not in _NOT_OURS:
                             arguments += [flag, *values]
@@ -53,7 +55,7 @@ class Deployment:
 
     def add_storage(self, settings: Settings) -> Settings:
         """The settings with the files' mounts."""
-        found = [mount for file in self.files for mount in _mounts(file.spec, settings.data_dir)]
+        found = [mount for file in self.files for mount in _mounts(file.spec, self.data_root)]
         return replace(settings, mounts=(*settings.mounts, *dict.fromkeys(found)))
 
     def add_local_storage(self, settings: Settings) -> tuple[Settings, list[str]]:
@@ -88,12 +90,12 @@ def _flags_of(script: str) -> list[list[str]]:
     return found
 
 
-def _mounts(spec: ServiceSpec, data_dir: Path) -> list[Mount]:
+def _mounts(spec: ServiceSpec, data_root: Path) -> list[Mount]:
     return [
         Mount(
             Path(storage.mount_path),
             _oss_prefix(storage.target, spec),
-            _folder_of(storage.mount_path, data_dir),
+            _folder_of(storage.mount_path, data_root),
             storage.is_read_only,
         )
         for storage in spec.storage

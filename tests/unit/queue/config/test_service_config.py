@@ -155,8 +155,7 @@ def test_services_come_from_files_and_flags_and_without_any_there_is_one(tmp_pat
 def test_the_programs_command_line_counts_less_than_ours_and_its_port_not_at_all(tmp_path: Path):
     path = tmp_path / "s.json"
     path.write_text(SD_ASYNC)
-    deployment = Deployment.read([path])
-    arguments, warnings = deployment.arguments(tmp_path)
+    arguments, warnings = Deployment.read([path], tmp_path).arguments()
     folder = tmp_path / "mounts/code/stable-diffusion-webui/data-nas"
     assert arguments == ["--no-hashing", "--api", "--nowebui", "--data-dir", str(folder)]
     assert "sd_async: --odd is no flag here" in warnings
@@ -167,11 +166,22 @@ def test_the_programs_command_line_counts_less_than_ours_and_its_port_not_at_all
 def test_a_mount_that_is_not_on_this_machine_is_a_name(tmp_path: Path):
     path = tmp_path / "s.json"
     path.write_text(SD_ASYNC)
-    settings = Deployment.read([path]).add_storage(Settings(data_dir=tmp_path))
+    settings = Deployment.read([path], tmp_path).add_storage(Settings(data_dir=tmp_path))
     named = Path("/code/stable-diffusion-webui/data-nas/outputs")
     assert settings.on_disk(named) == tmp_path / "mounts" / named.relative_to("/")
     assert settings.on_disk(Path("/elsewhere")) == Path("/elsewhere")
     assert [mount.oss for mount in settings.mounts] == ["oss://examplebucket/aohai-singapore", None]
+
+
+def test_a_data_directory_in_a_named_mount_is_the_folder_of_that_mount(tmp_path: Path):
+    path = tmp_path / "s.json"
+    path.write_text(SD_ASYNC)
+    deployment = Deployment.read([path], tmp_path)
+    arguments, _ = deployment.arguments()
+    data_dir = Path(arguments[arguments.index("--data-dir") + 1])
+    settings = deployment.add_storage(Settings(data_dir=data_dir))
+    named = Path("/code/stable-diffusion-webui/data-nas/outputs")
+    assert settings.on_disk(named) == data_dir / "outputs"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +200,7 @@ def test_storage_that_is_read_only_takes_no_results(
     content = json.loads(SD_ASYNC) | {"storage": [{"mount_path": "/data-in", **kind}, inner]}
     path = tmp_path / "s.json"
     path.write_text(json.dumps(content))
-    places = Places(Deployment.read([path]).add_storage(Settings(data_dir=tmp_path)))
+    places = Places(Deployment.read([path], tmp_path).add_storage(Settings(data_dir=tmp_path)))
     with pytest.raises(PathNotAllowed, match="the mount /data-in, which is read-only") as caught:
         places.of_save_dir(save_dir)
     assert caught.value.status == 403
