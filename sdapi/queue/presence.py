@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sdapi.errors import SDAPIError
+from sdapi.queue.going_on import GoingOn
 from sdapi.queue.stores.store import Store
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,8 @@ class Presence:
         """Until cancelled; `begin` comes first."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            try:
+            with GoingOn("cannot show that this server lives"):
                 await self.look()
-            except SDAPIError as error:
-                log.warning("cannot show that this server lives: %s", error)
 
     async def begin(self) -> None:
         """The first beat."""

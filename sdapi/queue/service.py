@@ -1,12 +1,11 @@
 """What a queue does: every verb of the contract, over any store."""
 
 import asyncio
-import logging
 import secrets
 import time
 import uuid
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
@@ -16,6 +15,7 @@ import orjson
 from sdapi.ending import end_tasks
 from sdapi.errors import Missing, SDAPIError, ShuttingDown
 from sdapi.queue.config.spec import ServiceSpec
+from sdapi.queue.going_on import GoingOn
 from sdapi.queue.presence import Presence
 from sdapi.queue.protocol import attributes
 from sdapi.queue.stores.store import (
@@ -40,8 +40,6 @@ _LOOK_S = 5.0
 _RETRY_S = 0.5
 #: after which nothing that was sent to the store is on its way any more
 _AGAIN_S = 2.0
-
-log = logging.getLogger(__name__)
 
 
 class PayloadTooLarge(SDAPIError):
@@ -187,18 +185,17 @@ class QueueService:
 
     async def settle(self, queue: QueueName, claim: str, *, delete: bool) -> None:
         """End a claim, later if need be: a claim that is left open hides its items."""
-        try:
+        with GoingOn(f"cannot end the claim of a reader of {queue} now"):
             await self.store.settle(queue, claim, delete=delete)
-        except SDAPIError as error:
-            log.warning("cannot end the claim of a reader of %s now: %s", queue, error)
-            self._in_background(self._settle_later(queue, claim, _RETRY_S, delete=delete))
+            return
+        self._in_background(self._settle_later(queue, claim, _RETRY_S, delete=delete))
 
     async def _settle_later(
         self, queue: QueueName, claim: str, pause_s: float, *, delete: bool
     ) -> None:
         while True:
             await asyncio.sleep(pause_s)
-            with suppress(SDAPIError):
+            with GoingOn(f"cannot end the claim of a reader of {queue} now"):
                 await self.store.settle(queue, claim, delete=delete)
                 return
 
@@ -288,7 +285,7 @@ class QueueService:
     async def _release_idle(self, spec: ServiceSpec, max_idle_s: float) -> None:
         while True:
             await asyncio.sleep(min(max(max_idle_s / 4, 0.05), 5.0))
-            with suppress(SDAPIError):  # presence tells when the store is away
+            with GoingOn(f"cannot look for idle items of {spec.name}"):
                 for queue in (spec.source_queue, spec.source_queue.sink):
                     await self.store.release_idle(queue, int(max_idle_s * 1000))
 

@@ -13,6 +13,7 @@ from sdapi.logs import log_fields
 from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.dispatching.explanations import explained
 from sdapi.queue.dispatching.inference import Answer, Call, Inference, NotUp, failure
+from sdapi.queue.going_on import GoingOn
 from sdapi.queue.service import SINK_TIME, SOURCE_TIME, Address, Identity, QueueService
 from sdapi.queue.stores.store import LAST_CODE, REQUEST_ID, Delivery, Item, NewItem
 from sdapi.queue.watching import Subscription
@@ -96,11 +97,9 @@ class Dispatcher:
 
     async def _run(self) -> None:
         while not self._is_stopping:
-            try:
+            with GoingOn(f"service {self._spec.name} cannot take items now"):
                 if await self._is_up():
                     await self._consume()
-            except SDAPIError as error:
-                log.warning("service %s: %s", self._spec.name, error)
             await asyncio.sleep(_RETRY_S)
 
     async def _is_up(self) -> bool:
@@ -116,15 +115,13 @@ class Dispatcher:
         self._is_missed = not is_ready
         return is_ready
 
-    async def _stand_down(self, error: NotUp) -> None:
+    def _stand_down(self, error: NotUp) -> None:
         """Let items wait where they are until the program is there again (contract 11)."""
         if self._is_down.is_set():
             return
         self._is_down.set()
         self._is_missed = True
         log.warning("service %s: %s; its items wait", self._spec.name, error)
-        with suppress(SDAPIError):  # without it they come, and go back, until the jobs have ended
-            await self._service.reject(self._address.queue, self._identity, [], "Shutdown")
 
     async def _consume(self) -> None:
         """Work as a consumer until the connection is lost, or the program."""
@@ -144,10 +141,19 @@ class Dispatcher:
     async def _leave_when_down(self, subscription: Subscription) -> None:
         """End the subscription once nothing runs on a program that takes no calls any more."""
         await self._is_down.wait()
+        await self._retire()
         while self._jobs:
             await asyncio.wait(self._jobs)
             await asyncio.sleep(_RETRY_S)  # what was on its way here comes, and goes back
         subscription.close()
+
+    async def _retire(self) -> None:
+        """Be handed nothing more: until the store knows, items come and go back without an end."""
+        while True:
+            with GoingOn(f"service {self._spec.name} cannot stand down now"):
+                await self._service.reject(self._address.queue, self._identity, [], "Shutdown")
+                return
+            await asyncio.sleep(_RETRY_S)
 
     async def _work_on(self, subscription: Subscription) -> None:
         async for batch in subscription.batches():
@@ -180,7 +186,7 @@ class Dispatcher:
         except TimeoutError:
             answer = failure(408, f"not done within {self._spec.keepalive_s:g} s")
         except NotUp as error:
-            await self._stand_down(error)
+            self._stand_down(error)
             return Outcome(False, counts=False)
         except ConnectionError as error:  # the last one makes a dead letter (contract 11)
             log.warning("the inference program went away: %s", error)
@@ -219,15 +225,11 @@ class Dispatcher:
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Write it down, as often as it takes: the result exists nowhere else."""
         while True:
-            try:
-                is_ours = await self._write(delivery, outcome)
-            except SDAPIError as error:
-                log.warning("cannot store what became of an item: %s", error)
-                await asyncio.sleep(_RETRY_S)
-                continue
-            if not is_ours:
-                log.warning("the item was deleted, or another worker has it: this is dropped")
-            return
+            with GoingOn("cannot store what became of an item"):
+                if not await self._write(delivery, outcome):
+                    log.warning("the item was deleted, or another worker has it: this is dropped")
+                return
+            await asyncio.sleep(_RETRY_S)
 
     async def _write(self, delivery: Delivery, outcome: Outcome) -> bool:
         store, queue, group = self._service.store, self._address.queue, self._spec.name

@@ -18,7 +18,7 @@ Fail = Callable[..., list[str]]
 def fail(queue: TestClient, monkeypatch: pytest.MonkeyPatch) -> Fail:
     """Let the store's next call of this name raise, once it is done or before; lists the calls."""
 
-    def fail(name: str, error: SDAPIError, *, is_done: bool) -> list[str]:
+    def fail(name: str, error: Exception, *, is_done: bool) -> list[str]:
         app: Any = queue.app
         store = app.state.queues.service.store
         real, calls = getattr(store, name), list[str]()
@@ -57,9 +57,11 @@ def test_a_claim_is_given_up_again_after_what_may_overtake_it(queue: TestClient,
     wait_ready(lambda: len(settled) == 3, 10)  # this one, its repetition, and once more
 
 
-@pytest.mark.parametrize("error", [QueueStoreUnavailable("away"), StorageFailed("disk full")])
+@pytest.mark.parametrize(
+    "error", [QueueStoreUnavailable("away"), StorageFailed("disk full"), OSError("odd")]
+)
 def test_a_deletion_that_fails_is_repeated_until_it_is_done(
-    queue: TestClient, fail: Fail, error: SDAPIError
+    queue: TestClient, fail: Fail, error: Exception
 ):
     put(queue)
     fail("settle", error, is_done=False)

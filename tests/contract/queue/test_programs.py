@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from sdapi.errors import StorageFailed
+from sdapi.queue.dispatching.on_port import OnPort
 from tests.contract.conftest import Serve
 from tests.contract.queue.calls import attributes, data, items, service_file
 from tests.contract.queue.programs import BROKEN, OK, UNAVAILABLE, RawProgram
@@ -69,6 +71,56 @@ def test_items_wait_uncounted_while_their_program_is_away(
     assert program.asked[1:] == [f"POST /{number}" for number in range(4)]
     assert caplog.text.count("its items wait") == 1
     assert caplog.text.count("its program answers") == 1
+
+
+@pytest.mark.parametrize("error", [StorageFailed("disk full"), OSError("odd")])
+def test_items_go_on_after_their_program_was_away_while_the_store_failed(
+    start: Start, program: RawProgram, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    with program.running():
+        client = start()
+        client.post(f"{ASYNC}/first")
+        results(client)
+    app: Any = client.app
+    store = app.state.queues.service.store
+    real, rejected = store.reject, list[bool]()
+
+    async def reject(*given: Any, **named: Any) -> None:
+        rejected.append(True)
+        if len(rejected) == 1:
+            raise error
+        await real(*given, **named)
+
+    monkeypatch.setattr(store, "reject", reject)
+    for number in range(4):
+        client.post(f"{ASYNC}/{number}")
+    wait_ready(lambda: len(rejected) >= 2, 10)
+    with program.running():
+        results(client, 5)
+    assert program.asked[1:] == [f"POST /{number}" for number in range(4)]
+
+
+def test_a_service_goes_on_after_a_look_at_its_program_that_fails_unforeseen(
+    start: Start,
+    program: RawProgram,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    real, looks = OnPort.is_ready, list[bool]()
+
+    async def is_ready(inference: OnPort) -> bool:
+        looks.append(True)
+        if len(looks) == 1:
+            raise OSError("odd")
+        return await real(inference)
+
+    monkeypatch.setattr(OnPort, "is_ready", is_ready)
+    with program.running():
+        client = start()
+        client.post(f"{ASYNC}/a")
+        results(client)
+    [record] = [r for r in caplog.records if "service own cannot take items now" in r.getMessage()]
+    assert record.exc_info is not None
 
 
 def test_a_connection_that_breaks_makes_a_dead_letter_after_the_last_delivery(

@@ -1,11 +1,13 @@
 """Which servers live, as one of them sees it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from sdapi.errors import SDAPIError
+from sdapi.queue import presence
 from sdapi.queue.presence import BEAT_S, LEASE_S, Presence
 from sdapi.queue.stores.sqlite.store import SqliteStore
 from sdapi.queue.stores.store import QueueStoreUnavailable
@@ -118,3 +120,26 @@ async def test_a_server_that_was_taken_for_dead_learns_it_though_an_answer_is_lo
     assert await observer.sees("me")
     await observer.look(int(BEAT_S) * 3)
     assert len(observer.losses) == 1
+
+
+async def test_a_look_that_fails_unforeseen_is_told_and_not_the_last(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    looks = list[int]()
+    has_gone_on = asyncio.Event()
+
+    async def beats() -> dict[str, int]:
+        looks.append(len(looks))
+        if len(looks) == 1:
+            raise OSError("odd")
+        has_gone_on.set()
+        return {}
+
+    monkeypatch.setattr(observer.store, "beats", beats)
+    monkeypatch.setattr(presence, "_LOOK_S", 0.01)
+    running = asyncio.create_task(observer.presence.run())
+    async with asyncio.timeout(10):
+        await has_gone_on.wait()
+    running.cancel()
+    [record] = [r for r in caplog.records if "cannot show that this server" in r.getMessage()]
+    assert record.exc_info is not None
