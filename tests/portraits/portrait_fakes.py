@@ -23,12 +23,15 @@ class FacesHere:
     #: names of tasks that fail, and the calls of each so far
     failing: set[str] = field(default_factory=set[str])
     calls: list[str] = field(default_factory=list[str])
+    #: what each of them was given
+    given: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     #: what tasks answer without being run, by name, or by name and number of the call
     answers: dict[str, Any] = field(default_factory=dict[str, Any])
 
     async def run(self, task: Callable[..., Any], *arguments: Any) -> Any:
         name = task.__name__
         self.calls.append(name)
+        self.given.append(arguments)
         count = self.calls.count(name)
         if name in self.failing or f"{name} {count}" in self.failing:
             raise FaceTaskFailed(f"{name} was told to fail")

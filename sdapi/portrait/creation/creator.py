@@ -26,7 +26,7 @@ from sdapi.portrait.creation.gathered.studio import Studio
 from sdapi.portrait.creation.group import draw_all
 from sdapi.portrait.creation.line import Line
 from sdapi.portrait.creation.one_face import largest
-from sdapi.portrait.creation.one_person import OnePerson
+from sdapi.portrait.creation.one_person import ANIME, OnePerson
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Created
 from sdapi.portrait.models.artefacts import Artefacts, ModelMeta
@@ -36,7 +36,6 @@ from sdapi.portrait.wire.configure import CreateOptions
 from sdapi.portrait.wire.plain_text import without_tags
 from sdapi.portrait.wire.requests import CreateRequest
 
-ANIME: Final = "Anime"
 #: the usual file name of the LoRA that makes few steps enough, and how much it is to act
 _LCM: Final = {"sd15": ("lcm-lora-sdv1-5", 0.80), "xl": ("lcm-lora-sdxl", 0.40)}
 _ADAPTER_IN_TEMPLATE: Final = 0.30
@@ -127,7 +126,7 @@ class PortraitCreator:
         picture = await self._reference_picture(studio.options)
         if not models:
             if picture is None:
-                raise PortraitError(faults.FACE_ID_UNREADABLE)
+                raise PortraitError(faults.NOT_TRAINED)
             return [Person(picture)]
         known: dict[str, Person] = {}
         for model in models:
@@ -144,14 +143,16 @@ class PortraitCreator:
         return people
 
     async def _reference_picture(self, options: CreateOptions) -> Seen | None:
-        """The picture that `ipa_image_path` names, where it is to be used."""
+        """The picture that `ipa_image_path` names, where it is to be used.
+
+        One that cannot serve is the caller's mistake, so it is 462 in both modes (contract:
+        portrait-pipeline 5.2; portrait-api 2.11 has 500 for the second).
+        """
         if not (options.ipa_control or options.ipa_control_only):
             return None
-        is_only = options.ipa_control_only
-        fault = faults.FACE_ID_UNREADABLE if is_only else faults.NOT_TRAINED
         if not options.ipa_image_path:
-            if is_only:
-                raise PortraitError(fault)
+            if options.ipa_control_only:
+                raise PortraitError(faults.NOT_TRAINED)
             return None
         photos = self._tools.photos
         try:
@@ -159,8 +160,8 @@ class PortraitCreator:
                 data = await photos.get(options.ipa_image_path)
         except BadUrl as error:
             log.info("portrait: no reference picture: %s", error)
-            raise PortraitError(fault) from error
-        return await see_person(self._sight, data, largest, fault)
+            raise PortraitError(faults.NOT_TRAINED) from error
+        return await see_person(self._sight, data, largest, faults.NOT_TRAINED)
 
     async def _template(
         self,
@@ -282,7 +283,7 @@ def _lcm_lora(
     usual, weight = _LCM[kind]
     named = [name for name in inventory.style_loras or () if "lcm" in name.lower()]
     fitting = sorted(name for name in named if ("xl" in name.lower()) == (kind == "xl"))
-    if usual in fitting or fitting:
+    if fitting:
         return ((usual if usual in fitting else fitting[0], weight),)
     warnings[f"lcm_accelerate: no LoRA {usual}; drawn with all steps"] = None
     return ()

@@ -88,7 +88,13 @@ def begin(providers: Providers, rgb: Pixels, face: Face, frame: Frame) -> Seen:
 
 
 def fuse(
-    providers: Providers, rgb: Pixels, face: Face, source: Seen, ratio: float, mirror: bool
+    providers: Providers,
+    rgb: Pixels,
+    face: Face,
+    source: Seen,
+    ratio: float,
+    mirror: bool,
+    spares_nose: bool,
 ) -> Pixels:
     """The person's features in the picture, as much as the ratio says."""
     Shape.of(face, rgb.shape)
@@ -98,7 +104,7 @@ def fuse(
     if mirror:
         photo, theirs = mirrored(photo, theirs)
     swapped = providers.swapper.swap(rgb, face, photo, theirs)
-    return fused(rgb, face, swapped, ratio)
+    return fused(rgb, face, swapped, ratio, spares_nose=spares_nose)
 
 
 def masks(providers: Providers, rgb: Pixels, face: Face, region: str, scale: float) -> Mask:
@@ -106,7 +112,7 @@ def masks(providers: Providers, rgb: Pixels, face: Face, region: str, scale: flo
     parser = providers.parser
     regions = Regions.of(rgb, face, parser)
     if region == "ears":
-        return regions.with_ears(rgb, face, parser)
+        return regions.with_ears()
     return regions.edge(scale) if region == "edge" else regions.redrawn()
 
 
@@ -174,9 +180,9 @@ def fix_photo(providers: Providers, rgb: Pixels, faces: tuple[Face, ...]) -> Pix
 
 
 def enlarge(providers: Providers, rgb: Pixels) -> Pixels:
-    """Twice the size."""
+    """Twice the size; half of the sharper picture shows."""
     del providers
-    return enhance.enlarged(rgb)
+    return enhance.half_and_half(rgb, enhance.enlarged(rgb))
 
 
 def mirrored(rgb: Pixels, face: Face) -> tuple[Pixels, Face]:

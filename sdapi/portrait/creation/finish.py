@@ -11,7 +11,7 @@ from PIL import Image
 from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.gathered.studio import Studio
 from sdapi.portrait.faces.face import Face, Pixels
-from sdapi.portrait.pixels.retouching.enhance import LONGEST, half_and_half
+from sdapi.portrait.pixels.retouching.enhance import enlargement, half_and_half
 from sdapi.portrait.pixels.retouching.sharpen import sharpened
 
 _SUPER: Final = "super_resolution"
@@ -46,11 +46,10 @@ async def _fixed(studio: Studio, rgb: Pixels, faces: tuple[Face, ...]) -> Pixels
 
 async def _larger(studio: Studio, rgb: Pixels) -> Pixels:
     """By an upscaler where its file is there, at most 4096 pixels long."""
-    factor = max(min(2.0, LONGEST / max(rgb.shape[:2])), 1.0)
     names = studio.inventory.upscalers
     if not names:
         studio.warn("super_resolution: no upscaler is there; the picture was resized")
         return await studio.processes.run(face_tasks.enlarge, rgb)
-    fields = {"upscaler_1": names[0], "upscaling_resize": factor}
+    fields = {"upscaler_1": names[0], "upscaling_resize": enlargement(rgb)}
     large = await studio.drawer.improve(rgb, fields)
     return await anyio.to_thread.run_sync(half_and_half, rgb, large)

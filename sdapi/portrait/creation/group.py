@@ -29,12 +29,13 @@ _STEPS, _LCM_STEPS = 30, 8
 _BACKGROUND_STRENGTH, _SEAM_STRENGTH = 0.35, 0.30
 #: of the units, when everything but the faces is drawn
 _WEIGHT: Final = 1.0
-#: the shorter side, in native sides; 1 where the picture is longer than this
+#: the shorter side of a background, in native sides; 1 where the picture is longer than this
 _SIDE, _LONG = 1.5, 1.5
 _SEAM_MARGIN: Final = 50
 #: how far the seams' ring reaches beyond a face, pixels to be scaled as `Target.scale` says
 _SEAM: Final = 24
-_STEP: Final = 8
+#: sides are multiples of it: of a whole picture, and of the square of the seams
+_STEP, _SEAM_STEP = 8, 32
 #: of a face, in widths of its box: forehead and ears are outside a box
 _NEIGHBOURHOOD: Final = 3.0
 
@@ -114,7 +115,7 @@ def _with_others_kept(running: Pixels, drawn: Pixels, others: Sequence[Face]) ->
 def _background(rgb: Pixels, faces: Sequence[Face], target: Target) -> _Place:
     """Everything but the faces."""
     kept = _protected(rgb, faces)
-    frame = _frame((0, 0, rgb.shape[1], rgb.shape[0]), target)
+    frame = _frame((0, 0, rgb.shape[1], rgb.shape[0]), target, _STEP, least=_SIDE)
     return _Place.of(frame, rgb, 1.0 - kept, _BACKGROUND_STRENGTH)
 
 
@@ -130,7 +131,7 @@ def _seams(rgb: Pixels, faces: Sequence[Face], target: Target) -> _Place:
     left, top = (max(int(m - side / 2), 0) for m in middle)
     right = min(int(middle[0] + side / 2), rgb.shape[1])
     bottom = min(int(middle[1] + side / 2), rgb.shape[0])
-    frame = _frame((left, top, right - left, bottom - top), target)
+    frame = _frame((left, top, right - left, bottom - top), target, _SEAM_STEP, least=1.0)
     # sizes are those of the picture that is drawn
     pixel = 1.0 / frame.scale[0] * target.scale
     rings = _masks(rgb, faces, lambda shape: _ring(shape, pixel), _SEAM * 2 * pixel)
@@ -177,18 +178,21 @@ def _returned(place: _Place, running: Pixels, drawn: Pixels) -> Pixels:
     return frame.laid_in(running, mixed(frame.cut(running), large, place.mask))
 
 
-def _frame(box: tuple[int, int, int, int], target: Target) -> Frame:
-    """A rectangle (left, top, width, height) at the size of the third pass."""
+def _frame(box: tuple[int, int, int, int], target: Target, step: int, *, least: float) -> Frame:
+    """A rectangle (left, top, width, height) at the size of the third pass.
+
+    Its shorter side is at most 1.5 native sides, and `least`, to which smaller ones are enlarged.
+    """
     left, top, width, height = box
     native = target.native
     if target.kind == "xl":
         scale = native / sqrt(width * height)
     else:
         aspect = max(width, height) / min(width, height)
-        short = native * (1.0 if aspect > _LONG else _SIDE)
-        scale = short / min(width, height)
+        most = native * (1.0 if aspect > _LONG else _SIDE)
+        scale = min(max(min(width, height), least * native), most) / min(width, height)
     scale = min(scale, LONGEST_SIDE * native / max(width, height))
-    size = tuple(max(round(side * scale / _STEP), 1) * _STEP for side in (width, height))
+    size = tuple(max(round(side * scale / step), 1) * step for side in (width, height))
     return Frame(left, top, width, height, (size[0], size[1]))
 
 

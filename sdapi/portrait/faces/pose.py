@@ -34,6 +34,12 @@ def eye_centres(points68: Points) -> Points:
     return np.stack([points68[LEFT_EYE].mean(axis=0), points68[RIGHT_EYE].mean(axis=0)])
 
 
+def mouth_opening(points68: Points) -> float:
+    """Height of the inner lips by the width of the mouth; above 0.25 it laughs or speaks."""
+    width = float(np.linalg.norm(points68[48] - points68[54]))
+    return float(np.linalg.norm(points68[62] - points68[66])) / max(width, 1e-6)
+
+
 def pose_of(points68: Points) -> Pose:
     """The pose of a face; points that coincide count as frontal."""
     points = points68.astype(np.float64)

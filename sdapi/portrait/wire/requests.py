@@ -215,7 +215,7 @@ def _options(body: Body, surface: Surface) -> tuple[CreateOptions, tuple[str, ..
 
 
 def _check_ids(ids: list[Any], is_well_formed: Any, options: CreateOptions) -> None:
-    """Without training no id is needed, and none is looked at."""
+    """Without training no id is needed; one that is given has to be right."""
     if options.ipa_control_only and ids == [""]:
         return
     if len(ids) > MAX_MODELS or not all(isinstance(one, str) for one in ids):

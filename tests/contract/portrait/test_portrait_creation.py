@@ -230,7 +230,7 @@ NO_TEXT = {"model_id": ANN, "template_image": "{stranger}"}
         ({"model_ids": [ANN, BOB], "template_image": "{stranger}"}, faults.FACE_COUNT),
         (
             {**NO_TEXT, "model_id": "", "configure": {"ipa_control_only": True}},
-            faults.FACE_ID_UNREADABLE,
+            faults.NOT_TRAINED,
         ),
     ],
     ids=str,

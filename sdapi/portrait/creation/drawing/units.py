@@ -15,8 +15,9 @@ from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.pixels.raster import resized
 from sdapi.portrait.state.records import Base
 
-_MORE_PROMPT, _BALANCED = "My prompt is more important", "Balanced"
 _TILE_INSTEAD_WEIGHT: Final = 0.4
+#: the shorter side that the colour model's picture goes through, and how small tile's gets
+_COLOUR_SIDE: Final = 1024
 _COARSE: Final = 16
 #: parts of file names by what a unit is for, the best first
 _CANNY: Final = {
@@ -55,14 +56,14 @@ class UnitMaker:
             return []
         if self._model(_COLOUR) is None and self._model(_TILE) is not None:
             return self._unit("none", _TILE, _TILE_INSTEAD_WEIGHT, coarse(rgb))
-        return self._unit("none", _COLOUR, weight, coarse(rgb))
+        return self._unit("none", _COLOUR, weight, _through(rgb, _COLOUR_SIDE))
 
     def tile(self, rgb: Pixels, weight: float) -> list[Unit]:
         return self._unit("tile_resample", _TILE, weight, rgb) if self.kind == "sd15" else []
 
     def adapter(self, face: Pixels, weight: float) -> list[Unit]:
         """IP-Adapter, which knows a person by a picture of the face."""
-        return self._unit("ip-adapter-auto", _ADAPTER[self.kind], weight, face, _BALANCED)
+        return self._unit("ip-adapter-auto", _ADAPTER[self.kind], weight, face)
 
     def _unit(
         self,
@@ -70,13 +71,12 @@ class UnitMaker:
         names: tuple[str, ...],
         weight: float,
         rgb: Pixels,
-        mode: str = _MORE_PROMPT,
     ) -> list[Unit]:
         model = self._model(names)
         if model is None:
             self.missing[f"no control model {names[0]}: its unit is left out"] = None
             return []
-        return [Unit(module, model, weight, rgb, mode)]
+        return [Unit(module, model, weight, rgb)]
 
     def _model(self, names: tuple[str, ...]) -> str | None:
         """The first model that has one of the names."""
@@ -89,6 +89,12 @@ class UnitMaker:
 
 def coarse(rgb: Pixels) -> Pixels:
     """The picture at a sixteenth of its size and back: colours without shapes."""
+    return _through(rgb, min(rgb.shape[:2]) / _COARSE)
+
+
+def _through(rgb: Pixels, side: float) -> Pixels:
+    """The picture brought to a shorter side, and back."""
     height, width = rgb.shape[:2]
-    small = resized(rgb, (max(width // _COARSE, 1), max(height // _COARSE, 1)))
-    return np.ascontiguousarray(resized(small, (width, height)))
+    scale = side / min(width, height)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return np.ascontiguousarray(resized(resized(rgb, size), (width, height)))

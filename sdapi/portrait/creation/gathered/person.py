@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
-import numpy as np
 
 from sdapi.portrait import faults
 from sdapi.portrait.creation.face_tasks import Seen
 from sdapi.portrait.creation.gathered.sight import Sight
 from sdapi.portrait.creation.one_face import Choice, described, largest, leftmost
-from sdapi.portrait.faces.face import Face, Points
-from sdapi.portrait.faces.pose import pose_of
+from sdapi.portrait.faces.face import Face
+from sdapi.portrait.faces.pose import mouth_opening, pose_of
 from sdapi.portrait.faces.processes import FaceTaskFailed
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.models.artefacts import ArtefactError, Artefacts, ModelMeta, Reference
@@ -115,12 +114,6 @@ def suitable(person: Person, face: Face) -> Likeness:
 
     best = min(((*photo, mirror) for photo in photos for mirror in (False, True)), key=apart)
     return Likeness(best[0], best[4])
-
-
-def mouth_opening(points68: Points) -> float:
-    """Height of the inner lips by the width of the mouth."""
-    width = float(np.linalg.norm(points68[48] - points68[54]))
-    return float(np.linalg.norm(points68[62] - points68[66])) / max(width, 1e-6)
 
 
 async def source_for(person: Person, face: Face, sight: Sight) -> tuple[Seen, bool]:

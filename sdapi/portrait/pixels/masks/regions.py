@@ -26,6 +26,8 @@ class Regions:
     face: Mask
     eyes: Mask
     lips: Mask
+    #: empty without a parser
+    ears: Mask
     #: width of the jaw, pixels
     fw: float
 
@@ -34,15 +36,15 @@ class Regions:
         """Raises FaceError without landmarks, and what a parser raises."""
         shape = Shape.of(face, rgb.shape)
         if parser is None:
-            return cls(shape.face(), shape.eyes(), shape.lips(), shape.fw)
+            nowhere = np.zeros(shape.size, np.float32)
+            return cls(shape.face(), shape.eyes(), shape.lips(), nowhere, shape.fw)
         parts = parser.parse(rgb, face)
         whole = _either(parts, _FACE, shape.size)
-        return cls(whole, parts["eyes"], parts["lips"], shape.fw)
+        return cls(whole, parts["eyes"], parts["lips"], parts["ears"], shape.fw)
 
     def redrawn(self) -> Mask:
         """What the first pass draws anew: the face without holes, and a little around it."""
-        reach = self.fw / 20
-        return grown(closed(self.face, reach), reach)
+        return self._filled(self.face)
 
     def edge(self, scale: float) -> Mask:
         """What the second pass draws anew: the face's edge, eyes and lips; see `Target.scale`."""
@@ -50,11 +52,11 @@ class Regions:
         inside = shrunk(self.face, _INWARD * scale)
         return np.maximum.reduce([outside - inside, self.eyes, self.lips])
 
-    def with_ears(self, rgb: Pixels, face: Face, parser: Parser | None) -> Mask:
-        """The face and, where a parser knows them, its ears, without holes."""
-        whole = self.face
-        if parser is not None:
-            whole = np.maximum(whole, parser.parse(rgb, face)["ears"])
+    def with_ears(self) -> Mask:
+        """The same with the ears."""
+        return self._filled(np.maximum(self.face, self.ears))
+
+    def _filled(self, whole: Mask) -> Mask:
         reach = self.fw / 20
         return grown(closed(whole, reach), reach)
 

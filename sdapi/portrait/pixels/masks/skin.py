@@ -18,6 +18,7 @@ _LEAST_VARIANCE: Final = 9.0
 _LEAST_CHANCE: Final = 0.25
 #: lightness, as a share of the seeds': below the first it is shadow or hair, above the second skin
 _LUMA_GATE: Final = (0.35, 0.60)
+#: half axes of the ellipse, in widths of the jaw and in heights from the chin to the bridge
 _ELLIPSE: Final = (0.63, 1.3)
 
 
@@ -29,7 +30,7 @@ def skin_mask(rgb: Pixels, face: Face) -> Mask:
     ycc = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb), np.float32)
     found = (_chance(ycc, seeds) > _LEAST_CHANCE).astype(np.float32)
     middle = shape.points[27:31].mean(axis=0) + shape.up * (0.05 * shape.height)
-    half = (_ELLIPSE[0] * fw, _ELLIPSE[1] * shape.height / 1.3)
+    half = (_ELLIPSE[0] * fw, _ELLIPSE[1] * shape.height)
     found *= shape.ellipse(middle, half)
     found = closed(opened(found, 0.04 * fw), 0.08 * fw)
     found *= 1.0 - shape.eyes(0.035 * fw)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from sdapi.portrait.faces.face import Mask, Pixels
-from sdapi.portrait.pixels.raster import blurred, from_lab, grown, mixed, to_lab
+from sdapi.portrait.pixels.raster import blurred, from_lab, mixed, to_lab
 
 _SPREAD: Final = (0.7, 1.4)
 _LEAST_PIXELS: Final = 500
@@ -32,5 +32,5 @@ def colour_shifted(
         have, want = lab[..., channel][ours], wanted[..., channel][theirs]
         ratio = np.clip(want.std() / max(float(have.std()), 1e-3), *_SPREAD)
         lab[..., channel] = (lab[..., channel] - have.mean()) * ratio + want.mean()
-    weight = blurred(grown(skin, 0.02 * fw), 0.06 * fw) * (1.0 - keep)
+    weight = blurred(skin, 0.06 * fw) * (1.0 - keep)
     return mixed(rgb, from_lab(lab), weight)

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from sdapi.portrait.faces.face import Face, Mask, Pixels, Points
+from sdapi.portrait.faces.face import Face, FaceError, Mask, Pixels, Points
 from sdapi.portrait.faces.pose import LEFT_EYE, RIGHT_EYE
 from sdapi.portrait.pixels.masks.shape import LEFT_BROW, RIGHT_BROW, Shape
 from sdapi.portrait.pixels.masks.skin import skin_mask
@@ -30,7 +30,10 @@ class _Region:
 
 
 def made_up(rgb: Pixels, face: Face, model: Pixels, model_face: Face, ratio: float) -> Pixels:
-    """`rgb` with the make-up of `model`, 0 none to 1 full; raises FaceError without landmarks."""
+    """`rgb` with the make-up of `model`, 0 none to 1 full.
+
+    Raises FaceError without landmarks, and where either face shows no skin to compare.
+    """
     if ratio <= 0.0:
         return rgb
     ours, theirs = Shape.of(face, rgb.shape), Shape.of(model_face, model.shape)
@@ -91,4 +94,6 @@ def _soft(region: _Region) -> Mask:
 
 def _mean(lab: Floats, mask: Mask) -> Floats:
     inside = mask > 0.5
-    return lab[inside].mean(axis=0) if inside.any() else np.zeros(3, np.float32)
+    if not inside.any():
+        raise FaceError("the face shows no skin that its make-up could be told from")
+    return lab[inside].mean(axis=0)

@@ -12,7 +12,7 @@ from sdapi.errors import BadImage
 from sdapi.portrait.checking import Code, Looked, people_in
 from sdapi.portrait.faces.align import eye_angle, level_square
 from sdapi.portrait.faces.face import USUAL, Box, Embedding, Face, FaceError, Pixels, Points
-from sdapi.portrait.faces.pose import eye_centres, is_frontal, pose_of
+from sdapi.portrait.faces.pose import eye_centres, is_frontal, mouth_opening, pose_of
 from sdapi.portrait.faces.providers import Providers
 from sdapi.portrait.models.artefacts import Reference
 from sdapi.portrait.photos import decode_photo
@@ -168,16 +168,11 @@ def _described(rgb: Pixels, face: Face, embedding: Embedding) -> tuple[FaceLook,
     points = face.points68
     if points is None:
         raise FaceError("the face has no points")
-    pose, mouth = pose_of(points), _ratio(points, (62, 66), (48, 54))
+    pose, mouth = pose_of(points), mouth_opening(points)
     sharp = sharpness(rgb, eye_centres(points))
     eyes = (_eye_opening(points, _LEFT_EYE) + _eye_opening(points, _RIGHT_EYE)) / 2
     look = FaceLook(embedding, pose.yaw, pose.roll, mouth, eyes, sharp)
     return look, Reference(points, pose.yaw, pose.pitch, mouth, sharp)
-
-
-def _ratio(points: Points, across: tuple[int, int], along: tuple[int, int]) -> float:
-    length = float(np.linalg.norm(points[along[0]] - points[along[1]]))
-    return float(np.linalg.norm(points[across[0]] - points[across[1]])) / max(length, 1e-6)
 
 
 def _eye_opening(points: Points, eye: tuple[int, ...]) -> float:

@@ -106,7 +106,7 @@ async def place(tmp_path: Path, photos: PhotoServer, faces: FacesHere) -> AsyncI
     settings = Settings(data_dir=tmp_path, allow_private_urls=True)
     await add_person(settings, "ann", pixels("person_0"))
     await add_person(settings, "bob", pixels("stranger"))
-    here = replace(faces, failing=set(), calls=[], answers={})
+    here = replace(faces, failing=set(), calls=[], given=[], answers={})
     store = SqlitePortraitStore(settings.state_file)
     await store.open()
     tools = Tools(

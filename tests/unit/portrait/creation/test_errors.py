@@ -192,7 +192,7 @@ async def test_as_many_faces_as_ids_or_nothing_is_drawn(place: Workplace):
 async def test_a_single_reference_that_cannot_serve_is_named(place: Workplace, path: str):
     url = f"{place.photos.url}/{path}" if path else ""
     fault = await fault_of(place, "", ipa_control_only=True, ipa_image_path=url)
-    assert fault is faults.FACE_ID_UNREADABLE
+    assert fault is faults.NOT_TRAINED
     if path:
         fault = await fault_of(place, ipa_control=True, ipa_image_path=url)
         assert fault is faults.NOT_TRAINED

@@ -64,6 +64,9 @@ async def test_each_person_is_drawn_with_their_own_lora_and_the_seams_with_none(
     assert ["<lora:bob" in p for p in prompts] == [False, False, True, True, False]
     seams = place.drawer.passes[4]
     assert (seams.steps, seams.strength) == (30, 0.30)
+    assert all(side % 32 == 0 for side in seams.size)
+    assert max(seams.size) <= 2 * 320  # no larger than they are, as that is enough
+    assert min(seams.size) in (256, 288, 320)
     rgb = np.asarray(created.image)
     assert rgb.shape == pair.shape
     assert (rgb[:16] == pair[:16]).all()

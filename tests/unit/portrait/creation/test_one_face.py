@@ -130,7 +130,7 @@ def test_a_photo_is_kept_as_far_as_the_face_needs(faces: FacesHere, side: int):
     assert max(found.seen.rgb.shape) <= 2048
     target = face_tasks.see_pixels(faces.providers, pixels("stranger"))
     cut, whole = (
-        face_tasks.fuse(faces.providers, target.rgb, target.face, source, 1.0, True)
+        face_tasks.fuse(faces.providers, target.rgb, target.face, source, 1.0, True, False)
         for source in (found.seen, face_tasks.Seen(large, found.faces))
     )
     changed = (whole != target.rgb).any(axis=2)

@@ -12,6 +12,7 @@ from sdapi.portrait.creation.drawing.webui import Inventory, UnitsRefused
 from sdapi.portrait.faces.face import Pixels
 from sdapi.portrait.wire.configure import Surface
 from tests.portraits.people import pixels
+from tests.portraits.portrait_models import add_person
 from tests.unit.portrait.creation.conftest import Workplace
 
 pytestmark = pytest.mark.anyio
@@ -101,14 +102,34 @@ async def test_passes_are_asked_with_the_fields_of_the_request(place: Workplace)
 
 
 @pytest.mark.parametrize(
-    ("surface", "steps", "after"),
-    [(Surface.QUEUE, (50, 20), 0.5), (Surface.SD15, (50, 30), 0.5)],
+    ("surface", "steps", "ratios"),
+    [
+        (Surface.QUEUE, (50, 20), [0.5, 0.5]),
+        (Surface.SD15, (50, 30), [0.5, 0.5]),
+        (Surface.SDXL, (50, 30), [0.6, 0.6]),
+    ],
 )
 async def test_each_surface_has_its_defaults(
-    place: Workplace, surface: Surface, steps: tuple[int, int], after: float
+    place: Workplace, surface: Surface, steps: tuple[int, int], ratios: list[float]
 ):
-    await place.create("ann", surface=surface)
+    who = "ann"
+    if surface is Surface.SDXL:
+        who = "large"
+        await add_person(place.settings, who, pixels("person_0"), kind="xl")
+    await place.create(who, surface=surface)
     assert tuple(each.steps for each in place.drawer.passes) == steps
+    assert [given[3] for given in fusions(place)] == ratios
+
+
+def fusions(place: Workplace) -> list[tuple[Any, ...]]:
+    """What each fusion was given; the ratio is the fourth, whether it spares a nose the sixth."""
+    both = zip(place.faces.calls, place.faces.given, strict=True)
+    return [given for name, given in both if name == "fuse"]
+
+
+async def test_the_second_fusion_leaves_the_nose_that_the_first_has_brought(place: Workplace):
+    await place.create("ann", style_name="Anime", more_like_me=1.0)
+    assert [(given[3], given[5]) for given in fusions(place)] == [(0.5, False), (0.6, True)]
 
 
 async def test_men_wear_no_make_up_and_are_called_so(place: Workplace):
@@ -142,6 +163,9 @@ async def test_control_units_are_those_of_the_models_that_are_there(place: Workp
     assert second == [("canny", 1.0), ("tile_resample", 1.0)]
     assert created.warnings == ()
     assert all(unit.rgb.shape == (256, 256, 3) for unit in place.drawer.passes[0].units)
+    colour, drawn_on = place.drawer.passes[0].units[2].rgb, place.drawer.passes[0].rgb
+    assert drawn_on is not None
+    assert np.abs(colour.astype(int) - drawn_on).mean() < 2  # it knows colours by itself
 
 
 async def test_missing_control_models_drop_their_units_with_a_warning(place: Workplace):
@@ -201,6 +225,8 @@ async def test_ip_adapter_is_shown_the_persons_face(place: Workplace):
     first, second = place.drawer.passes
     unit = first.units[-1]
     assert (unit.module, unit.model, unit.weight) == ("ip-adapter-auto", ALL[4], 0.6)
+    assert unit.mode == "My prompt is more important"
+    assert place.faces.calls.count("reference_face") == 1  # for both passes
     assert unit.rgb.shape == (512, 512, 3)
     assert (unit.rgb[:40] == 255).all()
     assert 0.2 < (unit.rgb < 250).any(axis=2).mean() < 0.9

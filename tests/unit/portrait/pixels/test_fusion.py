@@ -14,6 +14,7 @@ from sdapi.portrait.pixels.guides.pose_map import pose_map
 from sdapi.portrait.pixels.guides.replaced import replaced_points
 from sdapi.portrait.pixels.masks.regions import Regions
 from sdapi.portrait.pixels.masks.shape import Shape
+from sdapi.portrait.pixels.raster import grown, shrunk
 from sdapi.portrait.pixels.warp import WarpSwapper
 
 Photo = SimpleNamespace
@@ -46,6 +47,30 @@ def test_the_mouth_and_everything_outside_the_face_stay(person: Photo, stranger:
         kept = (picture == stranger.rgb).all(axis=2) | ~place
         assert kept.mean() > 0.999
     assert fusion_weight(shape, 1.0).max() <= 1.0
+
+
+def test_a_nose_that_is_spared_stays_and_the_rest_is_as_without(person: Photo, stranger: Photo):
+    swapped = WarpSwapper().swap(stranger.rgb, stranger.face, person.rgb, person.face)
+    whole, spared = (
+        fused(stranger.rgb, stranger.face, swapped, 1.0, spares_nose=spares)
+        for spares in (False, True)
+    )
+    shape = Shape.of(stranger.face, stranger.rgb.shape)
+    middle = shrunk(shape.nose(), 0.06 * shape.fw) > 0
+    assert middle.any()
+    assert (spared[middle] == stranger.rgb[middle]).all()
+    assert (whole[middle] != stranger.rgb[middle]).any()
+    far = grown(shape.nose(), 0.08 * shape.fw) == 0
+    assert (spared[far] == whole[far]).all()
+
+
+def test_the_skins_edge_is_kept_out_of_a_fusion(stranger: Photo):
+    shape = Shape.of(stranger.face, stranger.rgb.shape)
+    weight = fusion_weight(shape, 1.0)
+    skin = (shape.eyes(0.15 * shape.fw) == 0) & (shape.lips(0.15 * shape.fw) == 0)
+    half = skin & (weight > 0.5)
+    assert half.any()
+    assert not half[shrunk(shape.core(), 0.13 * shape.fw) == 0].any()
 
 
 def test_a_swapped_face_has_the_pictures_light(person: Photo, stranger: Photo):
@@ -123,7 +148,7 @@ def test_a_parser_decides_where_it_is_there(person: Photo):
     regions = Regions.of(person.rgb, person.face, parser)  # pyright: ignore[reportArgumentType]
     assert regions.face[0, 0] == 1
     assert regions.face[0, -1] == 0
-    ears = regions.with_ears(person.rgb, person.face, parser)  # pyright: ignore[reportArgumentType]
+    ears = regions.with_ears()
     assert ears[7, -7] == 1
     assert regions.redrawn()[7, -7] == 0
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def here(faces: FacesHere) -> FacesHere:
-    return replace(faces, failing=set(), calls=[], answers={})
+    return replace(faces, failing=set(), calls=[], given=[], answers={})
 
 
 async def test_a_known_photo_is_decoded_and_not_looked_at(here: FacesHere):

@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from sdapi.portrait.creation.face_tasks import enlarge
 from sdapi.portrait.faces.face import Face, FaceError, Pixels
+from sdapi.portrait.faces.providers import Providers
 from sdapi.portrait.pixels.masks.shape import Shape
 from sdapi.portrait.pixels.masks.skin import skin_mask
-from sdapi.portrait.pixels.raster import to_lab
+from sdapi.portrait.pixels.raster import resized, to_lab
 from sdapi.portrait.pixels.retouching.colour_shift import colour_shifted
 from sdapi.portrait.pixels.retouching.enhance import enlarged, fixed, half_and_half, noise_of
 from sdapi.portrait.pixels.retouching.makeup import made_up
@@ -105,6 +107,43 @@ def test_make_up_moves_lips_towards_the_templates_and_nothing_at_ratio_zero(
     shape = Shape.of(person.face, person.rgb.shape)
     chin = shape.ellipse((shape.points[8] + shape.points[57]) / 2, (4, 4), 0.0) > 0
     assert (full[chin] == person.rgb[chin]).all()
+
+
+def test_make_up_needs_skin_on_both_faces(person: Photo, stranger: Photo):
+    """Without it the difference of the skins would be a whole skin's tone."""
+    dotted = stranger.rgb.copy()
+    dotted[::3] = 20
+    dotted[:, ::3] = 20
+    assert not skin_mask(dotted, stranger.face).any()
+    with pytest.raises(FaceError, match="no skin"):
+        made_up(person.rgb, person.face, dotted, stranger.face, 1.0)
+    with pytest.raises(FaceError, match="no skin"):
+        made_up(dotted, stranger.face, person.rgb, person.face, 1.0)
+
+
+def test_a_shifted_tone_fades_about_the_skins_edge(person: Photo):
+    grey, brown = (np.full((200, 200, 3), tone, np.uint8) for tone in ((120,) * 3, (150, 120, 100)))
+    skin = np.zeros((200, 200), np.float32)
+    skin[:, :100] = 1.0
+    shifted = colour_shifted(grey, brown, skin, skin, np.zeros_like(skin), 100.0)
+    share = (shifted[100, :, 0].astype(float) - 120) / 30
+    assert share[50] > 0.95
+    assert share[98] > 0.5 > share[101]
+    assert share[130] < 0.05
+
+
+def test_skin_is_looked_for_down_to_the_neck(person: Photo):
+    plain = np.full_like(person.rgb, (205, 160, 140))
+    shape = Shape.of(person.face, plain.shape)
+    rows = np.nonzero(skin_mask(plain, person.face).any(axis=1))[0]
+    assert np.ptp(rows) == pytest.approx(2 * 1.3 * shape.height, rel=0.08)
+
+
+def test_half_of_an_enlarged_pictures_sharpness_shows(built_in: Providers, person: Photo):
+    plain = resized(person.rgb, (640, 640))
+    half, full = enlarge(built_in, person.rgb), enlarged(person.rgb)
+    assert half.shape == full.shape
+    assert detail(plain) < detail(half) < 0.9 * detail(full)
 
 
 def test_photo_fix_takes_noise_away_and_keeps_the_size(person: Photo):
