@@ -36,8 +36,12 @@ OWN_FLAGS = (
         [OBJECT_STORE_HOSTS],
         "host pattern fetched even when its address is private (repeatable)",
     ),
-    acts("--eas-config", Kind.PATHS, [], "service JSON of PAI-EAS to serve (repeatable)"),
-    acts("--service", Kind.TEXTS, [], "NAME[:sync|async]: a service of its own (repeatable)"),
+    acts(
+        "--eas-config", Kind.PATHS, [], "a service JSON; replaces the usual services (repeatable)"
+    ),
+    acts(
+        "--service", Kind.TEXTS, [], "NAME[:sync|async]; replaces the usual services (repeatable)"
+    ),
     acts("--queue-url", _T, None, "redis://host:port/0: the queue of several servers (SQLite)"),
     acts(
         "--role",

@@ -249,6 +249,13 @@ def test_command_lines_of_the_manifests_are_understood(tmp_path: Path):
     assert roles == ["api", "worker", "api", "worker"]
 
 
+def test_each_worker_of_the_compose_file_has_a_gpu_of_its_own():
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    workers = [each for each in compose.values() if "worker" in each.get("command", [])]
+    devices = [each["deploy"]["resources"]["reservations"]["devices"] for each in workers]
+    assert [device["device_ids"] for (device,) in devices] == [["0"], ["1"]]
+
+
 def test_what_waits_for_a_bucket_outlives_workers_of_the_manifests(tmp_path: Path):
     settings = Settings(data_dir=Path("/sdapi"))
     needed = {str(settings.outbox_dir), str(named_folder(Path("/x"), settings.data_dir).parent)}
