@@ -181,7 +181,8 @@ def _returned(place: _Place, running: Pixels, drawn: Pixels) -> Pixels:
 def _frame(box: tuple[int, int, int, int], target: Target, step: int, *, least: float) -> Frame:
     """A rectangle (left, top, width, height) at the size of the third pass.
 
-    Its shorter side is at most 1.5 native sides, and `least`, to which smaller ones are enlarged.
+    Its shorter side is at most 1.5 native sides, and `least` or more, to which smaller ones are
+    enlarged: below its native size a checkpoint draws worse.
     """
     left, top, width, height = box
     native = target.native
