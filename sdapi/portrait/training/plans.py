@@ -1,10 +1,15 @@
 """How a model is trained: the table of portrait-pipeline 2.3, scaled to the checkpoint's size."""
 
 from dataclasses import dataclass
+from math import ceil
+from typing import Final
 
 from sdapi.portrait.base.checkpoints import BaseModel
 from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.services.training import LoraShape
+
+#: each writes a LoRA and what is resumed from, and asks for two pictures
+MOST_EVALUATIONS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +22,30 @@ class Plan:
     checkpoints_gradients: bool
     #: trial pictures are drawn, and the best steps merged; else the last weights are taken
     has_trials: bool
+    #: updates between checkpoints
+    evaluated_every: int
     #: the face's box is grown by this to the crop that is trained on
     crop: float = 3.0
 
 
 def plan_for(request: TrainRequest, base: BaseModel) -> Plan:
     """Rank, size and the like of a training."""
-    if base.kind == "xl":
-        shape = LoraShape(32, 16.0, has_text=not request.is_scene)
-        return Plan(shape, base.native_side, checkpoints_gradients=True, has_trials=False)
+    is_xl = base.kind == "xl"
+    of_xl = LoraShape(32, 16.0, has_text=not request.is_scene)
     return Plan(
-        LoraShape(128, 64.0), base.native_side, checkpoints_gradients=False, has_trials=True
+        of_xl if is_xl else LoraShape(128, 64.0),
+        base.native_side,
+        checkpoints_gradients=is_xl,
+        has_trials=not is_xl,
+        evaluated_every=_evaluated_every(request),
     )
+
+
+def _evaluated_every(request: TrainRequest) -> int:
+    """As asked for, unless that were so often that it would fill the disk."""
+    steps = request.max_train_steps
+    least = ceil(steps / MOST_EVALUATIONS)
+    return min(max(request.steps_between_evaluations, least), steps)
 
 
 def caption_of(trigger: str, sex: str, male: str, female: str) -> str:

@@ -86,6 +86,16 @@ def best_trials(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in ordered if (trial.score or 0.0) >= least][:BEST]
 
 
+def beaten_trials(trials: Sequence[Trial]) -> list[Trial]:
+    """One trial of each step that can no longer be among the best, whatever else is tried.
+
+    More trials only raise what it takes. A step without a score may get one in a later run.
+    """
+    open_steps = {trial.step for trial in trials if trial.score is None}
+    open_steps |= {trial.step for trial in best_trials(trials)}
+    return list({t.step: t for t in trials if t.step not in open_steps}.values())
+
+
 def step_scores(trials: Sequence[Trial]) -> Mapping[int, float]:
     """The mean score of each step's pictures; steps without a face are left out."""
     by_step: dict[int, list[float]] = {}

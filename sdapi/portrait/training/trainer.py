@@ -214,7 +214,6 @@ class PortraitTrainer:
 
     def _job(self, order: TrainingOrder, prepared: Prepared) -> TrainingJob:
         request, base, work = order.request, order.base, order.work
-        steps = request.max_train_steps
         checkpoint = ModelFile.of(base.checkpoint.path, base.checkpoint.sidecar)
         return TrainingJob(
             id=f"portrait {work.path.name}",
@@ -222,8 +221,8 @@ class PortraitTrainer:
             pictures=tuple(TrainingPicture(work.crops / n, c) for n, c in prepared.crops),
             folder=work.weights,
             resolution=order.plan.resolution,
-            steps=steps,
-            checkpoint_every=min(request.steps_between_evaluations, steps),
+            steps=request.max_train_steps,
+            checkpoint_every=order.plan.evaluated_every,
             shape=order.plan.shape,
             seed=_SEED,
             checkpoints_gradients=order.plan.checkpoints_gradients,
@@ -243,7 +242,8 @@ class PortraitTrainer:
         self, order: TrainingOrder, prepared: Prepared, trials: Sequence[Trial]
     ) -> Done:
         """Write the model's LoRA and best picture into the draft; raises PortraitError."""
-        best = ranking.best_trials(trials)
+        # Another provider than an earlier run's may like what that run has dropped.
+        best = ranking.best_trials([t for t in trials if order.work.weights_of(t).exists()])
         if order.plan.has_trials and not best:
             raise PortraitError(faults.NO_BEST_IMAGE)
         steps = order.request.max_train_steps

@@ -5,11 +5,12 @@
     prepared.json   there when the photos have been looked at: `Prepared`
     done.json       there when the model is whole: `Done`
     model/          the folder of the model to be, see `artefacts`; moved away when published
-    weights/        checkpoints, and what the engine resumes from
+    weights/        checkpoints that may still be the best, and what the engine resumes from
     trials/         trial pictures, <step>_<number>.png
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,12 @@ from sdapi.portrait.faces.face import Embedding
 from sdapi.portrait.models.artefacts import PROCESSED, ArtefactError, Artefacts, ModelMeta
 from sdapi.portrait.models.whole_files import write_whole
 from sdapi.portrait.training.ranking import Metric, Trial
+from sdapi.services.training import checkpoint_path
 
 _REQUEST: Final = "request.json"
 _PREPARED: Final = "prepared.json"
 _DONE: Final = "done.json"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,16 @@ class WorkFolder:
 
     def trial_path(self, trial: Trial) -> Path:
         return self.trials / f"{trial.step}_{trial.number}.png"
+
+    def weights_of(self, trial: Trial) -> Path:
+        return checkpoint_path(self.weights, trial.step)
+
+    def drop_weights(self, trial: Trial) -> None:
+        """Those of a step that is not among the best; what stays costs its place alone."""
+        try:
+            self.weights_of(trial).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be deleted: %s", self.weights_of(trial), error)
 
     def delete(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

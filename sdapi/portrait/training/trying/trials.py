@@ -50,6 +50,8 @@ class Trials:
             # Without templates the checkpoint's turn comes again when all are written.
             for number, template in enumerate(await self._known_templates()):
                 trials.append(await self._scored(Trial(step, number, None), template, path))
+            for beaten in ranking.beaten_trials(trials):
+                await anyio.to_thread.run_sync(self.order.work.drop_weights, beaten)
         return trials
 
     async def _known_templates(self) -> Sequence[Template]:

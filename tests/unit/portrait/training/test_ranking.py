@@ -90,3 +90,22 @@ def test_at_most_ten_are_best_and_none_is_better_than_the_first(scores: list[flo
     known = [score for score in scores if score is not None]
     assert len(best) <= 10
     assert not known or best[0].score == max(known)
+
+
+def test_a_step_is_beaten_when_none_of_its_pictures_is_among_the_best():
+    made = trials(
+        {50: [0.1, 0.2], 100: [0.8] * 4, 150: [0.9] * 5, 200: [0.7, 0.1], 250: [0.1, None]}
+    )
+    assert [trial.step for trial in ranking.beaten_trials(made)] == [50]
+
+
+@given(
+    st.lists(st.lists(st.one_of(st.none(), st.floats(-1, 1)), min_size=1, max_size=3), max_size=30)
+)
+def test_a_step_that_is_beaten_stays_so(rows: list[list[float | None]]):
+    made: list[Trial] = []
+    beaten: set[int] = set()
+    for step, row in enumerate(rows):
+        made += [Trial(step, number, score) for number, score in enumerate(row)]
+        beaten |= {trial.step for trial in ranking.beaten_trials(made)}
+    assert beaten.isdisjoint(trial.step for trial in ranking.best_trials(made))

@@ -318,6 +318,18 @@ async def test_what_nobody_has_foreseen_while_it_learns_is_told_as_missing_weigh
     assert failed == (469, "Training - Not get lora weight")
 
 
+async def test_weights_that_can_no_longer_win_leave_the_disk(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sdapi.portrait.training.ranking.BEST", 2)
+    engine = PortraitEngine(draws=lambda step: "person_0" if step in (None, 8) else "stranger")
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        await bench.train_unsettled(photos.of("person_0"), max_train_steps=12)
+        weights = bench.tools.folders.work("queue", "anna") / "weights"
+        assert [file.name for file in weights.glob("checkpoint-*")] == ["checkpoint-8.safetensors"]
+        assert set(Artefacts(bench.folder).meta().merged_steps) == {8}
+
+
 async def test_a_damaged_template_is_drawn_anew(
     tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
 ):
