@@ -7,7 +7,8 @@ objects, `True`, `true`, `None`, `null` …, trailing commas.
 import json
 import math
 import re
-from typing import Any, Final, Never
+from collections.abc import Iterable
+from typing import Any, Final, Never, cast
 
 MAX_DEPTH: Final = 32
 MAX_BYTES: Final = 1 << 20
@@ -48,6 +49,7 @@ def parse_body(data: bytes, *, is_tolerant: bool) -> dict[str, Any]:
         value = parse_literal(text)
     if not isinstance(value, dict):
         raise LiteralError("not an object")
+    _refuse_nesting(value)
     return value
 
 
@@ -59,6 +61,26 @@ def parse_literal(text: str) -> Any:
     if reader.at < len(text):
         reader.fail("something follows the value")
     return value
+
+
+def _refuse_nesting(value: object) -> None:
+    """As deep as a literal may be and no deeper: answers repeat what they were asked."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise LiteralError("nested too deeply")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    match value:
+        case dict():
+            return cast("dict[str, Any]", value).values()
+        case list():
+            return cast("list[Any]", value)
+        case _:
+            return ()
 
 
 def _no_constant(name: str) -> Never:

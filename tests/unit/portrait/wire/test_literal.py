@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdapi.portrait.wire.literal import LiteralError, parse_body, parse_literal
+from sdapi.portrait.wire.literal import MAX_DEPTH, LiteralError, parse_body, parse_literal
 
 JAVA_SAMPLE = b"""{
  'request_id': 12345,
@@ -94,3 +94,16 @@ def test_words_of_both_languages_and_commas_at_ends_are_read():
         "a": [True, False, None, None],
         "b": -0.5,
     }
+
+
+def nested(depth: int) -> bytes:
+    """JSON whose innermost list is so deep below the body's object."""
+    return b'{"x": ' + b"[" * depth + b"]" * depth + b"}"
+
+
+@pytest.mark.parametrize("is_tolerant", [True, False])
+def test_json_is_nested_no_deeper_than_a_literal(is_tolerant: bool):
+    assert parse_body(nested(MAX_DEPTH), is_tolerant=is_tolerant)
+    for depth in (MAX_DEPTH + 1, 983, 100_000):
+        with pytest.raises(LiteralError):
+            parse_body(nested(depth), is_tolerant=is_tolerant)
