@@ -19,7 +19,7 @@ from sdapi.portrait.creation.drawing.address import elsewhere
 from sdapi.portrait.portrait import Portrait
 from sdapi.portrait.surfaces import description as portrait_description
 from sdapi.portrait.surfaces.queue_services import CREATE, USEFUL_SINK_BYTES
-from sdapi.portrait.surfaces.routes import portrait_router
+from sdapi.portrait.surfaces.routes import SIGNED_PREFIXES, portrait_router
 from sdapi.problems import install_handlers
 from sdapi.queue.config.service_config import PORTRAIT_SERVICES, load_services
 from sdapi.queue.config.spec import Program, ServiceSpec
@@ -125,7 +125,9 @@ def _bare_app() -> Application:
 def _add_middleware(app: FastAPI, settings: Settings, services: Services) -> None:
     """What every request passes through; the last one added is the first."""
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
-    app.add_middleware(Gate, credentials=services.credentials, state=app.state)
+    app.add_middleware(
+        Gate, credentials=services.credentials, state=app.state, signed=SIGNED_PREFIXES
+    )
     app.add_middleware(CrossOrigin, **_cross_origin(settings))
     app.add_middleware(RequestLog, prints=settings.api_log, metrics=services.metrics)
 

@@ -107,8 +107,7 @@ class RestApi:
             message = error.fault.message(is_corrected=self._is_corrected)
             return _envelope(request_id, error.fault.status, error.fault.code, message)
         except SDAPIError as error:
-            failed = _envelope(request_id, error.status, "error", error.detail)
-            return replace(failed, retry_after_s=error.retry_after_s)
+            return refused(error, request_id)
         except Exception as error:
             log.exception("portrait call failed: %s %s", call.method, call.path)
             return _envelope(request_id, 500, "error", type(error).__name__)
@@ -196,6 +195,12 @@ class RestApi:
 
 
 _Route = tuple[tuple[str, ...], "re.Pattern[str]", Callable[[_Call], Awaitable[dict[str, Any]]]]
+
+
+def refused(error: SDAPIError, request_id: str | None = None) -> Answer:
+    """The answer to a call that has failed for a reason of the server's."""
+    failed = _envelope(request_id or str(uuid.uuid4()), error.status, "error", error.detail)
+    return replace(failed, retry_after_s=error.retry_after_s)
 
 
 def too_large() -> Answer:

@@ -5,15 +5,16 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from sdapi.errors import ShuttingDown
 from sdapi.portrait.portrait import Portrait
 from sdapi.portrait.surfaces.accounts import SignedCall
 from sdapi.portrait.surfaces.callers import unless_gone
-from sdapi.portrait.surfaces.rest import Answer, too_large
+from sdapi.portrait.surfaces.rest import Answer, refused, too_large
 from sdapi.portrait.wire.literal import MAX_BYTES
 from sdapi.problems import json_response
 
 _METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-#: below these the signature is the only credential
+#: below these the signature is the only credential, and every answer an envelope
 SIGNED_PREFIXES: Final = ("/api/v1/", "/batch_jobs/")
 
 
@@ -33,6 +34,8 @@ def portrait_router(portrait: Portrait) -> APIRouter:
         return {"user_id": user_id}
 
     async def signed(request: Request) -> Response:
+        if request.app.state.is_stopping:
+            return _response(refused(ShuttingDown("the server is shutting down")))
         body = await _body(request)
         if body is None:
             return _response(too_large())

@@ -1,6 +1,7 @@
 """Checks of photos over the signed REST API, and what is refused before any work."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -196,6 +197,18 @@ def test_private_addresses_are_never_asked(tmp_path: Path, photos: PhotoServer):
         response = call(client, CHECK, {"images": urls})
     assert codes(response) == [2] * 5
     assert len(photos.asked) == before
+
+
+def test_a_stopping_server_answers_in_the_envelope(client: TestClient, photos: PhotoServer):
+    state: Any = client.app.state  # pyright: ignore[reportAttributeAccessIssue]
+    state.is_stopping = True
+    try:
+        for path in (CHECK, "/api/v1/async_jobs/1", "/batch_jobs/1"):
+            refused = call(client, path, {"images": photos.of("person_0")})
+            assert told(refused) == (503, "error", "the server is shutting down")
+            assert int(refused.headers["retry-after"]) > 0
+    finally:
+        state.is_stopping = False
 
 
 def test_without_portrait_there_are_no_routes(tmp_path: Path):
