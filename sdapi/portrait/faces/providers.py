@@ -1,7 +1,7 @@
 """Which provider does what: by the files that are there, or as the operator says.
 
 Choosing looks at files alone, so that a status page costs nothing; loading happens at first use,
-in whichever process asks. Providers are not re-entrant: one lock each.
+in whichever process asks. Providers are not re-entrant: a process uses them in one thread.
 """
 
 import threading
@@ -142,13 +142,8 @@ class Providers:
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
         self._loaded: dict[Role, Any] = {}
-        #: guards `_loaded`; a provider itself is used under `lock`
+        #: guards `_loaded`
         self._loading = threading.Lock()
-        self._locks: dict[Role, threading.Lock] = {role: threading.Lock() for role in ROLES}
-
-    def lock(self, role: Role) -> threading.Lock:
-        """Hold it while calling the role's provider, where several threads may."""
-        return self._locks[role]
 
     @property
     def detector(self) -> "Detector":

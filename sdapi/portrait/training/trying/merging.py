@@ -1,4 +1,4 @@
-"""The mean of several LoRA files, tensor by tensor, so that it takes the memory of one tensor."""
+"""The mean of several LoRA files, tensor by tensor: never more than the mean itself in memory."""
 
 from collections.abc import Mapping
 from pathlib import Path
