@@ -7,10 +7,11 @@ from urllib.parse import unquote
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sdapi.queue.config.spec import ServiceSpec
+from sdapi.errors import Missing
+from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.dispatching.inference import INTERNAL
 from sdapi.queue.protocol.authorization import authorize_signed, is_signed
-from sdapi.routes.queue.calls import Call
+from sdapi.routes.queue.calls import PREFIX, Call
 
 #: the queue clients' HTTP layer would sleep on it and repeat by itself (contract 6.4)
 _RETRY_AFTER = b"retry-after"
@@ -18,6 +19,8 @@ _RETRY_AFTER = b"retry-after"
 
 async def proxy(call: Call, spec: ServiceSpec, path: str) -> Response:
     """Call the service's program; 408 when it takes longer than the service allows."""
+    if spec.container.program is Program.WEBUI and unquote(path).startswith(PREFIX):
+        raise Missing("no service is called through another")  # nor through itself, without an end
     body = await call.body(None)  # the time of a slow upload is not the program's
     if is_signed(call.headers):
         credentials = call.served.credentials

@@ -171,6 +171,12 @@ def test_a_call_reads_no_certificates(
     assert made == []
 
 
+@pytest.mark.parametrize("times", [1, 2000])
+def test_no_service_is_called_through_another(serve: Serve, times: int):
+    answer = serve(services=("svc:sync",)).get("/api/predict/svc" * times + "/api/predict/svc/a")
+    assert (answer.status_code, answer.text) == (404, "no service is called through another")
+
+
 CHECK = {"image": "x/photog_pub:check.1.0.0.pub", "port": 7861}
 
 
