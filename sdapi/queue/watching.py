@@ -32,15 +32,28 @@ class Subscription:
         self._outbox: list[Delivery] = []
         self._changed = asyncio.Event()
         self._is_closed = False
+        #: of what is in the outbox, and of the batch under way
+        self._waiting_bytes = self._sending_bytes = 0
+        self._is_held_back = False
+        #: it is known to the store
+        self.has_joined = False
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much data it was handed that its owner has not sent."""
+        return self._waiting_bytes + self._sending_bytes
 
     async def batches(self) -> AsyncIterator[list[Delivery]]:
-        """What is handed to this consumer, as it comes."""
+        """What is handed to this consumer, as it comes. Who asks for the next has sent the last."""
         while True:
+            self._sending_bytes = 0
+            self._go_on()
             await self._changed.wait()
             self._changed.clear()
             if self._is_closed:
                 return
             batch, self._outbox = self._outbox, []
+            self._sending_bytes, self._waiting_bytes = self._waiting_bytes, 0
             if batch:
                 yield batch
 
@@ -50,7 +63,19 @@ class Subscription:
 
     def hand(self, delivery: Delivery) -> None:
         self._outbox.append(delivery)
+        self._waiting_bytes += len(delivery.item.data)
         self._changed.set()
+
+    def hold_back(self) -> None:
+        """Something waits until more has been sent."""
+        self._is_held_back = True
+        if not self.unsent_bytes:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._is_held_back:
+            self._is_held_back = False
+            self._pump.wake()
 
     def may_want(self, event: Event) -> bool:
         return event.tags is None or self.member.tags.items() <= event.tags.items()
@@ -78,6 +103,7 @@ class Watching:
         pump.add(subscription)
         try:
             await self._store.join(queue, member)
+            subscription.has_joined = True
             pump.start(self._bury)
             yield subscription
         finally:
@@ -170,6 +196,9 @@ class _Pump:
             self._forget()
         self._wake.set()
 
+    def wake(self) -> None:
+        self._wake.set()
+
     def close_all(self) -> None:
         for subscription in self._subscriptions.values():
             subscription.close()
@@ -227,13 +256,21 @@ class _Pump:
                     await self._wake.wait()
 
     async def _round(self, bury: Bury, insists: bool) -> tuple[bool, bool]:
+        joined = [each for each in self._subscriptions.values() if each.has_joined]
+        unsent = {each.member.id: each.unsent_bytes for each in joined if each.unsent_bytes}
         taken = await self._store.take(
-            self._queue, self._group, self._node, self._rules, insists=insists
+            self._queue, self._group, self._node, self._rules, insists=insists, unsent=unsent
         )
+        for subscription in joined:
+            if subscription.member.id not in taken.members:  # it was replaced, or taken for dead
+                subscription.close()
         for delivery in taken.deliveries:
             subscription = self._subscriptions.get(delivery.member_id)
             if subscription is not None:  # else it has just left, which frees the item
                 subscription.hand(delivery)
+        for member_id in taken.held_back:
+            if member_id in self._subscriptions:
+                self._subscriptions[member_id].hold_back()
         for item in taken.exhausted:
             await bury(self._queue, item)
         return bool(taken.deliveries or taken.exhausted), taken.has_deferred

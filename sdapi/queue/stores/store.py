@@ -8,7 +8,7 @@ Indexes start at 1 in every queue and are never used again. Times are the store'
 clocks of callers do not matter.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -25,6 +25,8 @@ AUTO_COMMIT_WINDOW = 64
 ROUND = 64
 #: data in one answer, unless its first item alone has more
 ANSWER_BYTES = 64 << 20
+#: data that is handed to a consumer ahead of what has been sent to it, unless one item has more
+UNSENT_BYTES = 8 << 20
 #: how long a consumer that has gone is still listed
 GONE_KEPT_MS = 300_000
 #: the tag that holds the request id
@@ -226,12 +228,16 @@ class Taken:
     """What one round handed out.
 
     `exhausted` are items that had all their deliveries. `has_deferred` tells that some item was
-    left to a consumer of another node which has more free places.
+    left to a consumer of another node which has more free places. `held_back` are consumers of this
+    node that wait for no place and no item, but until more is sent of what they were handed.
+    `members` are all that are connected to it: another one has been replaced, or taken for dead.
     """
 
     deliveries: Sequence[Delivery] = ()
     exhausted: Sequence[Item] = ()
     has_deferred: bool = False
+    held_back: Collection[str] = ()
+    members: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,13 +345,21 @@ class Store(Protocol):
         ...
 
     async def take(
-        self, queue: QueueName, group: str, node: str, rules: Rules, *, insists: bool
+        self,
+        queue: QueueName,
+        group: str,
+        node: str,
+        rules: Rules,
+        *,
+        insists: bool,
+        unsent: Mapping[str, int] | None = None,
     ) -> Taken:
         """Hand out items to the group's consumers at this node.
 
         Items go in order of priority, then index; each to the consumer with the most free places,
         then the longest idle. Where that one sits at another node the item is left to it, unless
-        `insists`.
+        `insists`. A round ends at `ROUND` items or `ANSWER_BYTES`. A consumer with `unsent` bytes
+        (by its id) is handed no more than `UNSENT_BYTES` with them, and nothing out of order.
         """
         ...
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sdapi.queue.stores.sqlite import handing_out
 from sdapi.queue.stores.sqlite.store import SqliteStore
 from sdapi.queue.stores.store import (
     Item,
@@ -27,6 +28,7 @@ class SlowStore(SqliteStore):
     """A store whose answers tests may hold back, and which can be away."""
 
     is_away = False
+    tells = True
     is_held: asyncio.Event | None = None
     may_answer = asyncio.Event()
     insisted: list[bool]
@@ -62,7 +64,7 @@ async def _no_burial(queue: QueueName, dead: Item) -> None:
 @pytest.fixture
 async def watching(store: SlowStore) -> AsyncIterator[Watching]:
     watching = Watching(store, NODE, _no_burial)
-    await store.open(watching.on_event)
+    await store.open(lambda event: watching.on_event(event) if store.tells else None)
     yield watching
     await watching.close()
     await store.close()
@@ -145,3 +147,29 @@ async def test_only_a_round_after_a_pause_takes_what_was_left_to_others(
         got = await received(subscription, 4)
     assert sorted(got) == ["a", "b", "c", "d"]
     assert store.insisted[:3] == [False, False, True]
+
+
+async def test_a_reader_that_stops_is_handed_no_more_than_is_allowed_ahead(
+    store: SlowStore, watching: Watching, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(handing_out, "UNSENT_BYTES", 2000)
+    await put_all(store, *(f"{number}" * 900 for number in range(9)))
+    async with subscribed(watching, member(window=1000)) as [subscription]:
+        await asyncio.sleep(0.1)
+        assert subscription.unsent_bytes == 1800
+        assert [consumer.pending for consumer in (await store.stats(SOURCE)).consumers] == [2]
+        got = await received(subscription, 9)
+        assert [text[0] for text in got] == list("012345678")
+
+
+async def test_a_consumer_whose_replacement_nobody_told_of_is_closed(
+    store: SlowStore, watching: Watching
+):
+    async with subscribed(watching, member(id="first")) as [subscription]:
+        await asyncio.sleep(0.05)
+        store.tells = False
+        await store.join(SOURCE, member(id="second", node="node-b"))
+        store.tells = True
+        await store.put(SOURCE, item("a"))
+        async with asyncio.timeout(3):
+            assert [batch async for batch in subscription.batches()] == []

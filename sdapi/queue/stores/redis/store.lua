@@ -21,11 +21,6 @@
 -- and `sdapi:queues` (set), `sdapi:nodes` (hash: node -> heartbeats; none yet, or none since it was
 -- taken for dead: 0).
 
-local ROUND = 64
-local AUTO_COMMIT_WINDOW = 64
-local ANSWER_BYTES = 64 * 1024 * 1024
-local GONE_KEPT_MS = 300000
-
 local args = cjson.decode(ARGV[2])
 local events = {}
 
@@ -206,7 +201,7 @@ local function matching(queue, query, is_hidden)
       if #found >= query.length then return found, bytes end
       if has_tags(queue, index, query.tags) and not is_hidden(index) then
         local size = redis.call('HSTRLEN', key(queue, 'i:' .. index), 'data')
-        if #found > 0 and bytes + size > ANSWER_BYTES then return found, bytes end
+        if #found > 0 and bytes + size > args.answer_bytes then return found, bytes end
         bytes = bytes + size
         found[#found + 1] = tonumber(index)
       end
@@ -284,7 +279,7 @@ local function leave(queue, group, consumer)
 end
 
 local function forget_gone(queue)
-  local before = now_ms() - GONE_KEPT_MS
+  local before = now_ms() - args.gone_kept_ms
   for _, group in ipairs(groups_of(queue)) do
     for _, consumer in ipairs(consumers_of(queue, group)) do
       if consumer.gone_at and consumer.gone_at < before then
@@ -406,14 +401,14 @@ local function note_node(node)
   redis.call('HSETNX', 'sdapi:nodes', node, 0)
 end
 
-local function open_consumers(queue, group)
+local function open_consumers(queue, group, consumers)
   local held = {}
   for _, pending in pairs(pending_of(queue, group)) do
     held[pending.user] = (held[pending.user] or 0) + 1
   end
   local found = {}
-  for _, consumer in ipairs(consumers_of(queue, group)) do
-    local window = consumer.auto_commit and AUTO_COMMIT_WINDOW or consumer.window
+  for _, consumer in ipairs(consumers) do
+    local window = consumer.auto_commit and args.auto_commit_window or consumer.window
     consumer.free = window - (held[consumer.user] or 0)
     if not consumer.gone_at and not consumer.is_retired and consumer.free > 0 then
       found[#found + 1] = consumer
@@ -484,7 +479,7 @@ function operations.get(queue)
   local found, bytes = matching(queue, args.query, function(index)
     return is_claiming and redis.call('HEXISTS', key(queue, 'claims'), index) == 1
   end)
-  if #found < args.query.at_least and bytes <= ANSWER_BYTES / 2 then return {'[]'} end
+  if #found < args.query.at_least and bytes <= args.answer_bytes / 2 then return {'[]'} end
   if args.query.index < 0 then table.sort(found) end
   if is_claiming then note_node(string.match(args.claim, '^[^:]*')) end
   local items, answer = {}, {''}
@@ -667,9 +662,12 @@ local function is_any_held(queue, round)
   return false
 end
 
-local function answer_round(queue, round)
+local function answer_round(queue, round, consumers)
   local answer = {''}
-  local deliveries, exhausted = {}, {}
+  local deliveries, exhausted, members = {}, {}, {}
+  for _, each in ipairs(consumers) do
+    if each.node == args.node and not each.gone_at then members[#members + 1] = each.id end
+  end
   for _, each in ipairs(round.assigned) do
     local index = tonumber(each.index)
     if is_held(queue, args.group, index, each.fence) then
@@ -685,49 +683,68 @@ local function answer_round(queue, round)
     end
   end
   answer[1] = '{"has_deferred":' .. tostring(round.has_deferred) .. ',"deliveries":'
-    .. list_json(deliveries) .. ',"exhausted":' .. list_json(exhausted) .. '}'
+    .. list_json(deliveries) .. ',"exhausted":' .. list_json(exhausted)
+    .. ',"held_back":' .. list_json(round.held_back) .. ',"members":' .. list_json(members) .. '}'
   return answer
 end
 
 function operations.take(queue)
   local group, node = args.group, args.node
-  local taken = key(queue, 'taken:' .. group)
+  local taken, all = key(queue, 'taken:' .. group), consumers_of(queue, group)
   local earlier = hash_json(taken, node)
   if earlier and earlier.token == args.token and is_any_held(queue, earlier) then
-    return answer_round(queue, earlier)
+    return answer_round(queue, earlier, all)
   end
-  local round = {token = args.token, assigned = {}, exhausted = {}, has_deferred = false}
+  local round = {token = args.token, assigned = {}, exhausted = {}, held_back = {}, has_deferred = false}
   if args.full_sink ~= nil then
     local stored = tonumber(redis.call('HGET', key(args.full_sink, 'meta'), 'bytes') or '0')
-    if stored >= args.full_at then return answer_round(queue, round) end
+    if stored >= args.full_at then return answer_round(queue, round, all) end
   end
-  local consumers, free_here = open_consumers(queue, group), 0
+  local consumers, free_here, bytes, unsent = open_consumers(queue, group, all), 0, 0, args.unsent
   for _, each in ipairs(consumers) do
     if each.node == node then free_here = free_here + each.free end
   end
-  if free_here == 0 then return answer_round(queue, round) end
+  if free_here == 0 then return answer_round(queue, round, all) end
   local common, compares = common_filter(consumers)
   local is_active, start = {}, math.huge
   for _, each in ipairs(consumers) do start = math.min(start, each.start) end
+  local function has_room_for(size)
+    local count = #round.assigned + #round.exhausted
+    return count == 0 or (count < args.round and bytes + size <= args.answer_bytes)
+  end
+  local function is_too_much(consumer, size)
+    local before = unsent[consumer.id] or 0
+    return consumer.node == node and before > 0 and not consumer.index_only
+      and before + size > args.unsent_bytes
+  end
   for index in deliverable(queue, group, common, start) do
-    if #round.assigned + #round.exhausted >= ROUND or free_here == 0 then break end
-    local delivered = tonumber(redis.call('HGET', key(queue, 'i:' .. text(index)), 'deliveries'))
+    if free_here == 0 then break end
+    local name = key(queue, 'i:' .. text(index))
+    local delivered, size = tonumber(redis.call('HGET', name, 'deliveries')), redis.call('HSTRLEN', name, 'data')
     if args.max_delivery > 0 and delivered >= args.max_delivery then
+      if not has_room_for(size) then break end
+      bytes = bytes + size
       round.exhausted[#round.exhausted + 1] = text(index)
     else
       local best = best_for(queue, group, index, consumers, node, args.insists, compares)
-      if best then
-        best.free = best.free - 1
-        if best.node ~= node then
-          round.has_deferred = true
-        else
-          free_here = free_here - 1
-          local fence = args.token .. '-' .. text(index)
-          deliver(queue, group, index, best, args.is_counted, fence)
-          is_active[best.user] = best
-          round.assigned[#round.assigned + 1] =
-            {index = text(index), fence = fence, member_id = best.id, index_only = best.index_only}
-        end
+      while best and is_too_much(best, size) do
+        round.held_back[#round.held_back + 1] = best.id
+        -- nothing that comes later overtakes this item on its way to it
+        free_here, best.free = free_here - best.free, 0
+        best = best_for(queue, group, index, consumers, node, args.insists, compares)
+      end
+      if best and best.node ~= node then
+        best.free, round.has_deferred = best.free - 1, true
+      elseif best then
+        local sent = best.index_only and 0 or size
+        if not has_room_for(sent) then break end
+        best.free, free_here = best.free - 1, free_here - 1
+        bytes, unsent[best.id] = bytes + sent, (unsent[best.id] or 0) + sent
+        local fence = args.token .. '-' .. text(index)
+        deliver(queue, group, index, best, args.is_counted, fence)
+        is_active[best.user] = best
+        round.assigned[#round.assigned + 1] =
+          {index = text(index), fence = fence, member_id = best.id, index_only = best.index_only}
       end
     end
   end
@@ -736,7 +753,7 @@ function operations.take(queue)
     save_consumer(queue, group, consumer)
   end
   if #round.assigned > 0 then redis.call('HSET', taken, node, cjson.encode(round)) end
-  return answer_round(queue, round)
+  return answer_round(queue, round, all)
 end
 
 function operations.commit(queue)

@@ -23,6 +23,11 @@ from sdapi.lost_connections import closed_as_lost
 from sdapi.queue.stores.redis.puts import GatheredPuts
 from sdapi.queue.stores.redis.rights import why_unusable
 from sdapi.queue.stores.store import (
+    ANSWER_BYTES,
+    AUTO_COMMIT_WINDOW,
+    GONE_KEPT_MS,
+    ROUND,
+    UNSENT_BYTES,
     Change,
     Consumer,
     Delivery,
@@ -221,7 +226,11 @@ class RedisStore:
     async def get(self, queue: QueueName, query: Query, claim: str = "") -> list[Item]:
         fields = {"index": query.index, "length": query.length, "at_least": query.at_least}
         meta, *data = await self._call(
-            "get", queue=str(queue), query=fields | {"tags": dict(query.tags)}, claim=claim
+            "get",
+            queue=str(queue),
+            query=fields | {"tags": dict(query.tags)},
+            claim=claim,
+            answer_bytes=ANSWER_BYTES,
         )
         return [_item_of(each, d) for each, d in zip(orjson.loads(meta), data, strict=True)]
 
@@ -239,7 +248,7 @@ class RedisStore:
         return Place(**answer) if answer else None
 
     async def stats(self, queue: QueueName) -> QueueStats:
-        answer = await self._call("stats", queue=str(queue))
+        answer = await self._call("stats", queue=str(queue), gone_kept_ms=GONE_KEPT_MS)
         figures, consumers, groups = (orjson.loads(each) for each in answer)
         return QueueStats(
             first=int(figures["first"]),
@@ -277,7 +286,10 @@ class RedisStore:
 
     async def join(self, queue: QueueName, member: Member) -> None:
         fields = asdict(member) | {"tags": dict(member.tags)}
-        await self._call("join", queue=str(queue), group=fields.pop("group"), member=fields)
+        group = fields.pop("group")
+        await self._call(
+            "join", queue=str(queue), group=group, member=fields, gone_kept_ms=GONE_KEPT_MS
+        )
 
     async def leave(self, queue: QueueName, member: Member) -> None:
         await self._call(
@@ -285,7 +297,14 @@ class RedisStore:
         )
 
     async def take(
-        self, queue: QueueName, group: str, node: str, rules: Rules, *, insists: bool
+        self,
+        queue: QueueName,
+        group: str,
+        node: str,
+        rules: Rules,
+        *,
+        insists: bool,
+        unsent: Mapping[str, int] | None = None,
     ) -> Taken:
         is_counted = group == rules.counting_group
         sink = rules.full_sink if is_counted else None
@@ -301,6 +320,11 @@ class RedisStore:
             full_sink=None if sink is None else str(sink),
             full_at=rules.full_at,
             insists=insists,
+            unsent=dict(unsent or {}),
+            unsent_bytes=UNSENT_BYTES,
+            answer_bytes=ANSWER_BYTES,
+            round=ROUND,
+            auto_commit_window=AUTO_COMMIT_WINDOW,
         )
         self._unanswered.pop((queue, group), None)
         answer, each_data = orjson.loads(meta), iter(data)
@@ -311,6 +335,8 @@ class RedisStore:
             ],
             [_item_of(item, next(each_data)) for item in answer["exhausted"]],
             answer["has_deferred"],
+            answer["held_back"],
+            answer["members"],
         )
 
     async def commit(self, queue: QueueName, group: str, indexes: Sequence[int]) -> None:

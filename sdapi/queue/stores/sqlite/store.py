@@ -122,10 +122,18 @@ class SqliteStore:
         await self._writer.run(lambda tx: consumers.leave(tx, queue, member))
 
     async def take(
-        self, queue: QueueName, group: str, node: str, rules: Rules, *, insists: bool
+        self,
+        queue: QueueName,
+        group: str,
+        node: str,
+        rules: Rules,
+        *,
+        insists: bool,
+        unsent: Mapping[str, int] | None = None,
     ) -> Taken:
+        given = unsent or {}
         return await self._writer.run(
-            lambda tx: handing_out.take(tx, queue, group, node, rules, insists=insists)
+            lambda tx: handing_out.take(tx, queue, group, node, rules, given, insists=insists)
         )
 
     async def commit(self, queue: QueueName, group: str, indexes: Sequence[int]) -> None:
