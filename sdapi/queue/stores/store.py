@@ -1,8 +1,10 @@
 """What a queue store promises, and the values that go in and out.
 
 A store keeps the items of many queues and, for each group of consumers, who holds what. Every
-method is one atomic step. What it has answered is durable, but for the presence of consumers, which
-ends with their process.
+method is one atomic step, but for those that may concern a whole queue (`delete`, `truncate`,
+`drop_undelivered`, `requeue`): they go by portions, so that all others get their turn, and each
+portion is. Items that come meanwhile stay. What it has answered is durable, but for the presence of
+consumers, which ends with their process.
 
 Indexes start at 1 in every queue and are never used again. Times are the store's own, so that the
 clocks of callers do not matter.
@@ -25,6 +27,8 @@ AUTO_COMMIT_WINDOW = 64
 ROUND = 64
 #: data in one answer, unless its first item alone has more
 ANSWER_BYTES = 64 << 20
+#: items that one step removes or moves, where there may be any number of them
+PORTION = 1000
 #: data that is handed to a consumer ahead of what has been sent to it, unless one item has more
 UNSENT_BYTES = 8 << 20
 #: how long a consumer that has gone is still listed

@@ -324,19 +324,19 @@ local function is_held(queue, group, index, fence)
   return (pending and pending.fence or '') == fence
 end
 
--- in the priority that begins at a rank of the order: where its indexes from `start` on begin, and
--- where the next priority does. Equal scores stand in the order of their padded indexes.
+-- in the priority that begins at a rank of the order: where its indexes from `start` on begin, where
+-- the next priority does, and its score. Equal scores stand in the order of their padded indexes.
 local function level(order, rank, start)
   local head = redis.call('ZRANGE', order, rank, rank, 'WITHSCORES')
   if #head == 0 then return nil end
   local after = rank + redis.call('ZCOUNT', order, head[2], head[2])
   local low, high, wanted = rank, after, padded(start)
-  if head[1] >= wanted then return rank, after end
+  if head[1] >= wanted then return rank, after, tonumber(head[2]) end
   while low < high do
     local middle = math.floor((low + high) / 2)
     if redis.call('ZRANGE', order, middle, middle)[1] < wanted then low = middle + 1 else high = middle end
   end
-  return low, after
+  return low, after, tonumber(head[2])
 end
 
 -- the members of the order from `start` on, by hundreds, as an iterator
@@ -351,21 +351,39 @@ local function ordered(order, start)
   end
 end
 
--- the same of items with tags, at once: there are few of them
+-- the same of items with tags. In each priority the shorter of two lists is walked, and no further
+-- than it is asked for: that of the priority, or that of a tag.
 local function ordered_with(queue, order, tags, start)
-  local members, priority = {}, {}
-  for _, index in ipairs(redis.call('ZRANGEBYSCORE', candidates(queue, tags), text(start), '+inf')) do
-    if has_tags(queue, index, tags) then members[#members + 1] = padded(tonumber(index)) end
+  local source = candidates(queue, tags)
+  local card = redis.call('ZCARD', source)
+  local rank, after, score, next_index = 0, 0, nil, nil
+  local function of_priority()
+    local chunk = redis.call('ZRANGE', order, rank, math.min(rank + 99, after - 1))
+    rank = rank + #chunk
+    return chunk, function() return true end
   end
-  for _, member in ipairs(members) do priority[member] = tonumber(redis.call('ZSCORE', order, member)) end
-  table.sort(members, function(a, b)
-    if priority[a] ~= priority[b] then return priority[a] < priority[b] end
-    return a < b
-  end)
+  local function of_tag()
+    local chunk = redis.call('ZRANGEBYSCORE', source, text(next_index), '+inf', 'LIMIT', 0, 100)
+    if #chunk < 100 then rank = after else next_index = tonumber(chunk[100]) + 1 end
+    return chunk, function(member) return tonumber(redis.call('ZSCORE', order, member)) == score end
+  end
   return function()
-    local found = members
-    members = {}
-    return found
+    while true do
+      while rank and rank >= after do
+        rank, after, score = level(order, after, start)
+        next_index = start
+      end
+      if not rank then return {} end
+      local found, chunk, is_in_priority = {}, nil, nil
+      if after - rank > card then chunk, is_in_priority = of_tag() else chunk, is_in_priority = of_priority() end
+      for _, each in ipairs(chunk) do
+        local index = tonumber(each)
+        if has_tags(queue, text(index), tags) and is_in_priority(padded(index)) then
+          found[#found + 1] = padded(index)
+        end
+      end
+      if #found > 0 then return found end
+    end
   end
 end
 
@@ -572,10 +590,20 @@ function operations.delete(queue)
   return {cjson.encode({removed = remove(queue, args.indexes)})}
 end
 
+-- By portions: the caller asks again until nothing is removed.
 function operations.truncate(queue)
-  local found = redis.call('ZRANGEBYSCORE', key(queue, 'index'), '-inf', '(' .. text(args.below))
+  local found = redis.call('ZRANGEBYSCORE', key(queue, 'index'), '-inf', '(' .. text(args.below),
+    'LIMIT', 0, args.portion)
   for at, index in ipairs(found) do found[at] = tonumber(index) end
   return {cjson.encode({removed = remove(queue, found)})}
+end
+
+-- a portion of the indexes from `args.start` on and below `args.below`, and where the next one starts
+local function portion(queue)
+  local found = redis.call('ZRANGEBYSCORE', key(queue, 'index'), text(args.start), '(' .. text(args.below),
+    'LIMIT', 0, args.portion)
+  for at, index in ipairs(found) do found[at] = tonumber(index) end
+  return found, #found > 0 and found[#found] + 1 or args.below
 end
 
 function operations.drop_undelivered(queue)
@@ -583,11 +611,12 @@ function operations.drop_undelivered(queue)
   for _, group in ipairs(groups_of(queue)) do
     for index in pairs(pending_of(queue, group)) do held[index] = true end
   end
-  for _, index in ipairs(redis.call('ZRANGE', key(queue, 'index'), 0, -1)) do
-    if not held[tonumber(index)] then free[#free + 1] = tonumber(index) end
+  local found, next_start = portion(queue)
+  for _, index in ipairs(found) do
+    if not held[index] then free[#free + 1] = index end
   end
   remove(queue, free)
-  return {'{}'}
+  return {cjson.encode({next = next_start})}
 end
 
 function operations.queues()
@@ -605,9 +634,14 @@ local function ends_of(sink, request_id)
 end
 
 function operations.requeue(queue)
-  local moved, left = {}, {}
-  for _, member in ipairs(redis.call('ZRANGE', key(args.rear, 'index'), 0, -1)) do
-    local index = tonumber(member)
+  local moved, left, bytes = {}, {}, 0
+  local found, next_start = portion(args.rear)
+  for _, index in ipairs(found) do
+    bytes = bytes + redis.call('HSTRLEN', key(args.rear, 'i:' .. text(index)), 'data')
+    if bytes > args.answer_bytes and index ~= found[1] then
+      next_start = index
+      break
+    end
     local item, data = read(args.rear, index), data_of(args.rear, index)
     local failures, results = ends_of(args.sink, item.request_id)
     local rival = results[1]
@@ -621,7 +655,7 @@ function operations.requeue(queue)
       moved[#moved + 1] = index
     end
   end
-  return {cjson.encode({moved = remove(args.rear, moved)}), list_json(left)}
+  return {cjson.encode({moved = remove(args.rear, moved), next = next_start}), list_json(left)}
 end
 
 function operations.join(queue)

@@ -26,6 +26,7 @@ from sdapi.queue.stores.store import (
     ANSWER_BYTES,
     AUTO_COMMIT_WINDOW,
     GONE_KEPT_MS,
+    PORTION,
     ROUND,
     UNSENT_BYTES,
     Change,
@@ -264,23 +265,50 @@ class RedisStore:
         )
 
     async def delete(self, queue: QueueName, indexes: Sequence[int]) -> int:
-        answer = await self._ask("delete", queue=str(queue), indexes=list(indexes))
-        return answer["removed"]
+        removed = 0
+        for start in range(0, len(indexes), PORTION):
+            some = list(indexes[start : start + PORTION])
+            answer = await self._ask("delete", queue=str(queue), indexes=some)
+            removed += answer["removed"]
+        return removed
 
     async def truncate(self, queue: QueueName, below: int) -> int:
-        return (await self._ask("truncate", queue=str(queue), below=below))["removed"]
+        removed = 0
+        while some := (await self._ask("truncate", queue=str(queue), below=below, portion=PORTION))[
+            "removed"
+        ]:
+            removed += some
+        return removed
 
     async def drop_undelivered(self, queue: QueueName) -> None:
-        await self._call("drop_undelivered", queue=str(queue))
+        start, below = 1, (await self.stats(queue)).last + 1
+        while start < below:
+            answer = await self._ask(
+                "drop_undelivered", queue=str(queue), start=start, below=below, portion=PORTION
+            )
+            start = answer["next"]
 
     async def queues(self) -> list[QueueName]:
         return [QueueName.parse(name) for name in sorted(await self._ask("queues"))]
 
     async def requeue(self, rear: QueueName, queue: QueueName) -> Requeued:
-        answer, left = await self._call(
-            "requeue", queue=str(queue), rear=str(rear), sink=str(queue.sink)
-        )
-        return Requeued(orjson.loads(answer)["moved"], orjson.loads(left))
+        start, below = 1, (await self.stats(rear)).last + 1
+        moved, left = 0, list[str]()
+        while start < below:
+            answer, still_there = await self._call(
+                "requeue",
+                queue=str(queue),
+                rear=str(rear),
+                sink=str(queue.sink),
+                start=start,
+                below=below,
+                portion=PORTION,
+                answer_bytes=ANSWER_BYTES,
+            )
+            done = orjson.loads(answer)
+            start, moved = done["next"], moved + done["moved"]
+            left += orjson.loads(still_there)
+        return Requeued(moved, left)
 
     # --- consumers ---
 

@@ -1,7 +1,7 @@
 """Getting items of SQLite back from consumers: finished, given back, failed or dead."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 
@@ -16,7 +16,9 @@ from sdapi.queue.stores.sqlite.items import (
 from sdapi.queue.stores.sqlite.putting import put
 from sdapi.queue.stores.sqlite.writer import Transaction
 from sdapi.queue.stores.store import (
+    ANSWER_BYTES,
     LAST_CODE,
+    PORTION,
     REQUEST_ID,
     Change,
     Event,
@@ -194,25 +196,55 @@ def _has_request(db: sqlite3.Connection, queue_id: int, request_id: str) -> bool
     return db.execute(sql, (queue_id, REQUEST_ID, request_id)).fetchone() is not None
 
 
-def requeue(tx: Transaction, rear: QueueName, name: QueueName) -> Requeued:
-    """See `Store.requeue`; the failures that the sink holds for these requests go."""
+def requeue(
+    tx: Transaction, rear: QueueName, name: QueueName, start: int, below: int
+) -> tuple[Requeued, int]:
+    """One portion, of the dead letters from `start` on and below another; and the next's start.
+
+    See `Store.requeue`; the failures that the sink holds for these requests go.
+    """
     source = find_queue(tx.db, rear)
     sink = find_queue(tx.db, name.sink)
-    sql = f"SELECT {ITEM_COLUMNS} FROM queue_item WHERE queue = ? ORDER BY idx"
-    moved, left = list[int](), list[str]()
-    for item in [item_of(row) for row in tx.db.execute(sql, (source.id,)).fetchall()]:
-        told = len(tx.events)
-        tx.db.execute("SAVEPOINT requeued")
-        try:
-            remove(tx, sink, _failures_of(tx.db, sink.id, item.request_id))
-            put(tx, name, item, None)
+    moved, left, size, next_start = list[int](), list[str](), 0, below
+    for item in _letters(tx.db, source.id, start, below):
+        size += len(item.data)
+        count = len(moved) + len(left)
+        if count and (count == PORTION or size > ANSWER_BYTES):
+            next_start = item.index
+            break
+        if _move(tx, sink, name, item):
             moved.append(item.index)
-        except RequestIdTaken:
-            tx.db.execute("ROLLBACK TO requeued")
-            del tx.events[told:]
+        else:
             left.append(item.request_id)
+    return Requeued(remove(tx, source, moved), left), next_start
+
+
+def _letters(db: sqlite3.Connection, queue_id: int, start: int, below: int) -> Iterator[Item]:
+    """Items of a queue, one by one: those before may be moved meanwhile."""
+    sql = (
+        f"SELECT {ITEM_COLUMNS} FROM queue_item WHERE queue = ? AND idx >= ? AND idx < ?"
+        " ORDER BY idx LIMIT 1"
+    )
+    while row := db.execute(sql, (queue_id, start, below)).fetchone():
+        item = item_of(row)
+        yield item
+        start = item.index + 1
+
+
+def _move(tx: Transaction, sink: QueueRow, name: QueueName, item: Item) -> bool:
+    """Put a dead letter back; False, with nothing changed, where its request id is taken."""
+    told = len(tx.events)
+    tx.db.execute("SAVEPOINT requeued")
+    try:
+        remove(tx, sink, _failures_of(tx.db, sink.id, item.request_id))
+        put(tx, name, item, None)
+    except RequestIdTaken:
+        tx.db.execute("ROLLBACK TO requeued")
+        del tx.events[told:]
+        return False
+    finally:
         tx.db.execute("RELEASE requeued")
-    return Requeued(remove(tx, source, moved), left)
+    return True
 
 
 def _failures_of(db: sqlite3.Connection, sink_id: int, request_id: str) -> list[int]:

@@ -10,6 +10,7 @@ import orjson
 from sdapi.queue.stores.sqlite.writer import Transaction
 from sdapi.queue.stores.store import (
     ANSWER_BYTES,
+    PORTION,
     Change,
     Event,
     Item,
@@ -222,20 +223,32 @@ def count(tx: Transaction, name: QueueName, tags: Mapping[str, str], priority: i
 
 
 def truncate(tx: Transaction, name: QueueName, below: int) -> int:
-    """See `Store.truncate`."""
+    """One portion; see `Store.truncate`."""
     queue = find_queue(tx.db, name)
-    sql = "SELECT idx FROM queue_item WHERE queue = ? AND idx < ?"
-    return remove(tx, queue, [row[0] for row in tx.db.execute(sql, (queue.id, below))])
+    sql = "SELECT idx, size FROM queue_item WHERE queue = ? AND idx < ? ORDER BY idx LIMIT ?"
+    return remove(tx, queue, _portion(tx.db.execute(sql, (queue.id, below, PORTION))))
 
 
-def drop_undelivered(tx: Transaction, name: QueueName) -> None:
-    """See `Store.drop_undelivered`."""
+def drop_undelivered(tx: Transaction, name: QueueName, below: int) -> int:
+    """One portion, of the items below an index; see `Store.drop_undelivered`."""
     queue = find_queue(tx.db, name)
     sql = (
-        "SELECT idx FROM queue_item i WHERE queue = ? AND NOT EXISTS"
+        "SELECT idx, size FROM queue_item i WHERE queue = ? AND idx < ? AND NOT EXISTS"
         " (SELECT 1 FROM queue_pending p WHERE p.queue = i.queue AND p.idx = i.idx)"
+        " ORDER BY idx LIMIT ?"
     )
-    remove(tx, queue, [row[0] for row in tx.db.execute(sql, (queue.id,))])
+    return remove(tx, queue, _portion(tx.db.execute(sql, (queue.id, below, PORTION))))
+
+
+def _portion(rows: Iterable[tuple[int, int]]) -> list[int]:
+    """The first indexes whose items can be deleted in a moment: of a large one each page counts."""
+    found, total = list[int](), 0
+    for index, size in rows:
+        total += size
+        if found and total > ANSWER_BYTES:
+            break
+        found.append(index)
+    return found
 
 
 def queues(tx: Transaction) -> list[QueueName]:

@@ -5,12 +5,14 @@ import fcntl
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sdapi.errors import SDAPIError, StorageFailed
 from sdapi.queue.stores.sqlite import consumers, figures, getting_back, handing_out, items
 from sdapi.queue.stores.sqlite.putting import Put, put_all
-from sdapi.queue.stores.sqlite.writer import SqliteWriter
+from sdapi.queue.stores.sqlite.writer import Operation, SqliteWriter, Transaction
 from sdapi.queue.stores.store import (
+    PORTION,
     Item,
     Listener,
     Member,
@@ -27,6 +29,11 @@ from sdapi.queue.stores.store import (
 
 #: how long a server waits for its predecessor to end
 _LOCK_S = 1.0
+#: an operator's command leaves the file alone for so long after each portion: SQLite looks every
+#: 0.1 s whether it is free
+_TURN_S = 0.12
+
+T = TypeVar("T")
 
 
 class DatabaseInUse(SDAPIError):
@@ -99,21 +106,46 @@ class SqliteStore:
         return await self._writer.run(lambda tx: figures.stats(tx, queue))
 
     async def delete(self, queue: QueueName, indexes: Sequence[int]) -> int:
-        return await self._writer.run(
-            lambda tx: items.remove(tx, items.find_queue(tx.db, queue), indexes)
-        )
+        def remove(tx: Transaction, some: Sequence[int]) -> int:
+            return items.remove(tx, items.find_queue(tx.db, queue), some)
+
+        removed = 0
+        for start in range(0, len(indexes), PORTION):
+            some = indexes[start : start + PORTION]
+            removed += await self._portion(lambda tx, some=some: remove(tx, some))
+        return removed
 
     async def truncate(self, queue: QueueName, below: int) -> int:
-        return await self._writer.run(lambda tx: items.truncate(tx, queue, below))
+        removed = 0
+        while some := await self._portion(lambda tx: items.truncate(tx, queue, below)):
+            removed += some
+        return removed
 
     async def drop_undelivered(self, queue: QueueName) -> None:
-        await self._writer.run(lambda tx: items.drop_undelivered(tx, queue))
+        below = (await self.stats(queue)).last + 1
+        while await self._portion(lambda tx: items.drop_undelivered(tx, queue, below)):
+            pass
+
+    async def _portion(self, operation: Operation[T]) -> T:
+        """Do a part of what is long, and let others have their turn."""
+        done = await self._writer.run(operation)
+        if not self._is_server:
+            await asyncio.sleep(_TURN_S)
+        return done
 
     async def queues(self) -> list[QueueName]:
         return await self._writer.run(items.queues)
 
     async def requeue(self, rear: QueueName, queue: QueueName) -> Requeued:
-        return await self._writer.run(lambda tx: getting_back.requeue(tx, rear, queue))
+        start, below = 1, (await self.stats(rear)).last + 1
+        moved, left = 0, list[str]()
+        while start < below:
+            done, start = await self._portion(
+                lambda tx, start=start: getting_back.requeue(tx, rear, queue, start, below)
+            )
+            moved += done.moved
+            left += done.left
+        return Requeued(moved, left)
 
     async def join(self, queue: QueueName, member: Member) -> None:
         await self._writer.run(lambda tx: consumers.join(tx, queue, member))

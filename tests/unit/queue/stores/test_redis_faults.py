@@ -146,3 +146,22 @@ async def test_what_is_given_back_or_committed_again_is_noted_once(store: RedisS
             assert client.hget("sdapi:q:svc:avoid", "1") == b'{"g":["u"]}'
             assert client.hget("sdapi:q:svc:done", "1") == b'["g"]'
             client.hdel("sdapi:q:svc:done", "1")
+
+
+async def test_a_common_tag_costs_a_round_no_more_than_the_items_it_hands_out(
+    store: RedisStore, url: str
+):
+    for priority in (0, 1):
+        await asyncio.gather(
+            *(
+                store.put(SOURCE, item(f"{priority}-{n}", tags={"k": "v"}, priority=priority))
+                for n in range(1000)
+            ),
+            *(store.put(SOURCE, item(f"other-{priority}-{n}")) for n in range(300)),
+        )
+    await store.join(SOURCE, member(tags={"k": "v"}))
+    with redis.Redis.from_url(url) as client:
+        client.config_resetstat()
+        assert handed(await take(store)) == [("u", "1-0")]
+        calls = sum(each["calls"] for each in client.info("commandstats").values())
+    assert calls < 600
