@@ -3,50 +3,64 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False)
+class _Connection:
+    sent: bytes = b""
+    is_lost: bool = False
+    is_silent: bool = False
 
 
 @dataclass
 class Way:
-    """A port in front of a Redis. The answers of the next calls that hold `word` are lost.
-
-    Such a call is executed; then its connection is cut.
-    """
+    """A port in front of a Redis, on which answers can be lost, and connections fall silent."""
 
     redis_port: int
     port: int = 0
-    word: bytes = b""
-    losses: int = 0
-    #: connections that have sent one of these words get no answer any more
-    silent_words: tuple[bytes, ...] = ()
+    _word: bytes = b""
+    _losses: int = 0
+    _connections: list[_Connection] = field(default_factory=list[_Connection])
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def lose(self, word: bytes, losses: int = 1) -> None:
-        self.word, self.losses = word, losses
+        """Let the next calls that hold a word be executed, and cut their connections."""
+        self._word, self._losses = word, losses
+
+    def silence(self, word: bytes) -> None:
+        """Pass nothing on any more, there or back, on connections that have sent a word."""
+        for each in self._connections:
+            each.is_silent |= word in each.sent
+
+    def connections_with(self, word: bytes) -> int:
+        """How many there were on which it was sent."""
+        return sum(word in each.sent for each in self._connections)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_redis, to_redis = await asyncio.open_connection("127.0.0.1", self.redis_port)
-        is_lost, sent = False, b""
+        connection = _Connection()
+        self._connections.append(connection)
 
         async def there() -> None:
-            nonlocal is_lost, sent
             while data := await reader.read(1 << 16):
-                sent += data[:1000]
-                if self.losses and self.word in data:
-                    self.losses -= 1
-                    is_lost = True
-                to_redis.write(data)
-                await to_redis.drain()
+                connection.sent += data[:1000]
+                if self._losses and self._word in data:
+                    self._losses -= 1
+                    connection.is_lost = True
+                if not connection.is_silent:
+                    to_redis.write(data)
+                    await to_redis.drain()
             to_redis.close()
 
         async def back() -> None:
             while data := await from_redis.read(1 << 16):
-                if is_lost:
+                if connection.is_lost:
                     break
-                if not any(word in sent for word in self.silent_words):
+                if not connection.is_silent:
                     writer.write(data)
                     await writer.drain()
             writer.close()

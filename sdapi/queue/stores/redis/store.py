@@ -16,6 +16,7 @@ import orjson
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from sdapi.ending import end_tasks
 from sdapi.errors import StorageFailed
@@ -88,6 +89,8 @@ class RedisStore:
             timeout=_TIMEOUT_S,
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
+            # with them redis-py does not see that an idle connection has been closed
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self._redis, self._listener = Redis(connection_pool=pool), listener
         self._script = self._redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
@@ -159,13 +162,7 @@ class RedisStore:
                 listener(Event(Change.FREED, queue))
             if not begun.done():
                 begun.set_result(None)
-            while True:
-                message = await subscription.get_message(
-                    ignore_subscribe_messages=True, timeout=_TIMEOUT_S / 2
-                )
-                if message is not None:
-                    for event in _events_of(message["data"]):
-                        listener(event)
+            await _hear(subscription, listener)
 
     async def _call(self, operation: str, *data: bytes, **arguments: Any) -> list[bytes]:
         """Run an operation of the script.
@@ -444,6 +441,25 @@ async def _subscribe(subscription: PubSub, channels: Sequence[str]) -> None:
     for _ in channels:
         if await subscription.get_message(timeout=_TIMEOUT_S) is None:
             raise TimeoutError(f"no subscription within {_TIMEOUT_S:g} s")
+
+
+async def _hear(subscription: PubSub, listener: Listener) -> None:
+    """Tell what comes; raises `TimeoutError` when Redis has been silent though it was asked."""
+    is_asked = False
+    while True:
+        message = await subscription.get_message(
+            ignore_subscribe_messages=True, timeout=_TIMEOUT_S / 2
+        )
+        if message is not None:
+            is_asked = False
+            if message["type"] == "message":
+                for event in _events_of(message["data"]):
+                    listener(event)
+        elif is_asked:
+            raise TimeoutError(f"silence for {_TIMEOUT_S:g} s")
+        else:
+            is_asked = True
+            await subscription.ping()
 
 
 def _item_fields(item: NewItem) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import redis.asyncio
 from sdapi.errors import StorageFailed
 from sdapi.queue.stores.redis import store as redis_store
 from sdapi.queue.stores.redis.store import RedisStore
-from sdapi.queue.stores.store import Query, QueueStoreUnavailable
+from sdapi.queue.stores.store import Event, Query, QueueStoreUnavailable
 from tests.queues.queue_stores import redis_servers
 from tests.queues.redis_faults import Way, way_to
 from tests.queues.store_calls import (
@@ -25,6 +25,7 @@ from tests.queues.store_calls import (
     put_all,
     take,
     texts,
+    wait_for,
 )
 
 pytestmark = pytest.mark.anyio
@@ -69,7 +70,7 @@ async def test_a_store_closes_whatever_its_subscription_is_doing(
     url: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(redis_store, "_RETRY_S", 0)
-    for steps in range(0, 120, 2):
+    for steps in range(0, 120, 5):
         store = RedisStore(url)
         await store.open(lambda event: None)
         with redis.Redis.from_url(url) as client:
@@ -165,3 +166,36 @@ async def test_a_common_tag_costs_a_round_no_more_than_the_items_it_hands_out(
         assert handed(await take(store)) == [("u", "1-0")]
         calls = sum(each["calls"] for each in client.info("commandstats").values())
     assert calls < 600
+
+
+async def test_a_connection_that_redis_has_closed_while_it_lay_idle_costs_nobody_a_call(
+    store: RedisStore, url: str
+):
+    await asyncio.gather(*(store.count(SOURCE, {}) for _ in range(20)))
+    with redis.Redis.from_url(url) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    await asyncio.sleep(0.1)
+    answers = await asyncio.gather(*(store.count(SOURCE, {}) for _ in range(20)))
+    assert answers == [0] * 20
+
+
+async def test_a_subscription_that_has_gone_silent_is_made_anew(
+    way: Way, url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(redis_store, "_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(redis_store, "_RETRY_S", 0.05)
+    events = list[Event]()
+    store, other = RedisStore(way.url), RedisStore(url)
+    await store.open(events.append)
+    await other.open(lambda event: None)
+    way.silence(b"SUBSCRIBE")
+    events.clear()
+    await other.put(SOURCE, item("a"))
+    await wait_for(lambda: any(event.queue == SOURCE for event in events))
+    events.clear()
+    await other.put(SOURCE, item("b"))
+    await wait_for(lambda: any(event.tags for event in events))
+    await asyncio.sleep(1)  # an idle subscription stays
+    assert way.connections_with(b"SUBSCRIBE") == 2
+    await store.close()
+    await other.close()
