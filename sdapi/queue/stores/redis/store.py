@@ -9,7 +9,6 @@ import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,6 +22,7 @@ from sdapi.errors import StorageFailed
 from sdapi.lost_connections import closed_as_lost
 from sdapi.queue.stores.redis.puts import GatheredPuts
 from sdapi.queue.stores.redis.rights import why_unusable
+from sdapi.queue.stores.redis.script import script
 from sdapi.queue.stores.store import (
     ANSWER_BYTES,
     AUTO_COMMIT_WINDOW,
@@ -54,7 +54,6 @@ from sdapi.queue.stores.store import (
 
 log = logging.getLogger(__name__)
 
-_SCRIPT = Path(__file__).with_suffix(".lua")
 _CHANNEL = "sdapi:events"
 _OLDEST = (6, 2)
 _CONNECTIONS = 32
@@ -93,7 +92,7 @@ class RedisStore:
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self._redis, self._listener = Redis(connection_pool=pool), listener
-        self._script = self._redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
+        self._script = self._redis.register_script(script())
         begun = asyncio.get_running_loop().create_future()
         try:
             with closed_as_lost():
