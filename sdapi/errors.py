@@ -29,6 +29,7 @@
     ├── DefaultModelUnusable        503 default_model_unusable  as the first, but nobody named it
     ├── TimedOut                    503 timed_out          a wait that came to its end
     ├── NoDevice                    503 no_device          nothing to draw on
+    ├── NoProcess                   503 no_process         no process for the work can be started
     └── ShuttingDown                503 shutting_down
 
 The wire shape is `design` 3a's: `{"error", "detail", "body", "errors", "code", "request_id"}`; see
@@ -235,6 +236,13 @@ class NoDevice(SDAPIError):
 
     status, code = 503, "no_device"
     retry_after_s = 30
+
+
+class NoProcess(SDAPIError):
+    """The system refuses another process, as it does while memory or files are short."""
+
+    status, code = 503, "no_process"
+    retry_after_s = 10
 
 
 class ShuttingDown(SDAPIError):

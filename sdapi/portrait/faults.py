@@ -7,10 +7,10 @@ documents corrected some; `--portrait-wording corrected` answers with those.
 from dataclasses import dataclass
 from typing import Final
 
-from sdapi.errors import NoDevice, QueueFull, SDAPIError, ShuttingDown
+from sdapi.errors import NoDevice, NoProcess, QueueFull, SDAPIError, ShuttingDown
 
 #: errors that pass: whoever asked may ask again, so none of them is a fault of the work
-PASSING: Final = (NoDevice, QueueFull, ShuttingDown)
+PASSING: Final = (NoDevice, NoProcess, QueueFull, ShuttingDown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import anyio
 import anyio.to_thread
 
 import sdapi
-from sdapi.errors import ShuttingDown
+from sdapi.errors import NoProcess, ShuttingDown
 from sdapi.portrait.faces.providers import Choices, Providers
 from sdapi.services.unbroken import unbroken
 
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class FaceTaskFailed(Exception):
-    """A task raised, took too long, or its process died or could not be started."""
+    """A task raised, took too long, or its process died."""
 
 
 class FaceProcesses:
@@ -63,7 +63,7 @@ class FaceProcesses:
 
         A caller that is cancelled goes at once; what it asked for keeps its process until it ends.
         Raises FaceTaskFailed; a process that died or hung is replaced for the next task. Raises
-        ShuttingDown once these are closed.
+        NoProcess where none can be started, and ShuttingDown once these are closed.
         """
         assert not kwargs, "tasks take positional arguments"
         await self._places.acquire()
@@ -117,7 +117,8 @@ class FaceProcesses:
                 process = _Process(self._choices, self._timeout_s)
             except OSError as error:
                 logger.warning("no face process can be started: %s", error)
-                raise FaceTaskFailed(f"no process can be started: {error}") from error
+                reason = error.strerror or type(error).__name__
+                raise NoProcess(f"no process for faces can be started: {reason}") from error
             self._all.add(process)
             return process
 

@@ -89,8 +89,15 @@ class PortraitTrainer:
                 await anyio.to_thread.run_sync(work.delete)
                 raise
         log.info("portrait model %s is trained", model_id)
-        settle = partial(anyio.to_thread.run_sync, work.delete)
+        settle = partial(self._settle, owner, model_id, work, done)
         return Trained(done.meta.to_json(), list(done.states), settle)
+
+    async def _settle(self, owner: str, model_id: str, work: WorkFolder, done: Done) -> None:
+        """Delete what a training worked on, unless the folder is by now that of a later one."""
+        if (owner, model_id) in self._locks:  # whoever trains the model sees to the folder
+            return
+        async with self._locks.setdefault((owner, model_id), asyncio.Lock()):
+            await anyio.to_thread.run_sync(work.settle, done)
 
     def _done(
         self, owner: str, model_id: str, request: TrainRequest, work: WorkFolder

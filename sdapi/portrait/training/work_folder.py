@@ -139,6 +139,14 @@ class WorkFolder:
             return None
         return done if self.artefacts.hold(done.meta) or published.hold(done.meta) else None
 
+    def settle(self, done: Done) -> None:
+        """What was made here is written down elsewhere: delete it, but nothing made since then."""
+        content = self._read(_DONE)
+        made = content.get("about") if isinstance(content, dict) else None
+        # As texts: a score that is no number equals itself there.
+        if json.dumps(made) == json.dumps(done.meta.to_json()):
+            self.delete()
+
     def restart(self) -> None:
         """Forget what a run that was cut short while it looked at photos has left."""
         shutil.rmtree(self.model)

@@ -1,5 +1,6 @@
 """Checks of photos over the signed REST API, and what is refused before any work."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,27 @@ def test_a_stopping_server_answers_in_the_envelope(client: TestClient, photos: P
             assert int(refused.headers["retry-after"]) > 0
     finally:
         state.is_stopping = False
+
+
+def test_a_face_process_that_cannot_be_started_is_no_fault_of_the_photos(
+    tmp_path: Path, photos: PhotoServer, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    settings = Settings(data_dir=tmp_path, allow_private_urls=True, portrait_processes=1)
+    add_accounts(settings)
+    with (
+        TestClient(build_app(settings, FakeEngines()), raise_server_exceptions=False) as running,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr("sdapi.portrait.faces.processes.socket.socketpair", refuse)
+        response = call(running, CHECK, {"images": photos.of("person_0", "person_1")}, app=ONE_CALL)
+        assert response.status_code == 503
+        assert "Too many open files" in response.json()["message"]
+        assert int(response.headers["retry-after"]) > 0
+        # The one call that the account may make is not gone.
+        assert told(call(running, CHECK, {"images": ["x"]}, app=ONE_CALL))[0] == 200
 
 
 def test_without_portrait_there_are_no_routes(tmp_path: Path):

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from sdapi.errors import NoDevice, QueueFull, SDAPIError, ShuttingDown
+from sdapi.errors import NoDevice, NoProcess, QueueFull, SDAPIError, ShuttingDown
 from sdapi.portrait import faults
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.handlers import Created, Handlers, Trained
@@ -92,6 +92,7 @@ def serve(tmp_path: Path, work: Work) -> Iterator[Callable[..., TestClient]]:
             await portrait.close()
 
         app = FastAPI(lifespan=lifespan)
+        app.state.is_stopping = False
         app.include_router(portrait_router(portrait))
         running.append(TestClient(app).__enter__())
         return running[-1]
@@ -159,7 +160,13 @@ def test_a_failed_training_is_told_by_the_job_alone(able: TestClient, work: Work
 
 
 @pytest.mark.parametrize(
-    "error", [ShuttingDown("the server is shutting down"), NoDevice("none"), QueueFull("full")]
+    "error",
+    [
+        ShuttingDown("the server is shutting down"),
+        NoDevice("none"),
+        NoProcess("none"),
+        QueueFull("full"),
+    ],
 )
 def test_what_passes_is_no_fault_and_says_when_to_ask_again(
     able: TestClient, work: Work, error: SDAPIError

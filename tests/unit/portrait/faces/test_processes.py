@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from sdapi.errors import ShuttingDown
+from sdapi.errors import NoProcess, ShuttingDown
 from sdapi.portrait.faces.processes import FaceProcesses, FaceTaskFailed
 from sdapi.portrait.faces.providers import Choices, Providers
+from sdapi.portrait.faults import PASSING
 
 pytestmark = pytest.mark.anyio
 
@@ -139,8 +140,10 @@ async def test_a_process_that_cannot_be_started_costs_the_task_alone(
 
     with monkeypatch.context() as patch:
         patch.setattr(f"sdapi.portrait.faces.processes.{broken}", refuse)
-        with pytest.raises(FaceTaskFailed, match="temporarily unavailable"):
+        with pytest.raises(NoProcess, match="temporarily unavailable") as failed:
             await processes.run(pid_of)
+        assert isinstance(failed.value, PASSING)
+        assert failed.value.retry_after_s
     assert await processes.run(pid_of)
 
 

@@ -15,7 +15,7 @@ from sdapi.errors import OutOfMemory, SDAPIError, ShuttingDown
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faces.providers import Choices
 from sdapi.portrait.faults import PortraitError
-from sdapi.portrait.models.artefacts import Artefacts
+from sdapi.portrait.models.artefacts import Artefacts, ModelMeta
 from sdapi.portrait.models.folders import ModelFolders
 from sdapi.services.catalog.model_files.safetensors_header import read_metadata
 from tests.photo_server import PhotoServer, photo_server
@@ -285,6 +285,27 @@ async def test_what_was_made_is_no_answer_to_another_request_or_once_it_is_delet
         await bench.train_unsettled(photos.of("person_1"))
         assert len(engine.trainings) == 3
         assert Artefacts(bench.folder).meta()
+
+
+async def test_an_end_that_is_settled_late_leaves_a_later_training_alone(
+    tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
+):
+    engine = PortraitEngine(update_s=0.02)
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        first = await bench.train_unsettled(photos.of("person_0"))
+        running = asyncio.create_task(bench.train_unsettled(photos.of("person_1")))
+        async with asyncio.timeout(200):
+            while not (len(engine.trainings) > 1 and engine.trainings[1].monitor.step > 2):
+                await asyncio.sleep(0.02)
+            await first.settle()
+            assert not running.done()
+            second = await running
+        await first.settle()
+        work = bench.tools.folders.work("queue", "anna")
+        assert work.is_dir()
+        await second.settle()
+        assert not work.exists()
+    assert Artefacts(bench.folder).hold(ModelMeta.from_json(second.about))
 
 
 async def test_whoever_comes_after_a_cancelled_request_goes_on(
