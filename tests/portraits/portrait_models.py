@@ -105,7 +105,8 @@ async def add_person(
 ) -> Artefacts:
     """A trained person in a server's data directory and database."""
     folders = ModelFolders(settings.portrait_dir)
-    draft = folders.draft()
+    draft = folders.work(owner, model_id)
+    draft.mkdir(parents=True)
     write_person(draft, photo, model_id, kind=kind)
     if role == "scene":
         meta = replace(Artefacts(draft).meta(), role="scene", captions=("a quiet street",))

@@ -3,7 +3,6 @@
     <data>/portrait/models/<model_id>/   the REST surface's, by UUID
     <data>/portrait/users/<user_id>/     the queue surface's
     <data>/portrait/trainings/           what is being trained, see `training.work_folder`
-    <data>/portrait/drafts/              models that are being filled elsewhere than in a training
     <data>/portrait/replaced/            the former model while a new one takes its place
     <data>/portrait/gone/                what is being deleted
     <models>/Lora/<name>.safetensors     a link to each model's LoRA, for the web UI's prompts
@@ -36,7 +35,7 @@ from sdapi.services.catalog.model_files.safetensors_header import read_metadata
 
 #: folders of a model that hold what people sent
 UPLOADS: Final = (BACKUP, PROCESSED)
-_TRAININGS, _DRAFTS, _REPLACED, _GONE = "trainings", "drafts", "replaced", "gone"
+_TRAININGS, _REPLACED, _GONE = "trainings", "replaced", "gone"
 #: a former model is put back by others than who replaced it when it has lain about for so long
 _RESTORED_AFTER_S: Final = 5.0
 #: files being written in the folder of LoRAs
@@ -159,7 +158,7 @@ class ModelFolders:
         self.restore_replaced()
         kept = {_full_name(*each) for each in in_use}
         limit = time.time() - older_than_s
-        for folder in self._below(_TRAININGS, _DRAFTS, _GONE):
+        for folder in self._below(_TRAININGS, _GONE):
             is_gone = folder.parent.name == _GONE
             try:
                 if is_gone:
@@ -170,13 +169,6 @@ class ModelFolders:
                 continue
             except OSError:
                 log.exception("%s cannot be deleted", folder)
-
-    def draft(self) -> Path:
-        """A new folder, to be filled and then published."""
-        draft = self.root / _DRAFTS / uuid.uuid4().hex
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        draft.mkdir(mode=0o700)
-        return draft
 
     def publish(self, draft: Path, owner: str, model_id: str) -> None:
         """Put a filled draft in the model's place; the old one stays until the new one is there.

@@ -24,8 +24,8 @@ def folders(tmp_path: Path) -> ModelFolders:
 
 
 def make(folders: ModelFolders, owner: str = OWNER, model_id: str = ID) -> Path:
-    draft = folders.draft()
-    (draft / "original_backup").mkdir()
+    draft = folders.work(owner, model_id)
+    (draft / "original_backup").mkdir(parents=True)
     (draft / "original_backup" / "0.jpg").write_bytes(b"photo")
     (draft / "ref_image.jpg").write_bytes(b"photo")
     folders.publish(draft, owner, model_id)
@@ -73,11 +73,12 @@ def test_uploads_go_when_their_time_is_over(folders: ModelFolders):
 
 def test_what_a_crash_left_goes(folders: ModelFolders):
     folder = make(folders)
-    draft = folders.draft()
+    work = folders.work(OWNER, ID)
+    work.mkdir()
     folders.delete_remains()
-    assert draft.exists()  # it may be in use
+    assert work.exists()  # it may be in use
     folders.delete_remains(older_than_s=0)
-    assert not draft.exists()
+    assert not work.exists()
     assert folder.exists()
 
 
