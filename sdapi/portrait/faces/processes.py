@@ -160,7 +160,10 @@ class _Process:
         return self._connection.recv()
 
     def end(self) -> None:
-        """Kill the child and wait for it."""
+        """Kill the child and wait for it; one that the kernel holds up is left, and logged."""
         self._child.kill()
-        self._child.wait(_STOP_TIMEOUT_S)
+        try:
+            self._child.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            logger.warning("face process %d is still there after it was killed", self._child.pid)
         self._connection.close()

@@ -57,6 +57,30 @@ async def test_nothing_runs_after_the_end(processes: FaceProcesses):
         await processes.run(pid_of)
 
 
+async def test_a_process_that_outlives_its_kill_holds_up_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    processes = FaceProcesses(Choices.make(Path("/nowhere"), {}), 3, timeout_s=20.0)
+    await asyncio.gather(*(processes.run(note, str(tmp_path), 0.5) for _ in range(3)))
+    stuck, *others = (int(path.name) for path in tmp_path.iterdir())
+    kill, kept = subprocess.Popen[bytes].kill, list[subprocess.Popen[bytes]]()
+
+    def kill_others(process: subprocess.Popen[bytes]) -> None:
+        if process.pid == stuck:
+            kept.append(process)
+        else:
+            kill(process)
+
+    monkeypatch.setattr(subprocess.Popen, "kill", kill_others)
+    monkeypatch.setattr("sdapi.portrait.faces.processes._STOP_TIMEOUT_S", 0.3)
+    os.kill(stuck, signal.SIGSTOP)
+    processes.close()
+    assert f"face process {stuck} is still there" in caplog.text
+    assert not any(is_worker(pid) for pid in others)
+    kill(kept[0])
+    kept[0].wait(20)
+
+
 async def test_callers_that_leave_start_no_further_processes(tmp_path: Path):
     """Each process leaves its number when it begins with a task."""
     processes = FaceProcesses(Choices.make(Path("/nowhere"), {}), 2, timeout_s=20.0)
