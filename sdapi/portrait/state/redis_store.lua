@@ -219,6 +219,12 @@ function operations.folder_marker()
   return redis.call('GET', key('marker'))
 end
 
+-- A Redis without memory refuses a script's first command that may take some, but none after one
+-- that wrote. What has been begun must be able to end then, and what takes memory to go.
+local MAY_BE_REFUSED = {add_account = true, add_job = true, take_call = true, account = true,
+  accounts = true, job = true, open_models = true, model = true, model_ids = true}
+if not MAY_BE_REFUSED[ARGV[1]] then redis.call('DEL', key('none')) end
+
 local answer = operations[ARGV[1]]()
 if answer == nil then return false end
 return cjson.encode(answer)

@@ -6,13 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisError
 
-from sdapi.errors import StorageFailed
-from sdapi.lost_connections import closed_as_lost
+from sdapi.errors import SDAPIError
 from sdapi.portrait.state.records import (
     BASES,
     Account,
@@ -25,9 +20,10 @@ from sdapi.portrait.state.records import (
     kept_request,
 )
 from sdapi.portrait.state.store import REQUESTING, StateUnavailable
+from sdapi.redis.calling import RedisScript
+from sdapi.redis.rights import why_unusable
 
 _SCRIPT: Final = Path(__file__).with_suffix(".lua")
-_TIMEOUT_S: Final = 10.0
 
 
 class RedisPortraitStore:
@@ -37,29 +33,19 @@ class RedisPortraitStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._redis: Redis | None = None
-        self._script: Any = None
+        text = _SCRIPT.read_text(encoding="utf-8")
+        self._script = RedisScript(url, text, "the portraits' Redis", StateUnavailable)
 
     async def open(self) -> None:
-        self._redis = Redis.from_url(
-            self._url,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._script = self._redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
+        self._script.open()
         try:
-            with closed_as_lost():
-                await self._redis.ping()
-        except (RedisError, OSError) as error:
+            await self.account("")  # what a server does first may come much later
+        except SDAPIError as error:
             await self.close()
-            raise StateUnavailable(f"--queue-url: Redis does not answer: {error}") from error
+            raise StateUnavailable(f"--queue-url: {why_unusable(error)}") from error
 
     async def close(self) -> None:
-        if self._redis is not None:
-            await self._redis.aclose()
-            self._redis = None
+        await self._script.close()
 
     async def add_account(self, account: Account) -> bool:
         return await self._call(
@@ -148,16 +134,8 @@ class RedisPortraitStore:
 
     async def _call(self, operation: str, **arguments: Any) -> Any:
         """The answer of an operation; None for null. Raises StateUnavailable, StorageFailed."""
-        if self._redis is None:
-            raise StateUnavailable("the portraits' Redis is closed")
         given = {name: value for name, value in arguments.items() if value is not None}
-        try:
-            with closed_as_lost():
-                answer = await self._script(args=[operation, orjson.dumps(given)])
-        except OutOfMemoryError as error:
-            raise StorageFailed("the portraits' Redis has no memory left") from error
-        except (RedisError, OSError) as error:
-            raise StateUnavailable(f"the portraits' Redis does not answer: {error}") from error
+        answer = await self._script.call(operation, orjson.dumps(given))
         return None if answer is None else orjson.loads(answer)
 
 

@@ -12,16 +12,14 @@ from dataclasses import asdict
 from typing import Any
 
 import orjson
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
-from redis.maint_notifications import MaintNotificationsConfig
 
 from sdapi.ending import end_tasks
 from sdapi.errors import StorageFailed
 from sdapi.lost_connections import closed_as_lost
 from sdapi.queue.stores.redis.puts import GatheredPuts
-from sdapi.queue.stores.redis.rights import why_unusable
 from sdapi.queue.stores.redis.script import script
 from sdapi.queue.stores.store import (
     ANSWER_BYTES,
@@ -51,26 +49,25 @@ from sdapi.queue.stores.store import (
     Rules,
     Taken,
 )
+from sdapi.redis.calling import RedisScript
+from sdapi.redis.rights import why_unusable
 
 log = logging.getLogger(__name__)
 
 _CHANNEL = "sdapi:events"
 _OLDEST = (6, 2)
-_CONNECTIONS = 32
+#: for an answer about a subscription
 _TIMEOUT_S = 10.0
 #: for a connection, a subscription and a first look
 _OPEN_S = 3 * _TIMEOUT_S
 _RETRY_S = 0.5
-#: in a script's error up to 6.2, too
-_NO_MEMORY = "command not allowed when used memory"
 
 
 class RedisStore:
     """`Store` on one Redis server (no cluster: a script touches several queues)."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._redis: Redis | None = None
+        self._script = RedisScript(url, script(), "the queue's Redis", QueueStoreUnavailable)
         self._listening: asyncio.Task[None] | None = None
         self._puts = GatheredPuts(self._send_puts)
         self._listener: Listener = lambda event: None
@@ -78,26 +75,14 @@ class RedisStore:
         self._own_channel = f"{_CHANNEL}:{secrets.token_hex(8)}"
         #: of rounds whose answer was lost; asked again under the same token they answer the same
         self._unanswered: dict[tuple[QueueName, str], str] = {}
-        #: under way, also those whose callers have gone
-        self._calls: set[asyncio.Task[list[bytes]]] = set()
 
     async def open(self, listener: Listener) -> None:
-        pool = BlockingConnectionPool.from_url(
-            self._url,
-            max_connections=_CONNECTIONS,
-            timeout=_TIMEOUT_S,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-            # with them redis-py does not see that an idle connection has been closed
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
-        self._redis, self._listener = Redis(connection_pool=pool), listener
-        self._script = self._redis.register_script(script())
+        redis, self._listener = self._script.open(), listener
         begun = asyncio.get_running_loop().create_future()
         try:
             with closed_as_lost():
-                await self._check_server(self._redis)
-            self._listening = asyncio.create_task(self._listen(self._redis, listener, begun))
+                await self._check_server(redis)
+            self._listening = asyncio.create_task(self._listen(redis, listener, begun))
             async with asyncio.timeout(_OPEN_S):
                 await begun
         except (RedisError, OSError, QueueStoreUnavailable) as error:
@@ -107,11 +92,7 @@ class RedisStore:
     async def close(self) -> None:
         if self._listening is not None:
             await end_tasks([self._listening])
-        await end_tasks(self._calls)
-        if self._redis is not None:
-            await self._redis.aclose()
-            await self._redis.connection_pool.disconnect()
-            self._redis = None
+        await self._script.close()
 
     @staticmethod
     async def _check_server(redis: Redis) -> None:
@@ -164,30 +145,9 @@ class RedisStore:
             await _hear(subscription, listener)
 
     async def _call(self, operation: str, *data: bytes, **arguments: Any) -> list[bytes]:
-        """Run an operation of the script.
-
-        In a task of its own: who is cancelled is so at once, while the call goes on. A connection
-        is not given up in the middle of an answer, and redis-py, which sends by `wait_for`, cannot
-        drop the cancellation (`end_tasks`).
-        """
-        call = asyncio.create_task(self._run_script(operation, data, arguments))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-        return await asyncio.shield(call)
-
-    async def _run_script(
-        self, operation: str, data: Sequence[bytes], arguments: Mapping[str, Any]
-    ) -> list[bytes]:
-        if self._redis is None:
-            raise QueueStoreUnavailable("this server's queue is not open")
-        try:
-            given = {name: value for name, value in arguments.items() if value is not None}
-            with closed_as_lost():
-                return await self._script(args=[operation, orjson.dumps(given), *data])
-        except (RedisError, OSError) as error:
-            if _NO_MEMORY in str(error):
-                raise StorageFailed("the queue's Redis has no memory left") from error
-            raise QueueStoreUnavailable(f"the queue's Redis does not answer: {error}") from error
+        """Run an operation of the script; raises StorageFailed, QueueStoreUnavailable."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return await self._script.call(operation, orjson.dumps(given), *data)
 
     async def _ask(self, operation: str, *data: bytes, **arguments: Any) -> Any:
         return orjson.loads((await self._call(operation, *data, **arguments))[0])

@@ -16,7 +16,7 @@ from sdapi.portrait.state.records import Account, JobState, NewJob, Outcome
 from sdapi.portrait.state.redis_store import RedisPortraitStore
 from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.portrait.state.store import PortraitStore, StateUnavailable
-from sdapi.queue.stores.redis.rights import RIGHTS
+from sdapi.redis.rights import RIGHTS
 from tests.queues.queue_stores import as_user, free_port, redis_server, redis_servers
 
 pytestmark = pytest.mark.anyio

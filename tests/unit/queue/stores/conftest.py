@@ -1,20 +1,18 @@
 """Every store there is, as a fixture."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import redis.asyncio
 
-from sdapi.queue.stores.redis.rights import RIGHTS
 from sdapi.queue.stores.redis.store import RedisStore
 from sdapi.queue.stores.sqlite.store import SqliteStore
 from sdapi.queue.stores.store import Event, Store
-from tests.queues.queue_stores import as_user, redis_server, redis_servers
+from sdapi.redis.rights import RIGHTS
+from tests.queues.queue_stores import as_user, redis_servers
 
-SERVERS = redis_servers()
-KINDS = ["sqlite", *SERVERS]
+KINDS = ["sqlite", *redis_servers()]
 
 
 @pytest.fixture(params=KINDS)
@@ -25,18 +23,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def events() -> list[Event]:
     return []
-
-
-@pytest.fixture(scope="session")
-def redis_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A running server of each kind; without waits for the disk, which is not what is tested."""
-    with ExitStack() as running:
-        yield {
-            name: running.enter_context(
-                redis_server(program, tmp_path_factory.mktemp(name), "no")
-            ).url
-            for name, program in SERVERS.items()
-        }
 
 
 @pytest.fixture

@@ -199,3 +199,17 @@ async def test_a_subscription_that_has_gone_silent_is_made_anew(
     assert way.connections_with(b"SUBSCRIBE") == 2
     await store.close()
     await other.close()
+
+
+async def test_what_is_under_way_when_a_store_closes_is_told_so(store: RedisStore, url: str):
+    with redis.Redis.from_url(url) as client:
+        client.client_pause(60_000, all=False)
+        try:
+            calls = [asyncio.create_task(store.put(SOURCE, item(name))) for name in "ab"]
+            calls.append(asyncio.create_task(store.count(SOURCE, {})))
+            await asyncio.sleep(0.1)
+            await store.close()
+            done, _ = await asyncio.wait(calls, timeout=5)
+        finally:
+            client.client_unpause()
+    assert [type(call.exception()) for call in done] == [QueueStoreUnavailable] * 3

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from sdapi.queue.stores.redis import store as redis_store
-from sdapi.queue.stores.redis.rights import RIGHTS
 from sdapi.queue.stores.redis.store import RedisStore
 from sdapi.queue.stores.store import QueueStoreUnavailable
+from sdapi.redis.rights import RIGHTS
 from tests.queues.queue_stores import as_user, redis_server, redis_servers
 from tests.queues.store_calls import SOURCE, item
 

@@ -1,0 +1,1 @@
+"""What every store on a Redis that several servers share needs."""
