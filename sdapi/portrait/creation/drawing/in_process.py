@@ -56,8 +56,11 @@ def _told_as_failed() -> Generator[None]:
         yield
     except PASSING:
         raise
-    except (BadRequest, ModelUnusable, ValidationError) as error:
+    except (BadRequest, ValidationError) as error:
         raise UnitsRefused(str(error)) from error
+    except ModelUnusable as error:
+        refused = UnitsRefused(error.sentence)
+        raise (DrawingFailed(error.detail) if refused.number is None else refused) from error
     except SDAPIError as error:
         raise DrawingFailed(error.detail) from error
     except TimeoutError as error:

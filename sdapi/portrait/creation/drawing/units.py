@@ -4,8 +4,8 @@ Contract: portrait-pipeline 3.5, 3.8, 3.12, 5.1. A unit whose model is missing i
 portrait gets a warning.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -35,13 +35,15 @@ _ADAPTER: Final = {
 
 @dataclass(slots=True)
 class UnitMaker:
-    """Makes units of the models that are there, and remembers those that are not."""
+    """Makes units of the models that can be used, and remembers those that are not there."""
 
     #: those for this kind of checkpoint
     models: Sequence[str]
     kind: Base
     #: what was left out, as sentences
     missing: dict[str, None]
+    #: models that whoever draws has refused, as told elsewhere
+    unusable: set[str] = field(default_factory=set[str])
 
     def canny(self, rgb: Pixels, weight: float) -> list[Unit]:
         return self._unit("canny", _CANNY[self.kind], weight, rgb)
@@ -74,17 +76,19 @@ class UnitMaker:
     ) -> list[Unit]:
         model = self._model(names)
         if model is None:
-            self.missing[f"no control model {names[0]}: its unit is left out"] = None
+            if _named(names, self.unusable) is None:
+                self.missing[f"no control model {names[0]}: its unit is left out"] = None
             return []
         return [Unit(module, model, weight, rgb)]
 
     def _model(self, names: tuple[str, ...]) -> str | None:
-        """The first model that has one of the names."""
-        for name in names:
-            for model in self.models:
-                if name.lower() in model.lower():
-                    return model
-        return None
+        return _named(names, [model for model in self.models if model not in self.unusable])
+
+
+def _named(names: tuple[str, ...], models: Collection[str]) -> str | None:
+    """The first model that has one of the names."""
+    found = (model for name in names for model in models if name.lower() in model.lower())
+    return next(found, None)
 
 
 def coarse(rgb: Pixels) -> Pixels:

@@ -3,6 +3,7 @@
 Either a service in this process or a server elsewhere takes the same body, as any client sends it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from sdapi.portrait.state.records import Base
 
 TXT2IMG: Final = "txt2img"
 IMG2IMG: Final = "img2img"
+#: how an error of this server's names a control unit
+_UNIT: Final = re.compile(r"alwayson_scripts\.controlnet\.args\.(\d{1,3})\b")
 
 
 class DrawingFailed(Exception):
@@ -28,6 +31,12 @@ class DrawingFailed(Exception):
 
 class UnitsRefused(DrawingFailed):
     """The request was refused for what it asks; without its control units it may be taken."""
+
+    @property
+    def number(self) -> int | None:
+        """Of the control unit at fault, from 0; None where the refusal names none."""
+        named = _UNIT.search(str(self))
+        return None if named is None else int(named[1])
 
 
 @dataclass(frozen=True, slots=True)

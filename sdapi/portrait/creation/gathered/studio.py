@@ -113,10 +113,17 @@ class Studio:
         )
 
     async def _drawn(self, asked: Pass) -> Drawn:
-        try:
-            return await self.drawer.draw(asked)
-        except UnitsRefused as error:
-            if not asked.units:
-                raise
-            self.warn(f"the control units were refused ({error}); drawn without them")
-            return await self.drawer.draw(replace(asked, units=()))
+        """A unit that is refused is left out, of this pass and of the creation's later ones."""
+        while True:
+            units = tuple(u for u in asked.units if u.model not in self.units.unusable)
+            try:
+                return await self.drawer.draw(replace(asked, units=units))
+            except UnitsRefused as error:
+                if not units:
+                    raise
+                if error.number is None or error.number >= len(units):
+                    self.warn(f"the control units were refused ({error}); drawn without them")
+                    return await self.drawer.draw(replace(asked, units=()))
+                model = units[error.number].model
+                self.warn(f"the control model {model} was refused ({error}); drawn without it")
+                self.units.unusable.add(model)

@@ -203,13 +203,36 @@ async def test_units_that_are_refused_are_left_out_with_a_warning(
 
     async def picky(asked: Pass) -> Drawn:
         if asked.units:
-            raise UnitsRefused("unit 1: cut.safetensors: the file is cut off")
+            raise UnitsRefused("the units are no good")
         return await draw(asked)
 
     monkeypatch.setattr(place.drawer, "draw", picky)
     created = await place.create("ann")
     assert len(place.drawer.passes) == 2
-    assert any("the file is cut off" in each for each in created.warnings)
+    assert any("the units are no good" in each for each in created.warnings)
+
+
+async def test_a_control_model_that_is_refused_costs_its_own_unit_alone(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+):
+    place.drawer.models = Inventory(control_models=ALL, style_loras=frozenset())
+    draw, refused = place.drawer.draw, list[str]()
+
+    async def picky(asked: Pass) -> Drawn:
+        for number, unit in enumerate(asked.units):
+            if unit.model in (ALL[0], ALL[3]):
+                refused.append(unit.model)
+                at = f"alwayson_scripts.controlnet.args.{number}"
+                raise UnitsRefused(f"{at}: {unit.model}.safetensors: the file is cut off")
+        return await draw(asked)
+
+    monkeypatch.setattr(place.drawer, "draw", picky)
+    created = await place.create("ann", ipa_control=True)
+    first, second = place.drawer.passes
+    assert [unit.model for unit in first.units] == [ALL[1], ALL[4]]
+    assert [unit.model for unit in second.units] == [ALL[4]]
+    assert refused == [ALL[0], ALL[3]]  # once in a creation
+    assert [each.split()[3] for each in created.warnings if "cut off" in each] == refused
 
 
 async def test_tile_stands_in_for_the_colour_model(place: Workplace):

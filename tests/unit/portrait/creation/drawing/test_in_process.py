@@ -92,9 +92,15 @@ async def test_a_portrait_that_has_begun_waits_for_its_place_until_its_deadline(
 async def test_a_unit_whose_model_is_of_no_use_is_the_units_fault(
     services: Services, engine: FakeEngine
 ):
-    engine.failure = lambda job: ModelUnusable("unit 1: cut.safetensors: the file is cut off")
-    with pytest.raises(UnitsRefused, match="cut off"):
+    broken = "cut.safetensors: the file is cut off"
+    engine.failure = lambda job: ModelUnusable(f"alwayson_scripts.controlnet.args.1: {broken}")
+    with pytest.raises(UnitsRefused, match="cut off") as refused:
         await InProcessDrawer(services).draw(PASS)
+    assert refused.value.number == 1
+    engine.failure = lambda job: ModelUnusable(broken)  # a checkpoint's, or a VAE's
+    with pytest.raises(DrawingFailed, match="cut off") as failed:
+        await InProcessDrawer(services).draw(PASS)
+    assert not isinstance(failed.value, UnitsRefused)
 
 
 async def test_control_models_are_told_apart_by_the_texts_they_read(services: Services):
