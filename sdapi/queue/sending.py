@@ -48,7 +48,7 @@ def connection_of(scope: Mapping[str, Any]) -> Connection | None:
 async def until_left(connection: Connection, stall_s: float | None = None) -> bool:
     """Wait until all has left this machine.
 
-    False when the connection ends before, or nothing moves for `stall_s`.
+    False when the connection ends before, or nothing leaves for `stall_s`.
     """
     return await _until_none(connection.waiting_bytes, connection, stall_s)
 
@@ -56,7 +56,7 @@ async def until_left(connection: Connection, stall_s: float | None = None) -> bo
 async def until_arrived(connection: Connection, stall_s: float | None = None) -> bool:
     """Wait until all has left, and has been confirmed but for its end.
 
-    False when the connection ends before, or nothing moves for `stall_s`. Systems confirm the end
+    False when the connection ends before, or nothing leaves for `stall_s`. Systems confirm the end
     late, to do it together with what they answer.
     """
 
@@ -90,15 +90,16 @@ async def _cut_off(connection: Connection, stall_s: float) -> None:
 async def _until_none(
     left: Callable[[], int], connection: Connection, stall_s: float | None
 ) -> bool:
-    before, moved_at, pause_s = -1, time.monotonic(), 0.0
+    before, moved_at, pause_s = 0, time.monotonic(), 0.0
     while not connection.is_closing():
         now_left = left()
         if not now_left:
             return True
-        if now_left != before:
-            before, moved_at = now_left, time.monotonic()
+        if now_left < before:  # more is none: the answer to a ping waits behind what is not read
+            moved_at = time.monotonic()
         elif stall_s is not None and time.monotonic() - moved_at > stall_s:
             return False
+        before = now_left
         await asyncio.sleep(pause_s)
         pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
     return False
