@@ -229,6 +229,7 @@ class RedisStore:
         return removed
 
     async def truncate(self, queue: QueueName, below: int) -> int:
+        below = min(below, (await self.stats(queue)).last + 1)
         removed = 0
         while some := (await self._ask("truncate", queue=str(queue), below=below, portion=PORTION))[
             "removed"

@@ -116,6 +116,7 @@ class SqliteStore:
         return removed
 
     async def truncate(self, queue: QueueName, below: int) -> int:
+        below = min(below, (await self.stats(queue)).last + 1)
         removed = 0
         while some := await self._portion(lambda tx: items.truncate(tx, queue, below)):
             removed += some

@@ -37,6 +37,19 @@ async def test_others_get_their_turn_between_two_portions(store: Store):
     assert await truncating == 300
 
 
+async def test_what_comes_while_a_queue_is_truncated_stays(store: Store):
+    await put_all(store, *"abcdefghijklmnop")
+    truncating = asyncio.create_task(store.truncate(SOURCE, 1 << 40))
+    come = list[str]()
+    while not truncating.done():
+        come.append(f"{len(come)}")
+        await store.put(SOURCE, item(come[-1]))
+        assert len(come) < 100
+    left = await texts(store)
+    assert left == come[-len(left) :]
+    assert len(left) >= len(come) - 2  # what came before the first portion is not told apart
+
+
 async def test_what_is_held_stays_whichever_portion_it_is_in(store: Store):
     await put_all(store, *"abcdefghi")
     await store.join(SOURCE, member("one", start=2, window=1))
