@@ -38,7 +38,7 @@ SINK_TIME = "ts@sink"
 #: the longest wait for a change before a reader looks by itself
 _LOOK_S = 5.0
 _RETRY_S = 0.5
-#: after which nothing that was sent to the store is on its way any more
+#: after which nothing of a call that failed is on its way to the store any more
 _AGAIN_S = 2.0
 
 
@@ -152,18 +152,6 @@ class QueueService:
         Raises `ShuttingDown` where the server ends before, and nothing is there. A call that
         raises, or is cancelled, leaves no claim behind.
         """
-        try:
-            return await self._wait_for(queue, query, timeout_s, claim, gone)
-        except BaseException:  # the store may have claimed items, though its answer was lost
-            if claim:
-                # Twice: the first may overtake what still lies on a connection to the store.
-                self._in_background(self._settle_later(queue, claim, _AGAIN_S, delete=False))
-                await self.settle(queue, claim, delete=False)
-            raise
-
-    async def _wait_for(
-        self, queue: QueueName, query: Query, timeout_s: float, claim: str, gone: asyncio.Event
-    ) -> list[Item]:
         end = time.monotonic() + timeout_s
         with self._waiting.waiter(queue, query.tags) as waiter:
             while not gone.is_set():
@@ -171,13 +159,41 @@ class QueueService:
                 left_s, is_ending = end - time.monotonic(), self._ending.is_set()
                 is_last = is_ending or left_s <= 0
                 wanted = 1 if is_last else query.length
-                items = await self.store.get(queue, replace(query, at_least=wanted), claim)
+                items = await self._claimed(queue, replace(query, at_least=wanted), claim)
                 if not items and is_ending and left_s > 0:
                     raise ShuttingDown("the server is shutting down")
                 if items or is_last:
                     return items
                 await _first_of(min(left_s, _LOOK_S), waiter.came, gone, self._ending)
         return []
+
+    async def _claimed(self, queue: QueueName, query: Query, claim: str) -> list[Item]:
+        """What the store answers; without an answer no claim stays, though the store made one."""
+        if not claim:
+            return await self.store.get(queue, query)
+        getting = asyncio.create_task(self.store.get(queue, query, claim))
+        try:
+            return await asyncio.shield(getting)
+        except asyncio.CancelledError:  # the store's call goes on, and may make it yet
+            self._in_background(self._give_up_after(getting, queue, claim))
+            raise
+        except Exception:
+            await self._give_up(queue, claim)
+            raise
+
+    async def _give_up_after(
+        self, getting: asyncio.Task[list[Item]], queue: QueueName, claim: str
+    ) -> None:
+        await asyncio.wait([getting])
+        if getting.cancelled() or getting.exception() is not None:
+            await self._give_up(queue, claim)
+        else:
+            await self.settle(queue, claim, delete=False)
+
+    async def _give_up(self, queue: QueueName, claim: str) -> None:
+        """Twice: the first may overtake what still lies on a connection to the store."""
+        self._in_background(self._settle_later(queue, claim, _AGAIN_S, delete=False))
+        await self.settle(queue, claim, delete=False)
 
     def new_claim(self) -> str:
         """A name for items that are on their way to a reader."""

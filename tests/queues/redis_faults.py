@@ -21,6 +21,9 @@ class Way:
     port: int = 0
     _word: bytes = b""
     _losses: int = 0
+    _held_word: bytes = b""
+    is_holding: bool = False
+    _may_go: asyncio.Event = field(default_factory=asyncio.Event)
     _connections: list[_Connection] = field(default_factory=list[_Connection])
 
     @property
@@ -30,6 +33,13 @@ class Way:
     def lose(self, word: bytes, losses: int = 1) -> None:
         """Let the next calls that hold a word be executed, and cut their connections."""
         self._word, self._losses = word, losses
+
+    def hold(self, word: bytes) -> None:
+        """Keep the next call that holds a word, until it is let go."""
+        self._held_word = word
+
+    def let_go(self) -> None:
+        self._may_go.set()
 
     def silence(self, word: bytes) -> None:
         """Pass nothing on any more, there or back, on connections that have sent a word."""
@@ -51,6 +61,9 @@ class Way:
                 if self._losses and self._word in data:
                     self._losses -= 1
                     connection.is_lost = True
+                if self._held_word and self._held_word in data:
+                    self._held_word, self.is_holding = b"", True
+                    await self._may_go.wait()
                 if not connection.is_silent:
                     to_redis.write(data)
                     await to_redis.drain()

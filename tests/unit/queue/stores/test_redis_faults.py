@@ -9,6 +9,8 @@ import redis
 import redis.asyncio
 
 from sdapi.errors import StorageFailed
+from sdapi.queue import service as queue_service
+from sdapi.queue.service import QueueService
 from sdapi.queue.stores.redis import store as redis_store
 from sdapi.queue.stores.redis.store import RedisStore
 from sdapi.queue.stores.store import Event, Query, QueueStoreUnavailable
@@ -213,3 +215,25 @@ async def test_what_is_under_way_when_a_store_closes_is_told_so(store: RedisStor
         finally:
             client.client_unpause()
     assert [type(call.exception()) for call in done] == [QueueStoreUnavailable] * 3
+
+
+async def test_a_get_whose_caller_goes_hides_no_item_however_late_its_call_is(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(queue_service, "_AGAIN_S", 0.05)
+    service = QueueService(RedisStore(way.url), [])
+    await service.open()
+    await service.store.put(SINK, item("a"))
+    way.hold(b"\r\nget\r\n")
+    get = service.get(SINK, Query(), 5, service.new_claim(), asyncio.Event())
+    getting = asyncio.create_task(get)
+    await wait_for(lambda: way.is_holding)
+    getting.cancel()
+    await asyncio.wait([getting], timeout=5)
+    assert getting.cancelled()
+    await asyncio.sleep(0.3)
+    way.let_go()
+    await asyncio.sleep(0.5)
+    [found] = await service.store.get(SINK, Query(), service.new_claim())
+    assert found.data == b"a"
+    await service.close()
