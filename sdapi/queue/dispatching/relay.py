@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from sdapi.queue.config.spec import ServiceSpec
 from sdapi.queue.dispatching.inference import NOT_READY
+from sdapi.queue.sending import connection_of, cut_off_when_stalled
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +56,14 @@ class Relay:
         except httpx.TransportError as error:
             await _failure(error)(scope, receive, send)
             return
+        connection = connection_of(scope)
         try:
-            await self._answer(answer, send)
+            async with AsyncExitStack() as until_end:
+                if connection is not None:  # who reads no more would keep the place of a call
+                    await until_end.enter_async_context(
+                        cut_off_when_stalled(connection, self._spec.keepalive_s)
+                    )
+                await self._answer(answer, send)
         except (TimeoutError, httpx.TransportError) as error:
             # The status has been sent: an answer without an end is what tells the client.
             log.warning("service %s: an answer broke off: %r", self._spec.name, error)

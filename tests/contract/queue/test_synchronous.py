@@ -8,9 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from starlette.testclient import TestClient
 
 from sdapi.app import build_app
+from sdapi.queue.dispatching import on_port
 from sdapi.settings import Settings
 from tests.contract.conftest import Serve
 from tests.contract.queue.calls import service_file
@@ -155,6 +157,22 @@ def test_a_caller_who_goes_is_not_worked_for(url: str, program: RawProgram):
         wait_ready(lambda: len(program.asked) == 1, 10)
         caller.close()
         wait_ready(lambda: len(program.left) == 1, 10)
+
+
+def test_a_caller_who_reads_no_more_keeps_no_place(
+    program: RawProgram, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(on_port, "_SYNC_CALLS", 1)
+    size = 30 << 20  # systems of both sides hold some megabytes
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size
+    program.answer = lambda line: head + bytes(size)
+    settings = Settings(data_dir=data_dir, service_files=(direct(tmp_path, program, 1000),))
+    app = build_app(settings, FakeEngines(FakeEngine()))
+    with program.running(), listening(app, settings) as server:
+        url = f"{server}{U}/a"
+        with begin_to_read(url, 1000):
+            assert requests.get(url, timeout=10).status_code == 408
+            wait_ready(lambda: requests.get(url, timeout=10).status_code == 200, 15)
 
 
 def test_a_call_reads_no_certificates(
