@@ -4,11 +4,10 @@ import asyncio
 import logging
 import secrets
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from sdapi.errors import FINAL_HEADER, TRIED_HEADER, SDAPIError
+from sdapi.errors import FINAL_HEADER, TRIED_HEADER
 from sdapi.logs import log_fields
 from sdapi.queue.config.spec import Program, ServiceSpec
 from sdapi.queue.dispatching.explanations import explained
@@ -58,6 +57,8 @@ class Dispatcher:
         #: what is being written down; no end of a job may cut it off
         self._settling: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
+        #: while the server stops
+        self._retiring: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._is_abandoned = False
         #: it was told that the program does not answer
@@ -69,10 +70,10 @@ class Dispatcher:
         self._task = asyncio.create_task(self._run(), name=f"dispatch {self._spec.name}")
 
     async def drain(self) -> None:
-        """Take nothing more, and wait for what runs."""
+        """Take nothing more, and wait for what runs; not for a store that is away meanwhile."""
         self._is_stopping = True
-        with suppress(SDAPIError):
-            await self._service.reject(self._address.queue, self._identity, [], "Shutdown")
+        if self._retiring is None:
+            self._retiring = asyncio.create_task(self._retire())
         while self._jobs:
             await asyncio.wait(self._jobs)
 
@@ -91,9 +92,10 @@ class Dispatcher:
             _, unwritten = await asyncio.wait(self._settling, timeout=_LAST_TRY_S)
             for each in unwritten:
                 each.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._retiring, self._task):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
         while not self._is_stopping:
