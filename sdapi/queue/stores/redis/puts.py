@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdapi.queue.stores.store import QueueStoreUnavailable
+from redis.exceptions import TimeoutError as RedisTimeout
 
 #: of one call; a script holds up everybody else's
 _BATCH = 64
@@ -65,7 +65,7 @@ class GatheredPuts:
             answers = await self._send([put.fields for put in batch], [put.data for put in batch])
             answered = list(zip(batch, answers, strict=True))
         except Exception as error:
-            if isinstance(error, QueueStoreUnavailable):  # the others would wait as long, in turn
+            if _is_timeout(error):  # the others would wait as long, in turn
                 batch += self._waiting
                 self._waiting = []
             for put in batch:
@@ -75,3 +75,12 @@ class GatheredPuts:
         for put, answer in answered:
             if not put.answer.done():  # else its caller has gone
                 put.answer.set_result(answer)
+
+
+def _is_timeout(error: BaseException | None) -> bool:
+    """Whether one is at the bottom of it; a connection that was lost says nothing of the next."""
+    while error is not None:
+        if isinstance(error, TimeoutError | RedisTimeout):
+            return True
+        error = error.__cause__
+    return False
