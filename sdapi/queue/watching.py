@@ -9,6 +9,7 @@ from functools import partial
 
 from sdapi.ending import end_tasks
 from sdapi.errors import SDAPIError
+from sdapi.queue.going_on import GoingOn
 from sdapi.queue.stores.store import Change, Delivery, Event, Item, Member, QueueName, Rules, Store
 
 log = logging.getLogger(__name__)
@@ -119,20 +120,19 @@ class Watching:
 
     async def _leave(self, queue: QueueName, member: Member) -> None:
         """At once, or later: a consumer that seems to be there keeps its items from others."""
-        try:
+        with GoingOn(f"consumer {member.group}.{member.user} cannot leave now"):
             await self._store.leave(queue, member)
-        except SDAPIError as error:
-            log.warning("consumer %s.%s cannot leave now: %s", member.group, member.user, error)
-            if self._is_closed:  # with its process, which others will take for dead
-                return
-            leaving = asyncio.create_task(self._leave_later(queue, member))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            return
+        if self._is_closed:  # with its process, which others will take for dead
+            return
+        leaving = asyncio.create_task(self._leave_later(queue, member))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
 
     async def _leave_later(self, queue: QueueName, member: Member) -> None:
         while True:
             await asyncio.sleep(_RETRY_S)
-            with suppress(SDAPIError):
+            with GoingOn(f"consumer {member.group}.{member.user} cannot leave now"):
                 await self._store.leave(queue, member)
                 return
 

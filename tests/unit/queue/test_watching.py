@@ -27,15 +27,15 @@ pytestmark = pytest.mark.anyio
 class SlowStore(SqliteStore):
     """A store whose answers tests may hold back, and which can be away."""
 
-    is_away = False
+    trouble: Exception | None = None
     tells = True
     is_held: asyncio.Event | None = None
     may_answer = asyncio.Event()
     insisted: list[bool]
 
     async def leave(self, queue: QueueName, member: Member) -> None:
-        if self.is_away:
-            raise QueueStoreUnavailable("away")
+        if self.trouble is not None:
+            raise self.trouble
         await super().leave(queue, member)
 
     async def take(
@@ -115,16 +115,17 @@ async def test_no_round_goes_on_without_a_consumer(store: SlowStore, watching: W
     assert len(store.insisted) == before
 
 
+@pytest.mark.parametrize("trouble", [QueueStoreUnavailable("away"), OSError("odd")])
 async def test_a_consumer_that_could_not_leave_does_so_when_the_store_is_back(
-    store: SlowStore, watching: Watching
+    store: SlowStore, watching: Watching, trouble: Exception
 ):
     await put_all(store, "a")
     async with subscribed(watching, member("gone")) as [subscription]:
         assert await received(subscription, 1) == ["a"]
-        store.is_away = True
+        store.trouble = trouble
     async with subscribed(watching, member("next")) as [subscription]:
         assert await received(subscription, 1, 0.7) == []
-        store.is_away = False
+        store.trouble = None
         [consumer] = [c for c in (await store.stats(SOURCE)).consumers if c.user == "gone"]
         async with asyncio.timeout(5):
             while consumer.gone_ms is None:

@@ -127,8 +127,8 @@ class RedisStore:
                     return
                 log.warning("no news from Redis: %s", error)
                 await asyncio.sleep(_RETRY_S)
-            except (ValueError, KeyError, TypeError):
-                log.exception("news from Redis that nobody here understands")
+            except Exception:  # whatever it is: without news consumers would wait for each look
+                log.exception("listening to Redis failed")
                 await asyncio.sleep(_RETRY_S)
 
     async def _listen_once(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+from redis.asyncio.client import PubSub
 
 from sdapi.errors import StorageFailed
 from sdapi.queue import service as queue_service
@@ -237,3 +238,28 @@ async def test_a_get_whose_caller_goes_hides_no_item_however_late_its_call_is(
     [found] = await service.store.get(SINK, Query(), service.new_claim())
     assert found.data == b"a"
     await service.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("odd"), AttributeError("odd")])
+async def test_news_come_again_after_an_error_that_nobody_foresaw(
+    url: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(redis_store, "_RETRY_S", 0.05)
+    events, real, errors = list[Event](), PubSub.get_message, [error]
+    store, other = RedisStore(url), RedisStore(url)
+    await store.open(events.append)
+
+    async def get_message(self: PubSub, *given: Any, **named: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return await real(self, *given, **named)
+
+    monkeypatch.setattr(PubSub, "get_message", get_message)
+    async with redis.asyncio.Redis.from_url(url) as client:
+        await client.publish("sdapi:events", "[]")
+        await wait_for(lambda: not errors)
+    await other.open(lambda event: None)
+    await other.put(SOURCE, item("a"))
+    await wait_for(lambda: any(event.queue == SOURCE for event in events))
+    await store.close()
+    await other.close()
