@@ -191,8 +191,8 @@ class TaskRegistry:
             ending, outcome = drawn.ending, drawn.outcome
             is_told = ending[0] is State.CANCELLED and isinstance(error, ShuttingDown)
             if isinstance(error, Exception) and not is_told:
-                ending = _ending(task, error, was_stopped=False)
-                outcome = None if outcome is None else error
+                # Of a script the observer knows the drawings, which are whole, but not this end.
+                ending, outcome = _ending(task, error, was_stopped=False), error
             self._close(task, ending, outcome)
 
     def refuse(self, task: Task, error: BaseException) -> None:

@@ -25,7 +25,10 @@ pytestmark = pytest.mark.anyio
 
 TRAIN = "/api/v1/aigc_images/train"
 ACCOUNT = Account("1", "token", quota=5)
-STALL_S = 0.4
+#: longer than any of these tests; each ends its own stall
+STALL_S = 60
+#: holds a store up; what it returns lets it go
+Stall = Callable[[], Callable[[], None]]
 
 
 class Trainer:
@@ -36,11 +39,12 @@ class Trainer:
 
 
 class Stalling:
-    """A store that another client's work holds up as soon as one of its steps begins."""
+    """A store that another client's work holds up when one of its steps first begins."""
 
-    def __init__(self, store: PortraitStore, step: str, stall: Callable[[], None]) -> None:
+    def __init__(self, store: PortraitStore, step: str, stall: Stall) -> None:
         self._store, self._step, self._stall = store, step, stall
         self.began = asyncio.Event()
+        self.release: Callable[[], None] = lambda: None
 
     def __getattr__(self, name: str) -> Any:
         does = getattr(self._store, name)
@@ -48,8 +52,9 @@ class Stalling:
             return does
 
         async def begin(*arguments: Any) -> Any:
-            self._stall()
-            self.began.set()
+            if not self.began.is_set():
+                self.release = self._stall()
+                self.began.set()
             return await does(*arguments)
 
         return begin
@@ -65,24 +70,29 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(params=["sqlite", *list(redis_servers())[:1]])
 async def store_and_stall(
     request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[tuple[PortraitStore, Callable[[], None]]]:
-    """A store, and what holds it up for a moment."""
+) -> AsyncIterator[tuple[PortraitStore, Stall]]:
+    """A store, and what holds it up."""
     if request.param == "sqlite":
         store: PortraitStore = SqlitePortraitStore(tmp_path / "sdapi.db")
 
-        def stall() -> None:
+        def stall() -> Callable[[], None]:
             db = sqlite3.connect(tmp_path / "sdapi.db", isolation_level=None)
             db.execute("BEGIN IMMEDIATE")
-            asyncio.get_running_loop().call_later(STALL_S, db.close)
+            return db.close
     else:
         url: str = request.getfixturevalue("redis_url")
         with Redis.from_url(url) as redis:
             redis.flushall()
         store = RedisPortraitStore(url)
 
-        def stall() -> None:
+        def stall() -> Callable[[], None]:
             with Redis.from_url(url) as redis:
-                redis.client_pause(int(STALL_S * 1000))
+                redis.client_pause(STALL_S * 1000, all=False)  # of writes, so that it can be ended
+            return release
+
+        def release() -> None:
+            with Redis.from_url(url) as redis:
+                redis.client_unpause()
 
     await store.open()
     await store.add_account(ACCOUNT)
@@ -103,7 +113,7 @@ async def used(store: PortraitStore) -> int:
 
 @pytest.mark.parametrize("step", ["take_call", "add_job"])
 async def test_a_training_whose_caller_leaves_goes_on_and_is_counted(
-    store_and_stall: tuple[PortraitStore, Callable[[], None]], step: str
+    store_and_stall: tuple[PortraitStore, Stall], step: str
 ):
     store, stall = store_and_stall
     stalling: Any = Stalling(store, step, stall)
@@ -121,8 +131,9 @@ async def test_a_training_whose_caller_leaves_goes_on_and_is_counted(
     asking = asyncio.ensure_future(api.answer(signed()))
     async with asyncio.timeout(20):
         await stalling.began.wait()
-        await asyncio.sleep(STALL_S / 4)
         asking.cancel()
+        await asyncio.sleep(0)  # the cancellation is there before the store answers
+        stalling.release()
         await asyncio.wait([asking])
     assert asking.cancelled()
     job = await store.claim_job("h", 60)
@@ -135,7 +146,7 @@ async def test_a_training_whose_caller_leaves_goes_on_and_is_counted(
 
 
 async def test_a_check_whose_caller_leaves_while_it_is_counted_is_given_back(
-    store_and_stall: tuple[PortraitStore, Callable[[], None]],
+    store_and_stall: tuple[PortraitStore, Stall],
 ):
     store, stall = store_and_stall
     stalling: Any = Stalling(store, "take_call", stall)
@@ -147,15 +158,16 @@ async def test_a_check_whose_caller_leaves_while_it_is_counted_is_given_back(
     checking = asyncio.ensure_future(check())
     async with asyncio.timeout(20):
         await stalling.began.wait()
-        await asyncio.sleep(STALL_S / 4)
         checking.cancel()
+        await asyncio.sleep(0)
+        stalling.release()
         await asyncio.wait([checking])
     assert checking.cancelled()
     assert await used(store) == 0
 
 
 async def test_a_call_over_the_quota_is_not_given_back(
-    store_and_stall: tuple[PortraitStore, Callable[[], None]],
+    store_and_stall: tuple[PortraitStore, Stall],
 ):
     store, _ = store_and_stall
     await store.set_quota("1", 1)

@@ -10,6 +10,19 @@ from sdapi.services.jobs.telling.progress import progress_of
 RESULT = Result((), {})
 
 
+class Listening:
+    """Keeps what it hears of ends."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[Task, object]] = []
+
+    def began(self, task: Task) -> None:
+        """Nothing to keep."""
+
+    def ended(self, task: Task, outcome: object) -> None:
+        self.ends.append((task, outcome))
+
+
 @pytest.fixture
 def tasks() -> TaskRegistry:
     return TaskRegistry()
@@ -161,6 +174,20 @@ def test_script_that_was_stopped_is_cancelled(tasks: TaskRegistry):
     tasks.finish(inner, Result((), {}, interrupted=True))
     tasks.all_drawn(parent, None)
     assert (parent.state, inner.state) == (State.CANCELLED, State.CANCELLED)
+
+
+def test_script_whose_pictures_cannot_be_saved_is_told_as_failed():
+    observer = Listening()
+    tasks = TaskRegistry(observer)
+    parent = tasks.create("txt2img", awaits_end=True)
+    inner = tasks.create_inner(parent)
+    tasks.begin(inner)
+    tasks.finish(inner, RESULT)
+    tasks.all_drawn(parent, None)
+    full = StorageFailed("the disk is full")
+    tasks.end(parent, full)
+    assert observer.ends == [(inner, RESULT), (parent, full)]
+    assert parent.state is State.FAILED
 
 
 @pytest.mark.parametrize("stop", ["cancel", "cut_short"])
