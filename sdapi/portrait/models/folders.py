@@ -48,6 +48,8 @@ _PREFIX: Final = "portrait-"
 _MOST_NAMES: Final = 10
 _DAY_S: Final = 86_400.0
 _MARKER: Final = "marker"
+#: an empty marker is one that is being written, for so long
+_MARKED_WITHIN_S, _MARK_POLL_S = 2.0, 0.05
 log = logging.getLogger(__name__)
 
 
@@ -243,7 +245,12 @@ class ModelFolders:
             self.root.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 write_first(path, uuid.uuid4().hex.encode())
-            if mark := path.read_text(encoding="utf-8").strip():
+            end = time.monotonic() + _MARKED_WITHIN_S
+            while not (mark := path.read_text(encoding="utf-8").strip()):
+                if time.monotonic() > end:
+                    break
+                time.sleep(_MARK_POLL_S)  # a server without links writes it just now
+            if mark:
                 return mark
         except (OSError, ValueError) as error:
             raise StorageFailed(f"{self.root} cannot be used for portraits: {error}") from error

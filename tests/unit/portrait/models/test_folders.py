@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -30,6 +31,35 @@ def make(folders: ModelFolders, owner: str = OWNER, model_id: str = ID) -> Path:
     (draft / "ref_image.jpg").write_bytes(b"photo")
     folders.publish(draft, owner, model_id)
     return folders.of(owner, model_id)
+
+
+@pytest.mark.anyio
+async def test_a_marker_that_another_server_writes_just_now_is_waited_for(
+    folders: ModelFolders, tmp_path: Path
+):
+    store = SqlitePortraitStore(tmp_path / "sdapi.db")
+    await store.open()
+    folders.root.mkdir()
+    marker = folders.root / "marker"
+    marker.touch()
+    writing = threading.Timer(0.2, marker.write_text, ["theirs"])
+    writing.start()
+    await folders.check_shared(store)
+    assert await store.folder_marker("ours") == "theirs"
+    writing.join()
+    await store.close()
+
+
+@pytest.mark.anyio
+async def test_a_marker_that_stays_empty_is_told(
+    folders: ModelFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sdapi.portrait.models.folders._MARKED_WITHIN_S", 0.1)
+    store = SqlitePortraitStore(tmp_path / "sdapi.db")
+    folders.root.mkdir()
+    (folders.root / "marker").touch()
+    with pytest.raises(StorageFailed, match="is empty"):
+        await folders.check_shared(store)
 
 
 def test_deletion_leaves_nothing(folders: ModelFolders):
