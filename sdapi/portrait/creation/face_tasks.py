@@ -72,6 +72,13 @@ def see_pixels(providers: Providers, rgb: Pixels, look: Look = USUAL) -> Seen:
     return Seen(rgb, tuple(moved(face, back) if scale != 1.0 else face for face in located))
 
 
+def places(providers: Providers, rgb: Pixels, look: Look) -> tuple[Face, ...]:
+    """Every face of a picture, those too small to count among them, not located."""
+    large, scale = _enlarged(rgb)
+    back = np.array([[1 / scale, 0.0, 0.0], [0.0, 1 / scale, 0.0]])
+    return tuple(moved(face, back) for face in providers.detector.detect(large, look))
+
+
 def begin(providers: Providers, rgb: Pixels, face: Face, frame: Frame) -> Seen:
     """The template's part that is worked on, its face located in it anew."""
     cut = frame.cut(rgb)

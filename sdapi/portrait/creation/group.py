@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 
 from sdapi.portrait import faults
+from sdapi.portrait.creation import face_tasks
 from sdapi.portrait.creation.drawing.bases import Target
 from sdapi.portrait.creation.drawing.passes import Pass
 from sdapi.portrait.creation.gathered.studio import Studio
 from sdapi.portrait.creation.gathered.template import Template
 from sdapi.portrait.creation.one_person import OnePerson
-from sdapi.portrait.faces.face import Box, Face, FaceError, Mask, Pixels
+from sdapi.portrait.faces.face import GROUP, Box, Face, FaceError, Mask, Pixels
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.pixels.frame import LONGEST_SIDE, Frame, around
 from sdapi.portrait.pixels.masks.shape import Shape
@@ -80,10 +81,24 @@ async def draw_all(studio: Studio, template: Template, painters: Sequence[OnePer
         drawn = await anyio.to_thread.run_sync(part.onto, running)
         running = await anyio.to_thread.run_sync(_with_others_kept, running, drawn, others)
     if studio.options.background_restore:
-        return await _redrawn(studio, running, template.faces + template.bystanders, _background)
+        return await _redrawn(studio, running, await _everybody(studio, template), _background)
     if len(painters) > 1:
         return await _redrawn(studio, running, template.faces, _seams)
     return running
+
+
+async def _everybody(studio: Studio, template: Template) -> tuple[Face, ...]:
+    """All faces of the template; of those that do not count in it, their places alone."""
+    known = template.faces + template.bystanders
+    found = await studio.task(faults.THIRD_DIFFUSION, face_tasks.places, template.rgb, GROUP)
+    return known + tuple(face for face in found if not any(_is_within(face, one) for one in known))
+
+
+def _is_within(face: Face, other: Face) -> bool:
+    """Whether the middle of a face lies in the other's box."""
+    left, top, right, bottom = face.box
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return other.box[0] <= x <= other.box[2] and other.box[1] <= y <= other.box[3]
 
 
 def without_faces(rgb: Pixels, faces: Sequence[Face]) -> Pixels:

@@ -9,7 +9,7 @@ import pytest
 
 from sdapi.portrait.creation.face_tasks import see_pixels
 from sdapi.portrait.creation.group import without_faces
-from sdapi.portrait.faces.face import Pixels
+from sdapi.portrait.faces.face import GROUP, Pixels
 from tests.portraits.people import pixels
 from tests.portraits.portrait_fakes import FacesHere
 from tests.portraits.portrait_models import picture
@@ -123,6 +123,17 @@ async def test_a_background_leaves_everybody_who_is_there_alone(place: Workplace
         left, top, right, bottom = (round(side) for side in face.box)
         assert not changed[top + 20 : bottom - 20, left + 20 : right - 20].any()
     assert changed[:20].all()
+
+
+async def test_a_background_leaves_faces_alone_that_are_too_small_to_count(place: Workplace):
+    rgb = crowd((1000, 600), (33, 580, 20, 10), (41, 120, 800, 250))
+    place.serve("passer-by", rgb)
+    seen = await place.faces.run(see_pixels, rgb, GROUP)
+    assert len(seen.faces) == 1
+    drawn = await place.picture("ann", template="passer-by", background_restore=True)
+    changed = (drawn != rgb).any(axis=2)
+    assert not changed[302:332, 849:879].any()  # the face of the passer-by
+    assert changed[:20, 700:].all()
 
 
 async def test_a_bystander_without_landmarks_is_left_alone_by_their_place(place: Workplace):
