@@ -37,7 +37,7 @@ _CONNECT_TIMEOUT_S: Final = 10.0
 #: the value that stands for no credential
 _NO_CREDENTIAL: Final = "="
 _REFUSED: Final = (400, 404, 422)
-_TASK, _PROGRESS = "/sdapi/v1/task", "/sdapi/v1/progress?skip_current_image=true"
+_TASK = "/sdapi/v1/task"
 _LORAS, _REFRESH = "/sdapi/v1/loras", "/sdapi/v1/refresh-loras"
 log = logging.getLogger(__name__)
 
@@ -63,18 +63,13 @@ class RemoteDrawer:
         return replace(drawn, warnings=(*drawn.warnings, INTERRUPTED))
 
     async def _was_interrupted(self, id_task: str) -> bool:
-        """Whether a pass was; False where that cannot be told.
+        """Whether a pass was; False where that cannot be told: a web UI knows no task by its id.
 
-        A web UI knows no tasks that are over. It shows how its last job ended until it has another.
+        What a web UI shows of its last job is not asked for: it may be another client's.
         """
         with suppress(DrawingFailed):
             task = await self._asked("GET", f"{_TASK}?id_task={id_task}", None, _LIST_TIMEOUT_S)
             return isinstance(task, dict) and task.get("state") == "cancelled"
-        with suppress(DrawingFailed):
-            told = await self._asked("GET", _PROGRESS, None, _LIST_TIMEOUT_S)
-            state = cast("dict[str, Any]", told).get("state") if isinstance(told, dict) else None
-            shown = cast("dict[str, Any]", state) if isinstance(state, dict) else {}
-            return shown.get("interrupted") is True and shown.get("job_count") == 0
         return False
 
     async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
