@@ -1,7 +1,6 @@
 """A connection to the SQLite database that waits for nobody on the event loop."""
 
 import logging
-import os
 import sqlite3
 import stat
 import threading
@@ -77,13 +76,15 @@ class SqliteConnection:
 
     def _connect(self, schema: str) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # SQLite gives the files beside it the same permissions.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ALONE))
-        for end in _BESIDE:
-            _hide(self._path.with_name(self._path.name + end))
         db = sqlite3.connect(
             self._path, isolation_level=None, timeout=_BUSY_S, check_same_thread=False
         )
+        # SQLite makes the file, and gives those beside it the same permissions. We never open it:
+        # closing a descriptor ends the locks that this process has on a file (POSIX), also those of
+        # the queue's connection, and the next process that lets go of the database deletes its log.
+        db.execute("SELECT 1 FROM sqlite_master").fetchall()
+        for end in _BESIDE:
+            _hide(self._path.with_name(self._path.name + end))
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA secure_delete=ON")  # what people delete must not stay in free pages

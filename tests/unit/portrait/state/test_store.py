@@ -3,6 +3,8 @@
 import asyncio
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -236,6 +238,35 @@ async def test_a_database_that_others_made_is_hidden_from_the_rest(tmp_path: Pat
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
         assert modes == {f"sdapi.db{end}": 0o600 for end in ("", "-wal", "-shm")}
         await store.close()
+
+
+async def test_a_command_beside_the_server_takes_nothing_from_its_database(tmp_path: Path):
+    """As `launch.py queue list` does: the last to let go of a database deletes its log."""
+    path = tmp_path / "sdapi.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as queue:
+        queue.execute("PRAGMA journal_mode=WAL")
+        queue.execute("CREATE TABLE items (x)")
+        store = SqlitePortraitStore(path)
+        await store.open()
+        assert in_another_process(path, "SELECT count(*) FROM items") == "0"
+        assert path.with_name("sdapi.db-wal").exists()
+        queue.execute("INSERT INTO items VALUES (1)")
+        assert await store.add_account(ACCOUNT)
+        assert in_another_process(path, "SELECT count(*) FROM items") == "1"
+        assert in_another_process(path, "SELECT count(*) FROM portrait_accounts") == "1"
+        await store.close()
+
+
+def in_another_process(path: Path, query: str) -> str:
+    """What a program finds that opens the database and closes it again."""
+    program = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]);"
+        "print(db.execute(sys.argv[2]).fetchone()[0]); db.close()"
+    )
+    command = [sys.executable, "-c", program, str(path), query]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
 
 
 async def test_reads_wait_for_no_writer(tmp_path: Path):
