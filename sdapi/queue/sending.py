@@ -67,11 +67,17 @@ async def until_arrived(connection: Connection, stall_s: float | None = None) ->
 
 
 @asynccontextmanager
-async def cut_off_when_stalled(connection: Connection, stall_s: float) -> AsyncGenerator[None]:
+async def cut_off_when_stalled(
+    connection: Connection | None, stall_s: float
+) -> AsyncGenerator[None]:
     """Within, a connection is ended once its reader has taken nothing of what waits for it.
 
     After `stall_s`, and up to a tenth more. Whoever waits for the client's going hears of it.
+    Nothing is done where the server does not tell the connection.
     """
+    if connection is None:
+        yield
+        return
     guard = asyncio.create_task(_cut_off(connection, stall_s))
     try:
         yield

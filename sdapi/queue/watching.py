@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from sdapi.ending import end_tasks
-from sdapi.errors import SDAPIError
 from sdapi.queue.going_on import GoingOn
 from sdapi.queue.stores.store import Change, Delivery, Event, Item, Member, QueueName, Rules, Store
 
@@ -234,16 +233,13 @@ class _Pump:
             self._wake.clear()
             waited_s = 0.0 if deferred_at is None else time.monotonic() - deferred_at
             insists = waited_s >= _DEFER_S
-            try:
-                is_more, has_deferred = await self._round(bury, insists)
-            except SDAPIError as error:
-                log.warning("cannot hand out items of %s now: %s", self._queue, error)
+            outcome = None
+            with GoingOn(f"cannot hand out items of {self._queue} now"):
+                outcome = await self._round(bury, insists)
+            if outcome is None:
                 await asyncio.sleep(_RETRY_S)
                 continue
-            except Exception:  # whatever it is, these consumers must not wait for ever
-                log.exception("a round of %s failed", self._queue)
-                await asyncio.sleep(_RETRY_S)
-                continue
+            is_more, has_deferred = outcome
             if not has_deferred:
                 deferred_at = None
             elif deferred_at is None or insists:

@@ -1,9 +1,10 @@
 """What can happen on the way to a Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(eq=False)
@@ -91,3 +92,16 @@ async def way_to(redis_url: str) -> AsyncIterator[Way]:
         yield way
     finally:
         server.close()
+
+
+async def cancel_at_every_step(make_call: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Cancel a call after each number of steps it may have made: it ends cancelled, and soon."""
+    for steps in range(60):
+        call = asyncio.create_task(make_call())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if call.done():
+            break
+        call.cancel()
+        await asyncio.wait([call], timeout=5)
+        assert call.cancelled(), f"after {steps} steps"

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -56,13 +55,9 @@ class Relay:
         except httpx.TransportError as error:
             await _failure(error)(scope, receive, send)
             return
-        connection = connection_of(scope)
         try:
-            async with AsyncExitStack() as until_end:
-                if connection is not None:  # who reads no more would keep the place of a call
-                    await until_end.enter_async_context(
-                        cut_off_when_stalled(connection, self._spec.keepalive_s)
-                    )
+            # Who reads no more would keep the place of a call.
+            async with cut_off_when_stalled(connection_of(scope), self._spec.keepalive_s):
                 await self._answer(answer, send)
         except (TimeoutError, httpx.TransportError) as error:
             # The status has been sent: an answer without an end is what tells the client.

@@ -97,10 +97,7 @@ async def _deliver(
             for delivery in batch:
                 await send(delivery)
         return
-    connection = connection_of(call.scope)
-    async with AsyncExitStack() as until_end:
-        if connection is not None:
-            await until_end.enter_async_context(cut_off_when_stalled(connection, STALL_S))
+    async with cut_off_when_stalled(connection_of(call.scope), STALL_S):
         async for batch in subscription.batches():
             for part in _parts(batch):
                 if not await _deliver_for_good(call, address, part, send):

@@ -14,7 +14,7 @@ from sdapi.portrait.state.store import StateUnavailable
 from sdapi.redis import calling
 from sdapi.redis.rights import RIGHTS
 from tests.queues.queue_stores import as_user, redis_servers
-from tests.queues.redis_faults import way_to
+from tests.queues.redis_faults import cancel_at_every_step, way_to
 
 pytestmark = pytest.mark.anyio
 
@@ -43,15 +43,7 @@ async def store(url: str) -> AsyncIterator[RedisPortraitStore]:
 async def test_a_call_that_is_cancelled_ends_cancelled_whatever_it_is_doing(
     store: RedisPortraitStore,
 ):
-    for steps in range(60):
-        call = asyncio.create_task(store.account("1"))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        if call.done():
-            break
-        call.cancel()
-        await asyncio.wait([call], timeout=5)
-        assert call.cancelled(), f"after {steps} steps"
+    await cancel_at_every_step(lambda: store.account("1"))
 
 
 async def test_a_connection_that_redis_has_closed_while_it_lay_idle_costs_nobody_a_call(

@@ -16,7 +16,7 @@ from sdapi.queue.stores.redis import store as redis_store
 from sdapi.queue.stores.redis.store import RedisStore
 from sdapi.queue.stores.store import Event, Query, QueueStoreUnavailable
 from tests.queues.queue_stores import redis_servers
-from tests.queues.redis_faults import Way, way_to
+from tests.queues.redis_faults import Way, cancel_at_every_step, way_to
 from tests.queues.store_calls import (
     COUNTING,
     NODE,
@@ -58,15 +58,7 @@ async def store(way: Way) -> AsyncIterator[RedisStore]:
 
 
 async def test_a_call_that_is_cancelled_ends_cancelled_whatever_it_is_doing(store: RedisStore):
-    for steps in range(60):
-        call = asyncio.create_task(store.beat(NODE))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        if call.done():
-            break
-        call.cancel()
-        await asyncio.wait([call], timeout=5)
-        assert call.cancelled(), f"after {steps} steps"
+    await cancel_at_every_step(lambda: store.beat(NODE))
 
 
 async def test_a_store_closes_whatever_its_subscription_is_doing(
