@@ -10,6 +10,7 @@ from torch import Tensor
 from tools.demo_model.networks.models import make_vae
 from tools.demo_model.pictures.cache import cached_pictures
 from tools.demo_model.pictures.dataset import TRAIN
+from tools.demo_model.training.emphasis import training_emphasis
 from tools.demo_model.training.latents import cached_latents
 from tools.demo_model.training.wordings import Wordings, cached_wordings
 
@@ -37,17 +38,19 @@ class LatentSet:
 
     latents: Tensor
     wordings: Wordings
+    #: how often each picture is shown, relative to others [pictures], on the CPU
+    emphasis: Tensor
 
     def first(self, count: int) -> "LatentSet":
         """The set of the first pictures only."""
         wordings = Wordings(self.wordings.captions[:count], self.wordings.nothing)
-        return LatentSet(self.latents[:count], wordings)
+        return LatentSet(self.latents[:count], wordings, self.emphasis[:count])
 
     def batch(self, seed: int, step: int, size: int, drop: float) -> Batch:
         """The batch of a step; depends on nothing but the arguments (and the kind of device)."""
         device = self.latents.device
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        numbers = torch.randint(len(self.latents), (size,), generator=random)
+        numbers = torch.multinomial(self.emphasis, size, replacement=True, generator=random)
         mirrored = torch.randint(2, (size,), generator=random)
         tokens = self.wordings.choose(numbers, drop, random)
         latents = self.latents[numbers.to(device), mirrored.to(device)].float()
@@ -69,4 +72,5 @@ def load_latent_set(
         cached_latents(path, vae, shown, device, bf16, batch)
     wordings = cached_wordings(folder, pictures, _WORDINGS, workers or 2)
     on_device = Wordings(wordings.captions.to(device), wordings.nothing.to(device))
-    return LatentSet(torch.from_numpy(np.load(path)).to(device), on_device)
+    latents = torch.from_numpy(np.load(path)).to(device)
+    return LatentSet(latents, on_device, training_emphasis(pictures))
