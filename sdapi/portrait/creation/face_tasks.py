@@ -4,6 +4,7 @@ What goes wrong is raised; the process's owner gets it as FaceTaskFailed, and th
 error of the contract that is.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,15 +69,13 @@ def see_pixels(providers: Providers, rgb: Pixels, look: Look = USUAL) -> Seen:
     large, scale = _enlarged(rgb)
     faces = people_in(providers.detector.detect(large, look), look.scale(large))
     located = [providers.landmarks.locate(large, face) for face in faces]
-    back = np.array([[1 / scale, 0.0, 0.0], [0.0, 1 / scale, 0.0]])
-    return Seen(rgb, tuple(moved(face, back) if scale != 1.0 else face for face in located))
+    return Seen(rgb, _reduced(located, scale))
 
 
 def places(providers: Providers, rgb: Pixels, look: Look) -> tuple[Face, ...]:
     """Every face of a picture, those too small to count among them, not located."""
     large, scale = _enlarged(rgb)
-    back = np.array([[1 / scale, 0.0, 0.0], [0.0, 1 / scale, 0.0]])
-    return tuple(moved(face, back) for face in providers.detector.detect(large, look))
+    return _reduced(providers.detector.detect(large, look), scale)
 
 
 def begin(providers: Providers, rgb: Pixels, face: Face, frame: Frame) -> Seen:
@@ -229,6 +228,14 @@ def _enlarged(rgb: Pixels) -> tuple[Pixels, float]:
     size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
     large = cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(large, np.uint8), scale
+
+
+def _reduced(faces: Iterable[Face], scale: float) -> tuple[Face, ...]:
+    """Faces of an enlarged picture, in the picture's own pixels."""
+    if scale == 1.0:
+        return tuple(faces)
+    back = np.array([[1 / scale, 0.0, 0.0], [0.0, 1 / scale, 0.0]])
+    return tuple(moved(face, back) for face in faces)
 
 
 def _detected_around(providers: Providers, rgb: Pixels, face: Face) -> list[Face]:

@@ -246,9 +246,7 @@ class ModelFolders:
             if not path.exists():
                 write_first(path, uuid.uuid4().hex.encode())
             end = time.monotonic() + _MARKED_WITHIN_S
-            while not (mark := path.read_text(encoding="utf-8").strip()):
-                if time.monotonic() > end:
-                    break
+            while not (mark := path.read_text(encoding="utf-8").strip()) and time.monotonic() < end:
                 time.sleep(_MARK_POLL_S)  # a server without links writes it just now
             if mark:
                 return mark
