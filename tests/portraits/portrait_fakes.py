@@ -1,5 +1,6 @@
 """Stand-ins for what draws portraits and for the processes that look at faces."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ class FacesHere:
     given: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     #: what tasks answer without being run, by name, or by name and number of the call
     answers: dict[str, Any] = field(default_factory=dict[str, Any])
+    #: a process does one task after the other, which dlib's detectors rely on
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     async def run(self, task: Callable[..., Any], *arguments: Any) -> Any:
         name = task.__name__
@@ -38,8 +41,13 @@ class FacesHere:
         for known in (name, f"{name} {count}"):
             if known in self.answers:
                 return self.answers[known]
+
+        def do() -> Any:
+            with self.turn:
+                return task(self.providers, *arguments)
+
         try:
-            return await anyio.to_thread.run_sync(lambda: task(self.providers, *arguments))
+            return await anyio.to_thread.run_sync(do)
         except Exception as error:
             raise FaceTaskFailed(str(error)) from error
 
