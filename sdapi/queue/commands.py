@@ -62,6 +62,8 @@ async def _show(store: Store, queue: QueueName) -> str:
         for c in stats.consumers
         if c.gone_ms is None
     ]
+    if len(lines) == 1:
+        lines.append("no consumer is connected")
     for item in await store.get(queue, Query(length=_SHOWN)):
         tags = " ".join(f"{key}={value}" for key, value in sorted(item.tags.items()))
         lines.append(

@@ -13,10 +13,17 @@ from tools.demo_model.networks.schedule import alphas_cumprod  # noqa: E402
 from tools.demo_model.networks.soft_norm import harden, set_soft_eps, soften  # noqa: E402
 from tools.demo_model.networks.vae_start import carry_colours  # noqa: E402
 from tools.demo_model.pictures.attributes import VALUES  # noqa: E402
-from tools.demo_model.pictures.dataset import UNSEEN, draw_sample, render  # noqa: E402
+from tools.demo_model.pictures.dataset import (  # noqa: E402
+    TRAIN,
+    UNSEEN,
+    Portrait,
+    draw_sample,
+    render,
+)
 from tools.demo_model.training.control import ControlPlan, Hints  # noqa: E402
 from tools.demo_model.training.diffusion import loss_weight, spread_times  # noqa: E402
-from tools.demo_model.training.latent_set import Batch  # noqa: E402
+from tools.demo_model.training.emphasis import training_emphasis  # noqa: E402
+from tools.demo_model.training.latent_set import Batch, LatentSet  # noqa: E402
 from tools.demo_model.training.latents import cached_latents, to_tensor  # noqa: E402
 from tools.demo_model.training.lcm import Level  # noqa: E402
 from tools.demo_model.training.pace import Pace  # noqa: E402
@@ -27,7 +34,7 @@ from tools.demo_model.training.vae import (  # noqa: E402
     psnr,
     reconstruct,
 )
-from tools.demo_model.training.wordings import cached_wordings  # noqa: E402
+from tools.demo_model.training.wordings import Wordings, cached_wordings  # noqa: E402
 
 
 @pytest.fixture
@@ -185,3 +192,21 @@ def test_fifty_steps_give_the_same_weights_again(tmp_path: Path, stops: list[int
         hashes.append(weights_hash(networks))
 
     assert hashes[0] == hashes[1]
+
+
+def test_what_is_hard_to_draw_is_shown_more_often():
+    count = 64
+    emphasis = training_emphasis(count)
+    samples = [draw_sample(TRAIN, number) for number in range(count)]
+    captions = torch.arange(count * 77).reshape(count, 1, 77)
+    wordings = Wordings(captions, torch.zeros(1, 77, dtype=torch.long))
+    data = LatentSet(torch.zeros(count, 2, 4, 1, 1), wordings, emphasis)
+
+    shown = torch.cat([data.batch(0, step, 64, 0.0).numbers for step in range(100)])
+    often = torch.bincount(shown, minlength=count).float()
+
+    glasses = torch.tensor([isinstance(s, Portrait) and s.who.has_glasses for s in samples])
+    stills = torch.tensor([not isinstance(s, Portrait) for s in samples])
+    plain = emphasis == 1.0
+    assert often[glasses].mean() > 2.0 * often[plain].mean()
+    assert often[plain].mean() > 1.5 * often[stills].mean()

@@ -322,7 +322,8 @@ def test_operators_list_show_purge_and_requeue(tmp_path: Path, capsys: pytest.Ca
     assert [line.split()[:2] for line in command("list").splitlines()[1:]] == [
         *(["svc", "1"], ["svc#rear", "1"]),
     ]
-    assert "/p k=v requestId=r0" in command("show", "svc")
+    assert "/p k=v requestId=r0" in (shown := command("show", "svc"))
+    assert shown.splitlines()[1] == "no consumer is connected"
     assert command("purge", "svc") == "1 items deleted from svc\n"
     assert command("requeue-rear", "svc") == "1 items moved from svc#rear to svc\n"
     assert "requestId=r1" in command("show", "svc")

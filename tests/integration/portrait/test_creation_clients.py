@@ -28,7 +28,7 @@ from tests.servers import listening, server_process, wait_ready
 pytestmark = pytest.mark.slow
 
 APP, TOKEN = "20230001", "0123456789abcdef0123456789abcdef"
-AI_SERVICE = Path(__file__).parents[1] / "requirements-ai-service-client.txt"
+AI_SERVICE = Path(__file__).parents[2] / "requirements-ai-service-client.txt"
 ANN, BOB, LARGE = (str(uuid.UUID(int=number)) for number in (1, 2, 3))
 
 CREATE_SINGLE = """

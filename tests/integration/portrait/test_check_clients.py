@@ -23,7 +23,7 @@ from tests.servers import listening
 pytestmark = pytest.mark.slow
 
 APP, TOKEN = "20230001", "0123456789abcdef0123456789abcdef"
-AI_SERVICE = Path(__file__).parents[1] / "requirements-ai-service-client.txt"
+AI_SERVICE = Path(__file__).parents[2] / "requirements-ai-service-client.txt"
 
 REST_CHECK = """
 from ai_service_python_sdk.client.api_client import ApiClient

@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 1, "seed": 100}
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    python = client_python(Path(__file__).parents[1] / "requirements-moto.txt")
+    python = client_python(Path(__file__).parents[2] / "requirements-moto.txt")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [str(python.with_name("moto_server")), "-p", str(port)]

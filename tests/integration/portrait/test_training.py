@@ -28,7 +28,7 @@ from tests.servers import ServerProcess, server_process
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 APP, TOKEN = "20230001", "0123456789abcdef0123456789abcdef"
-AI_SERVICE = Path(__file__).parents[1] / "requirements-ai-service-client.txt"
+AI_SERVICE = Path(__file__).parents[2] / "requirements-ai-service-client.txt"
 FLAGS = ("--allow-private-urls", "--portrait-processes=1", "--no-hashing")
 STEPS = 16
 

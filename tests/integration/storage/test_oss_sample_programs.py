@@ -198,7 +198,7 @@ def test_synchronous_client_reads_its_pictures_from_the_bucket(
 def test_asynchronous_client_reads_its_pictures_from_the_bucket(
     tmp_path: Path, oss: OssServer, work: Path
 ):
-    python = client_python(Path(__file__).parents[1] / "requirements-oss-client.txt")
+    python = client_python(Path(__file__).parents[2] / "requirements-oss-client.txt")
     settings = settings_of(tmp_path, "aohai-singapore/")
     with listening(build_app(settings, FakeEngines(FakeEngine())), settings) as url:
         watch = [str(python), "-u", "-c", filled_in(WATCH, url, oss)]
