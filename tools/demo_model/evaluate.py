@@ -20,12 +20,13 @@ from tools.demo_model.measuring.colour_check import (
     region_colours,
     right_colours,
 )
-from tools.demo_model.measuring.landmarks import FaceFinder, eye_distance, make_face_finder
+from tools.demo_model.measuring.landmarks import FaceFinder, make_face_finder
 from tools.demo_model.networks.checkpoint import load_checkpoint
 from tools.demo_model.networks.models import Networks
 from tools.demo_model.networks.pipeline import draw_pictures
 from tools.demo_model.networks.tokens import make_tokenizer
 from tools.demo_model.pictures.dataset import UNSEEN, Picture, Portrait, draw_sample, render
+from tools.demo_model.pictures.features import eye_distance
 from tools.demo_model.training.run_folder import save_sheet
 from tools.demo_model.training.vae import psnr, reconstruct, to_tensor
 

@@ -20,9 +20,11 @@ from tools.demo_model.pictures.dataset import (  # noqa: E402
     draw_sample,
     render,
 )
+from tools.demo_model.pictures.features import LEFT_EYE, RIGHT_EYE, true_landmarks  # noqa: E402
 from tools.demo_model.training.control import ControlPlan, Hints  # noqa: E402
 from tools.demo_model.training.diffusion import loss_weight, spread_times  # noqa: E402
 from tools.demo_model.training.emphasis import training_emphasis  # noqa: E402
+from tools.demo_model.training.focus import focus_map  # noqa: E402
 from tools.demo_model.training.latent_set import Batch, LatentSet  # noqa: E402
 from tools.demo_model.training.latents import cached_latents, to_tensor  # noqa: E402
 from tools.demo_model.training.lcm import Level  # noqa: E402
@@ -140,7 +142,8 @@ def test_control_pictures_are_mirrored_with_their_latents(tmp_path: Path):
 
     def of(mirrored: int) -> torch.Tensor:
         flips = torch.full((4,), mirrored)
-        return hints.of(Batch(torch.arange(4), flips, latents, tokens, latents), step=3)
+        batch = Batch(torch.arange(4), flips, latents, tokens, latents, latents)
+        return hints.of(batch, step=3)
 
     assert of(0).shape == (4, 3, 64, 64)
     assert 0.005 < of(0).mean() < 0.5
@@ -200,7 +203,8 @@ def test_what_is_hard_to_draw_is_shown_more_often():
     samples = [draw_sample(TRAIN, number) for number in range(count)]
     captions = torch.arange(count * 77).reshape(count, 1, 77)
     wordings = Wordings(captions, torch.zeros(1, 77, dtype=torch.long))
-    data = LatentSet(torch.zeros(count, 2, 4, 1, 1), wordings, emphasis)
+    maps = torch.ones(count, 1, 1)
+    data = LatentSet(torch.zeros(count, 2, 4, 1, 1), wordings, emphasis, maps)
 
     shown = torch.cat([data.batch(0, step, 64, 0.0).numbers for step in range(100)])
     often = torch.bincount(shown, minlength=count).float()
@@ -210,3 +214,32 @@ def test_what_is_hard_to_draw_is_shown_more_often():
     plain = emphasis == 1.0
     assert often[glasses].mean() > 2.0 * often[plain].mean()
     assert often[plain].mean() > 1.5 * often[stills].mean()
+
+
+def test_errors_count_most_at_the_eyes_and_nowhere_more_where_there_is_no_face():
+    samples = [draw_sample(TRAIN, number) for number in range(20)]
+    portraits = [sample for sample in samples if isinstance(sample, Portrait)]
+    stills = [sample for sample in samples if not isinstance(sample, Portrait)]
+
+    for sample in portraits:
+        weights = focus_map(sample, 256)
+        points = true_landmarks(sample.who, sample.view, 256) // 8
+        corner = weights[-1, 0]
+        for eye in (LEFT_EYE, RIGHT_EYE):
+            across, down = points[eye].astype(int)
+            assert weights[down, across] > 4.0 * corner
+    assert portraits
+    assert stills
+    assert all((focus_map(sample, 256) == 1.0).all() for sample in stills)
+
+
+def test_a_mirrored_picture_has_its_focus_mirrored():
+    maps = torch.arange(3.0).repeat(8, 1, 1)
+    wordings = Wordings(torch.zeros(8, 1, 77, dtype=torch.long), torch.zeros(1, 77).long())
+    data = LatentSet(torch.zeros(8, 2, 4, 1, 3), wordings, torch.ones(8), maps)
+
+    batch = data.batch(0, 0, 8, 0.0)
+
+    assert set(batch.mirrored.tolist()) == {0, 1}
+    for is_mirrored, row in zip(batch.mirrored.tolist(), batch.focus[:, 0, 0], strict=True):
+        assert row.tolist() == ([2.0, 1.0, 0.0] if is_mirrored else [0.0, 1.0, 2.0])

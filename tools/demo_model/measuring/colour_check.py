@@ -10,15 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.demo_model.measuring.landmarks import (
-    LEFT_EYE,
-    MOUTH,
-    NOSE,
-    RIGHT_EYE,
-    FaceFinder,
-    Points,
-)
+from tools.demo_model.measuring.landmarks import FaceFinder
 from tools.demo_model.pictures.dataset import Picture, Portrait, draw_sample, render
+from tools.demo_model.pictures.features import LEFT_EYE, MOUTH, NOSE, RIGHT_EYE, Points
 
 ATTRIBUTES = ("hair", "skin", "shirt", "background")
 _STREAM = 4

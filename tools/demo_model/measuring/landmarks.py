@@ -9,31 +9,13 @@ from pathlib import Path
 
 import dlib
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tools.demo_model.pictures.dataset import Picture, Portrait, draw_sample, render
-from tools.demo_model.pictures.head import mouth_height, surface_point
-from tools.demo_model.pictures.person import Identity, View
+from tools.demo_model.pictures.features import Points, true_landmarks
 
-Points = NDArray[np.float64]  # [13, 2] x and y in pixels
-LEFT_EYE, RIGHT_EYE, NOSE, MOUTH = 0, 1, 6, 11
 DETECTION_SIZE = 384  # the detector needs faces of 80 pixels, so small pictures are enlarged
 _STREAM = 3  # samples that neither training nor the other measurements use
-
-
-def true_landmarks(who: Identity, view: View, size: int) -> Points:
-    """Eyes, their corners, nose, nostrils, corners and middle of the mouth, chin, in pixels."""
-    eye, half, line = who.eye_spread, who.eye_size, who.eye_line
-    tip = line + who.nose_length
-    corner = who.mouth_width * (1.0 + 0.15 * view.smile)
-    corner_y = float(mouth_height(np.float32(corner), who, view.smile))
-    on_head = [(-eye, line), (eye, line)]
-    on_head += [(-eye - half, line), (-eye + half, line), (eye - half, line), (eye + half, line)]
-    on_head += [(0.0, tip), (-who.nose_width, tip), (who.nose_width, tip)]
-    on_head += [(-corner, corner_y), (corner, corner_y), (0.0, who.mouth_line), (0.0, 0.95)]
-    seen = np.array([surface_point(x, y, who, view) for x, y in on_head])
-    return (np.asarray(view.centre) + seen * view.scale + 1.0) / 2.0 * size - 0.5
 
 
 def enlarge(picture: Picture) -> Picture:
@@ -60,11 +42,6 @@ class FaceFinder:
             (np.array([(p.x, p.y) for p in face.parts()], float) + 0.5) * scale - 0.5
             for face in faces
         ]
-
-
-def eye_distance(points: Points) -> float:
-    """The usual yardstick for errors of landmarks."""
-    return float(np.linalg.norm(points[LEFT_EYE] - points[RIGHT_EYE]))
 
 
 def _training_example(

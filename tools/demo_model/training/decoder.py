@@ -47,7 +47,7 @@ class DecoderPlan:
     pictures: int = 16000
     steps: int = 4000
     seconds: float | None = None  # set the number of steps by the time they may take
-    crop_share: float = 0.8  # of all steps; the rest sees whole pictures, which settles colours
+    crop_share: float = 0.93  # of all steps; the rest sees whole pictures, which settles colours
     crop_batch: int = 6
     frame_batch: int = 2
     rate: float = 3e-4

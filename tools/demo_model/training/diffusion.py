@@ -14,7 +14,7 @@ from tools.demo_model.networks.pipeline import draw_pictures
 from tools.demo_model.networks.schedule import STEPS, alphas_cumprod
 from tools.demo_model.networks.tokens import make_tokenizer
 from tools.demo_model.training.average import follow
-from tools.demo_model.training.latent_set import LatentSet, load_latent_set
+from tools.demo_model.training.latent_set import Batch, LatentSet, load_latent_set
 from tools.demo_model.training.pace import Pace
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
@@ -60,21 +60,15 @@ class DiffusionPlan:
     sheet_every: int = 1000
 
 
-def diffusion_loss(
-    networks: Networks,
-    latents: Tensor,
-    tokens: Tensor,
-    noise: Tensor,
-    times: Tensor,
-    bf16: bool,
-) -> Tensor:
-    """Squared error of the predicted noise, weighted towards what only the prompt can tell."""
-    kept = alphas_cumprod().to(latents.device)[times]
+def diffusion_loss(networks: Networks, batch: Batch, times: Tensor, bf16: bool) -> Tensor:
+    """Squared error of the predicted noise, weighted towards eyes and what only a prompt tells."""
+    kept = alphas_cumprod().to(times.device)[times]
     signal, spread = kept.sqrt()[:, None, None, None], (1.0 - kept).sqrt()[:, None, None, None]
-    context = networks.text_encoder(tokens).last_hidden_state
-    with torch.autocast(latents.device.type, torch.bfloat16, enabled=bf16):
-        made = networks.unet(latents * signal + noise * spread, times, context).sample
-    error = (made.float() - noise).square().mean(dim=(1, 2, 3))
+    noisy = batch.latents * signal + batch.noise * spread
+    context = networks.text_encoder(batch.tokens).last_hidden_state
+    with torch.autocast(times.device.type, torch.bfloat16, enabled=bf16):
+        made = networks.unet(noisy, times, context).sample
+    error = ((made.float() - batch.noise).square() * batch.focus).mean(dim=(1, 2, 3))
     return (error * loss_weight(kept / (1.0 - kept))).mean()
 
 
@@ -167,9 +161,7 @@ class DiffusionRun:
         rate = learning_rate(step, steps, plan.rate, plan.warm_up, plan.fade_share)
         for group, share in zip(self.optimiser.param_groups, (plan.text_rate, 1.0), strict=True):
             group["lr"] = rate * share
-        loss = diffusion_loss(
-            self.networks, batch.latents, batch.tokens, batch.noise, times, plan.bf16
-        )
+        loss = diffusion_loss(self.networks, batch, times, plan.bf16)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)

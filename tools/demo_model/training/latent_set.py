@@ -11,6 +11,7 @@ from tools.demo_model.networks.models import make_vae
 from tools.demo_model.pictures.cache import cached_pictures
 from tools.demo_model.pictures.dataset import TRAIN
 from tools.demo_model.training.emphasis import training_emphasis
+from tools.demo_model.training.focus import training_focus
 from tools.demo_model.training.latents import cached_latents
 from tools.demo_model.training.wordings import Wordings, cached_wordings
 
@@ -30,6 +31,8 @@ class Batch:
     tokens: Tensor
     #: deviation 1, of the latents' shape
     noise: Tensor
+    #: how much the errors of each latent count [N, 1, H/8, W/8]
+    focus: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,13 @@ class LatentSet:
     wordings: Wordings
     #: how often each picture is shown, relative to others [pictures], on the CPU
     emphasis: Tensor
+    #: how much the errors of each latent count [pictures, H/8, W/8]
+    focus: Tensor
 
     def first(self, count: int) -> "LatentSet":
         """The set of the first pictures only."""
         wordings = Wordings(self.wordings.captions[:count], self.wordings.nothing)
-        return LatentSet(self.latents[:count], wordings, self.emphasis[:count])
+        return LatentSet(self.latents[:count], wordings, self.emphasis[:count], self.focus[:count])
 
     def batch(self, seed: int, step: int, size: int, drop: float) -> Batch:
         """The batch of a step; depends on nothing but the arguments (and the kind of device)."""
@@ -56,7 +61,10 @@ class LatentSet:
         latents = self.latents[numbers.to(device), mirrored.to(device)].float()
         source = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
         noise = torch.randn(latents.shape, generator=source, device=device)
-        return Batch(numbers, mirrored, latents, tokens, noise)
+        focus = self.focus[numbers.to(device), None].float()
+        flips = mirrored.to(device)[:, None, None, None].bool()
+        focus = torch.where(flips, focus.flip(-1), focus)
+        return Batch(numbers, mirrored, latents, tokens, noise, focus)
 
 
 def load_latent_set(
@@ -73,4 +81,5 @@ def load_latent_set(
     wordings = cached_wordings(folder, pictures, _WORDINGS, workers or 2)
     on_device = Wordings(wordings.captions.to(device), wordings.nothing.to(device))
     latents = torch.from_numpy(np.load(path)).to(device)
-    return LatentSet(latents, on_device, training_emphasis(pictures))
+    focus = training_focus(pictures, size).to(device)
+    return LatentSet(latents, on_device, training_emphasis(pictures), focus)
