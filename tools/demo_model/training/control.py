@@ -19,7 +19,7 @@ from tools.demo_model.networks.schedule import STEPS, alphas_cumprod
 from tools.demo_model.pictures.cache import cached_pictures
 from tools.demo_model.pictures.dataset import TRAIN, Picture
 from tools.demo_model.training.average import follow
-from tools.demo_model.training.latent_set import Batch, load_latent_set
+from tools.demo_model.training.latent_set import Batch, load_latent_set, mirror
 from tools.demo_model.training.pace import Pace
 from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
@@ -97,8 +97,7 @@ class Hints:
             down = _DOWN[int(torch.randint(len(_DOWN), (1,), generator=random))]
             small = F.interpolate(plain, scale_factor=1 / down, mode="area")
             hints = F.interpolate(small, size=plain.shape[-2:], mode="bicubic").clamp(0.0, 1.0)
-        flips = batch.mirrored.to(hints.device)[:, None, None, None].bool()
-        return torch.where(flips, hints.flip(-1), hints)
+        return mirror(hints, batch.mirrored)
 
 
 class ControlRun:

@@ -61,10 +61,14 @@ class LatentSet:
         latents = self.latents[numbers.to(device), mirrored.to(device)].float()
         source = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
         noise = torch.randn(latents.shape, generator=source, device=device)
-        focus = self.focus[numbers.to(device), None].float()
-        flips = mirrored.to(device)[:, None, None, None].bool()
-        focus = torch.where(flips, focus.flip(-1), focus)
+        focus = mirror(self.focus[numbers.to(device), None].float(), mirrored)
         return Batch(numbers, mirrored, latents, tokens, noise, focus)
+
+
+def mirror(pictures: Tensor, mirrored: Tensor) -> Tensor:
+    """Pictures or maps [N, C, H, W], those for which `mirrored` [N] is 1 turned left to right."""
+    flips = mirrored.to(pictures.device)[:, None, None, None].bool()
+    return torch.where(flips, pictures.flip(-1), pictures)
 
 
 def load_latent_set(
