@@ -62,7 +62,10 @@ def read_arguments() -> argparse.Namespace:
         "--bf16", action="store_true", default=None, help="bfloat16 products; the default on a GPU"
     )
     parser.add_argument(
-        "--compiles", action="store_true", default=None, help="diffusion: compile the UNet"
+        "--compiles",
+        action="store_true",
+        default=None,
+        help="diffusion, control: compile the networks",
     )
     arguments = parser.parse_args()
     if arguments.device == "cuda":
@@ -83,6 +86,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     if arguments.device == "cpu":
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
     plan, train = STAGES[arguments.stage]
     model = train(plan(**given(plan, arguments)))
     if arguments.print_hash:

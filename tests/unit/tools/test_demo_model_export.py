@@ -9,7 +9,7 @@ import torch
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-from tools.demo_model.export import checkpoint_weights, sidecar  # noqa: E402
+from tools.demo_model.export import checkpoint_weights, export_checkpoint, sidecar  # noqa: E402
 from tools.demo_model.networks import models  # noqa: E402  torch packages may be missing
 from tools.demo_model.networks.checkpoint import load_checkpoint  # noqa: E402
 from tools.demo_model.networks.ldm_names import (  # noqa: E402
@@ -19,6 +19,7 @@ from tools.demo_model.networks.ldm_names import (  # noqa: E402
     ldm_unet,
     ldm_vae,
 )
+from tools.demo_model.unpack import unpack  # noqa: E402
 
 SD1_LAYOUT = Path(__file__).parent / "sd1_layout.json"  # names and shapes of a small SD 1 file
 ATTENDING = "CrossAttnDownBlock2D"
@@ -71,6 +72,20 @@ def test_checkpoint_is_small_and_reads_back(tmp_path: Path):
         wanted = before.state_dict()
         for name, weight in after.state_dict().items():
             assert torch.equal(weight, wanted[name].half().float()), name
+
+
+def test_unpacked_checkpoint_exports_to_the_same_file(tmp_path: Path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    weights = checkpoint_weights(models.make_networks(), models.make_vae())
+    save_file(weights, first, metadata={"format": "pt"})
+
+    unpack(first, tmp_path / "run", 256)
+    export_checkpoint(tmp_path / "run", 256, second)
+
+    assert second.read_bytes() == first.read_bytes()
 
 
 def test_sidecar_describes_the_networks():

@@ -3,12 +3,24 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ControlNetModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tools.demo_model.networks.ldm_names import ldm_text_encoder, ldm_unet, ldm_vae
-from tools.demo_model.networks.models import LAYERS, VAE_WIDTHS, Networks, make_networks, make_vae
+from tools.demo_model.networks.ldm_names import (
+    ldm_control,
+    ldm_text_encoder,
+    ldm_unet,
+    ldm_vae,
+)
+from tools.demo_model.networks.models import (
+    LAYERS,
+    VAE_WIDTHS,
+    Networks,
+    make_networks,
+    make_unet,
+    make_vae,
+)
 
 
 def load_checkpoint(path: Path) -> tuple[Networks, AutoencoderKL]:
@@ -20,6 +32,13 @@ def load_checkpoint(path: Path) -> tuple[Networks, AutoencoderKL]:
     _fill(text, weights, ldm_text_encoder(_names(text)))
     _fill(vae, weights, ldm_vae(_names(vae), len(VAE_WIDTHS)))
     return networks.eval().requires_grad_(False), vae.eval().requires_grad_(False)
+
+
+def load_control(path: Path) -> ControlNetModel:
+    """The ControlNet of a file that `export` wrote, in float32."""
+    control = ControlNetModel.from_unet(make_unet())
+    _fill(control, load_file(path), ldm_control(_names(control), LAYERS))
+    return control.eval().requires_grad_(False)
 
 
 def _names(model: nn.Module) -> Mapping[str, Tensor]:

@@ -1,13 +1,32 @@
 """Prompts to pictures with the bare networks: what training sheets and the evaluation use."""
 
 import torch
-from diffusers import AutoencoderKL
-from torch import Tensor
+from diffusers import AutoencoderKL, ControlNetModel
+from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from tools.demo_model.networks.models import LATENT_CHANNELS, SCALE_FACTOR, Networks
 from tools.demo_model.networks.schedule import sample_euler, sampling_sigmas
 from tools.demo_model.networks.tokens import encode
+
+
+def controlled(
+    unet: nn.Module,
+    control: nn.Module,
+    noisy: Tensor,
+    times: Tensor,
+    context: Tensor,
+    hints: Tensor | None,
+) -> Tensor:
+    """The noise that a UNet predicts when a ControlNet leads it."""
+    down, middle = control(noisy, times, context, hints, return_dict=False)
+    return unet(
+        noisy,
+        times,
+        context,
+        down_block_additional_residuals=down,
+        mid_block_additional_residual=middle,
+    ).sample
 
 
 @torch.no_grad()
@@ -23,10 +42,13 @@ def draw_pictures(
     start: Tensor | None = None,
     strength: float = 1.0,
     batch: int = 8,
+    control: ControlNetModel | None = None,
+    hints: Tensor | None = None,
 ) -> Tensor:
     """Pictures [N, 3, size, size] in 0..1; noise depends on the seed and a picture's place.
 
     With `start` (pictures of the same form) this is img2img: the last `strength` of the steps.
+    With `control` a ControlNet leads, by its `hints` (pictures of the same form).
     """
     device = next(networks.parameters()).device
     noise = torch.Generator().manual_seed(seed)
@@ -44,9 +66,16 @@ def draw_pictures(
             latent = latent + vae.encode(begin).latent_dist.mean * SCALE_FACTOR
         tokens = encode(tokenizer, prompts[part] + [""] * len(latent)).to(device)
         context = networks.text_encoder(tokens).last_hidden_state
+        hint = None if hints is None else hints[part].to(device).repeat(2, 1, 1, 1)
 
-        def predict(scaled: Tensor, time: Tensor, context: Tensor = context) -> Tensor:
-            made = networks.unet(torch.cat([scaled, scaled]), time, context).sample
+        def predict(
+            scaled: Tensor, time: Tensor, context: Tensor = context, hint: Tensor | None = hint
+        ) -> Tensor:
+            pair = torch.cat([scaled, scaled])
+            if control is None:
+                made = networks.unet(pair, time, context).sample
+            else:
+                made = controlled(networks.unet, control, pair, time, context, hint)
             with_prompt, without = made.chunk(2)
             return without + cfg_scale * (with_prompt - without)
 

@@ -1,4 +1,4 @@
-"""ControlNets for the demo model: edges, or a blurred copy, learn to lead the frozen UNet."""
+"""ControlNets for the demo model: edges, or a more or less blurred copy, lead the frozen UNet."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import ControlNetModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from tools.demo_model.networks.models import make_networks
+from tools.demo_model.networks.pipeline import controlled
 from tools.demo_model.networks.schedule import STEPS, alphas_cumprod
 from tools.demo_model.pictures.cache import cached_pictures
 from tools.demo_model.pictures.dataset import TRAIN, Picture
@@ -25,7 +27,7 @@ from tools.demo_model.training.run_folder import RunFolder, learning_rate
 
 KINDS = ("canny", "tile")
 _VARIANTS = 2  # edges with other thresholds for each picture
-_DOWN = (2, 4, 8)  # how much a tile picture has been reduced
+_DOWN = (1, 2, 4, 8, 16)  # how much a tile picture has been reduced
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class ControlPlan:
     seed: int = 1
     workers: int = 2
     bf16: bool = False
+    compiles: bool = False
     save_every_s: float = 300.0
 
 
@@ -115,6 +118,12 @@ class ControlRun:
         self.average = ControlNetModel.from_unet(self.networks.unet).to(plan.device)
         self.average.load_state_dict(self.control.state_dict())
         self.average.requires_grad_(False)
+        if plan.bf16 and plan.device == "cpu":  # where fused attention is slow in bfloat16
+            self.networks.unet.set_attn_processor(AttnProcessor())
+            self.control.set_attn_processor(AttnProcessor())
+        if plan.compiles:
+            self.networks.unet.compile()
+            self.control.compile()
         self.optimiser = torch.optim.AdamW(
             self.control.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
         )
@@ -137,7 +146,7 @@ class ControlRun:
         torch.save(weights["average"], self.folder.path / f"{self.folder.stage}.ema.pt")
 
     def update(self, step: int, steps: int, batch: Batch, hints: Tensor) -> Tensor:
-        """One step of so many: the plain squared error of the predicted noise."""
+        """One step of so many: the squared error of the predicted noise, features weighing more."""
         plan = self.plan
         random = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
         times = torch.randint(STEPS, (plan.batch,), generator=random).to(plan.device)
@@ -149,32 +158,13 @@ class ControlRun:
             group["lr"] = learning_rate(step, steps, plan.rate, plan.warm_up, plan.fade_share)
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bf16):
             made = controlled(self.networks.unet, self.control, noisy, times, context, hints)
-        loss = (made.float() - batch.noise).square().mean()
+        loss = ((made.float() - batch.noise).square() * batch.focus).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.control.parameters(), 1.0)
         self.optimiser.step()
         follow(self.average, self.control, step, plan.ema)
         return loss.detach()
-
-
-def controlled(
-    unet: nn.Module,
-    control: nn.Module,
-    noisy: Tensor,
-    times: Tensor,
-    context: Tensor,
-    hints: Tensor,
-) -> Tensor:
-    """The noise that a UNet predicts when a ControlNet leads it."""
-    down, middle = control(noisy, times, context, hints, return_dict=False)
-    return unet(
-        noisy,
-        times,
-        context,
-        down_block_additional_residuals=down,
-        mid_block_additional_residual=middle,
-    ).sample
 
 
 def train_control(plan: ControlPlan) -> ControlRun:

@@ -6,8 +6,8 @@ from torch import Tensor
 from tools.demo_model.pictures.dataset import TRAIN, Portrait, Sample, draw_sample
 
 # Rims are thin and rare, and dark skin has little contrast: their errors weigh little in a loss.
-_GLASSES, _DARK_SKIN, _BEARD = 3.0, 2.2, 1.3
-_STILL = 0.5  # flat colours are learned first
+_GLASSES, _DARK_SKIN, _BEARD = 3.0, 4.0, 1.3
+_STILL = 0.8  # flat colours are learned first
 
 
 def emphasis(sample: Sample) -> float:

@@ -1,4 +1,4 @@
-"""Where in a picture errors count more: eyes and mouths are small, yet a face stands by them."""
+"""Where errors count more: a face stands by eyes, nose and mouth, small as they are."""
 
 import numpy as np
 import torch
@@ -9,12 +9,13 @@ from tools.demo_model.pictures.dataset import TRAIN, Portrait, Sample, draw_samp
 from tools.demo_model.pictures.features import (
     LEFT_EYE,
     MOUTH,
+    NOSE,
     RIGHT_EYE,
     eye_distance,
     true_landmarks,
 )
 
-_GAINS = {LEFT_EYE: 4.0, RIGHT_EYE: 4.0, MOUTH: 2.0}
+_GAINS = {LEFT_EYE: 4.0, RIGHT_EYE: 4.0, NOSE: 1.5, MOUTH: 3.0}
 _SPREAD = 0.3  # of the distance of the eyes; glasses lie within
 _PIXELS = 8  # of a latent's side
 

