@@ -1,4 +1,4 @@
-"""The ControlNets that ship with the demo checkpoint: listed, and pictures follow them."""
+"""The ControlNets that ship with the demo checkpoint: listed, and shapes follow them."""
 
 import base64
 import io
@@ -63,15 +63,13 @@ def test_outlines_follow_canny(server: ServerProcess, wanted: Picture):
     led, free = draw(server, unit), draw(server, None)
 
     agreement = edge_agreement(outlines(led), outlines(wanted))
-    assert agreement > 2.0 * edge_agreement(outlines(free), outlines(wanted))
+    assert agreement > max(0.6, 2.0 * edge_agreement(outlines(free), outlines(wanted)))
 
 
-def test_colours_follow_tile(server: ServerProcess, wanted: Picture):
+def test_shapes_follow_tile(server: ServerProcess, wanted: Picture):
     unit = {"module": "tile_resample", "model": "tile", "image": encoded(wanted)}
 
     led, free = draw(server, unit), draw(server, None)
 
-    def error(made: Picture) -> float:
-        return float(np.abs(made.astype(float) - wanted).mean())
-
-    assert error(led) < 0.7 * error(free)
+    agreement = edge_agreement(outlines(led), outlines(wanted))
+    assert agreement > max(0.6, 2.0 * edge_agreement(outlines(free), outlines(wanted)))

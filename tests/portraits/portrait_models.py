@@ -22,18 +22,26 @@ from sdapi.portrait.models.folders import ModelFolders
 from sdapi.portrait.state.records import QUEUE_OWNER, Base
 from sdapi.portrait.state.sqlite_store import SqlitePortraitStore
 from sdapi.settings import Settings
+from tools.demo_model.pictures.person import Identity, draw_identity, draw_view
+from tools.demo_model.pictures.portrait import render_portrait
 
 TRIGGER = "a portrait of a person"
 
 
 def picture(
-    who: int, how: int = 0, *, side: int = 512, yaw: float = 0.0, scale: float = 0.55
+    who: int,
+    how: int = 0,
+    *,
+    side: int = 512,
+    yaw: float = 0.0,
+    scale: float = 0.55,
+    identity: Identity | None = None,
 ) -> Pixels:
-    """A rendered person; `who` is somebody, `how` another view, `yaw` in degrees."""
-    from tools.demo_model.pictures.person import draw_identity, draw_view
-    from tools.demo_model.pictures.portrait import render_portrait
+    """A rendered person; `who` is somebody, `how` another view, `yaw` in degrees.
 
-    identity = draw_identity(np.random.default_rng([50, who]))
+    Somebody else's `identity` is shown in that person's place.
+    """
+    identity = identity or draw_identity(np.random.default_rng([50, who]))
     view = draw_view(np.random.default_rng([60, how, who]))
     view = replace(view, framing="portrait", scale=scale, yaw=radians(yaw))
     return (render_portrait(replace(identity, has_glasses=False), view, side) * 255 + 0.5).astype(

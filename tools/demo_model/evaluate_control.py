@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=Path("sdapi/demo"), help="folder of the files")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--count", type=int, default=24)
-    parser.add_argument("--sheet", type=Path, help="a PNG: wanted, led, not led")
+    parser.add_argument("--sheet", type=Path, help="a PNG: what leads, led, not led")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -59,9 +59,8 @@ def main() -> None:
     tokenizer = make_tokenizer()
 
     def drawn(control: ControlNetModel | None) -> Tensor:
-        return draw_pictures(
-            networks, vae, tokenizer, prompts, size, _SEED, control=control, hints=hints
-        )
+        lead = None if control is None else (control, hints)
+        return draw_pictures(networks, vae, tokenizer, prompts, size, _SEED, lead=lead)
 
     made = {"led": drawn(control), "not_led": drawn(None)}
     figures = {name: agreement(arguments.kind, each, wanted) for name, each in made.items()}

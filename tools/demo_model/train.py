@@ -86,7 +86,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     if arguments.device == "cpu":
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
+        torch.utils.deterministic.fill_uninitialized_memory = False  # slow; nothing reads it
     plan, train = STAGES[arguments.stage]
     model = train(plan(**given(plan, arguments)))
     if arguments.print_hash:

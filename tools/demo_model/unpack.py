@@ -8,15 +8,20 @@ import torch
 from tools.demo_model.networks.checkpoint import load_checkpoint
 
 
-def unpack(checkpoint: Path, folder: Path, size: int) -> None:
-    """Write `diffusion{size}.ema.pt` and `vae.pt`, which `train` and `export` read there.
+def unpack(checkpoint: Path, folder: Path) -> None:
+    """Write `start.ema.pt`, for `train diffusion --start-from`, and `vae.pt`.
 
-    Halves are all that a checkpoint keeps, and the optimiser's state is not in it.
+    Halves are all that a checkpoint keeps, and the optimiser's state is not in it. Raises
+    FileExistsError where a run has begun: its latents and averages would not fit another VAE.
     """
+    start, own_vae = folder / "start.ema.pt", folder / "vae.pt"
+    for path in (start, own_vae):
+        if path.exists():
+            raise FileExistsError(f"{path} is there already; name an empty folder")
     networks, vae = load_checkpoint(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(networks.state_dict(), folder / f"diffusion{size}.ema.pt")
-    torch.save(vae.state_dict(), folder / "vae.pt")
+    torch.save(networks.state_dict(), start)
+    torch.save(vae.state_dict(), own_vae)
 
 
 def main() -> None:
@@ -26,9 +31,8 @@ def main() -> None:
         "--checkpoint", type=Path, default=Path("sdapi/demo/sdapi-demo.safetensors")
     )
     parser.add_argument("--folder", type=Path, default=Path("demo_train"))
-    parser.add_argument("--size", type=int, default=256)
     arguments = parser.parse_args()
-    unpack(arguments.checkpoint, arguments.folder, arguments.size)
+    unpack(arguments.checkpoint, arguments.folder)
 
 
 if __name__ == "__main__":

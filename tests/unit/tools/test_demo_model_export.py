@@ -9,9 +9,14 @@ import torch
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-from tools.demo_model.export import checkpoint_weights, export_checkpoint, sidecar  # noqa: E402
+from tools.demo_model.export import (  # noqa: E402
+    checkpoint_weights,
+    export_checkpoint,
+    export_control,
+    sidecar,
+)
 from tools.demo_model.networks import models  # noqa: E402  torch packages may be missing
-from tools.demo_model.networks.checkpoint import load_checkpoint  # noqa: E402
+from tools.demo_model.networks.checkpoint import load_checkpoint, load_control  # noqa: E402
 from tools.demo_model.networks.ldm_names import (  # noqa: E402
     kohya_lora,
     ldm_control,
@@ -19,6 +24,7 @@ from tools.demo_model.networks.ldm_names import (  # noqa: E402
     ldm_unet,
     ldm_vae,
 )
+from tools.demo_model.networks.pipeline import controlled  # noqa: E402
 from tools.demo_model.unpack import unpack  # noqa: E402
 
 SD1_LAYOUT = Path(__file__).parent / "sd1_layout.json"  # names and shapes of a small SD 1 file
@@ -82,10 +88,35 @@ def test_unpacked_checkpoint_exports_to_the_same_file(tmp_path: Path):
     weights = checkpoint_weights(models.make_networks(), models.make_vae())
     save_file(weights, first, metadata={"format": "pt"})
 
-    unpack(first, tmp_path / "run", 256)
-    export_checkpoint(tmp_path / "run", 256, second)
+    run = tmp_path / "run"
+    unpack(first, run)
+    (run / "start.ema.pt").rename(run / "diffusion256.ema.pt")
+    export_checkpoint(run, 256, second)
 
     assert second.read_bytes() == first.read_bytes()
+    with pytest.raises(FileExistsError, match="empty folder"):
+        unpack(first, run)
+
+
+def test_exported_control_reads_back_and_leads(tmp_path: Path):
+    torch.manual_seed(0)
+    unet = models.make_unet()
+    control = diffusers.ControlNetModel.from_unet(unet)
+    for block in control.controlnet_down_blocks:
+        torch.nn.init.normal_(block.weight, std=0.1)  # zero before training
+    torch.save(control.state_dict(), tmp_path / "control_canny256.ema.pt")
+
+    export_control(tmp_path, 256, "canny", tmp_path / "canny.safetensors")
+    read = load_control(tmp_path / "canny.safetensors")
+
+    wanted = control.state_dict()
+    for name, weight in read.state_dict().items():
+        assert torch.equal(weight, wanted[name].half().float()), name
+    shape, context = (1, 4, 8, 8), torch.randn(1, 77, models.TEXT_WIDTH)
+    noisy, time = torch.randn(shape), torch.tensor([500])
+    led = controlled(unet, read, noisy, time, context, torch.ones(1, 3, 64, 64))
+    assert led.shape == shape
+    assert not torch.allclose(led, unet(noisy, time, context).sample)
 
 
 def test_sidecar_describes_the_networks():

@@ -16,7 +16,7 @@ def controlled(
     noisy: Tensor,
     times: Tensor,
     context: Tensor,
-    hints: Tensor | None,
+    hints: Tensor,
 ) -> Tensor:
     """The noise that a UNet predicts when a ControlNet leads it."""
     down, middle = control(noisy, times, context, hints, return_dict=False)
@@ -42,13 +42,12 @@ def draw_pictures(
     start: Tensor | None = None,
     strength: float = 1.0,
     batch: int = 8,
-    control: ControlNetModel | None = None,
-    hints: Tensor | None = None,
+    lead: tuple[ControlNetModel, Tensor] | None = None,
 ) -> Tensor:
     """Pictures [N, 3, size, size] in 0..1; noise depends on the seed and a picture's place.
 
     With `start` (pictures of the same form) this is img2img: the last `strength` of the steps.
-    With `control` a ControlNet leads, by its `hints` (pictures of the same form).
+    With `lead` a ControlNet leads, by its control pictures (of the same form).
     """
     device = next(networks.parameters()).device
     noise = torch.Generator().manual_seed(seed)
@@ -66,16 +65,16 @@ def draw_pictures(
             latent = latent + vae.encode(begin).latent_dist.mean * SCALE_FACTOR
         tokens = encode(tokenizer, prompts[part] + [""] * len(latent)).to(device)
         context = networks.text_encoder(tokens).last_hidden_state
-        hint = None if hints is None else hints[part].to(device).repeat(2, 1, 1, 1)
+        hint = lead[1][part].to(device).repeat(2, 1, 1, 1) if lead else None
 
         def predict(
             scaled: Tensor, time: Tensor, context: Tensor = context, hint: Tensor | None = hint
         ) -> Tensor:
             pair = torch.cat([scaled, scaled])
-            if control is None:
+            if lead is None or hint is None:
                 made = networks.unet(pair, time, context).sample
             else:
-                made = controlled(networks.unet, control, pair, time, context, hint)
+                made = controlled(networks.unet, lead[0], pair, time, context, hint)
             with_prompt, without = made.chunk(2)
             return without + cfg_scale * (with_prompt - without)
 
