@@ -20,7 +20,13 @@ from tools.demo_model.pictures.dataset import (  # noqa: E402
     draw_sample,
     render,
 )
-from tools.demo_model.pictures.features import LEFT_EYE, RIGHT_EYE, true_landmarks  # noqa: E402
+from tools.demo_model.pictures.features import (  # noqa: E402
+    LEFT_EYE,
+    MOUTH,
+    NOSE,
+    RIGHT_EYE,
+    true_landmarks,
+)
 from tools.demo_model.training.control import ControlPlan, Hints  # noqa: E402
 from tools.demo_model.training.diffusion import loss_weight, spread_times  # noqa: E402
 from tools.demo_model.training.emphasis import training_emphasis  # noqa: E402
@@ -211,12 +217,14 @@ def test_what_is_hard_to_draw_is_shown_more_often():
 
     glasses = torch.tensor([isinstance(s, Portrait) and s.who.has_glasses for s in samples])
     stills = torch.tensor([not isinstance(s, Portrait) for s in samples])
+    dark = torch.tensor([isinstance(s, Portrait) and s.who.skin_name == "dark" for s in samples])
     plain = emphasis == 1.0
+    assert often[dark].mean() > 2.0 * often[plain].mean()
     assert often[glasses].mean() > 2.0 * often[plain].mean()
     assert often[plain].mean() > 1.1 * often[stills].mean()
 
 
-def test_errors_count_most_at_the_eyes_and_nowhere_more_where_there_is_no_face():
+def test_errors_count_more_at_features_and_nowhere_more_where_there_is_no_face():
     samples = [draw_sample(TRAIN, number) for number in range(20)]
     portraits = [sample for sample in samples if isinstance(sample, Portrait)]
     stills = [sample for sample in samples if not isinstance(sample, Portrait)]
@@ -225,9 +233,9 @@ def test_errors_count_most_at_the_eyes_and_nowhere_more_where_there_is_no_face()
         weights = focus_map(sample, 256)
         points = true_landmarks(sample.who, sample.view, 256) // 8
         corner = weights[-1, 0]
-        for eye in (LEFT_EYE, RIGHT_EYE):
-            across, down = points[eye].astype(int)
-            assert weights[down, across] > 4.0 * corner
+        for landmark, least in ((LEFT_EYE, 4.0), (RIGHT_EYE, 4.0), (MOUTH, 3.0), (NOSE, 2.0)):
+            across, down = points[landmark].astype(int)
+            assert weights[down, across] > least * corner
     assert portraits
     assert stills
     assert all((focus_map(sample, 256) == 1.0).all() for sample in stills)
