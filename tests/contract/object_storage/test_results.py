@@ -1,6 +1,8 @@
 """Pictures and other files that requests save into a bucket."""
 
+import gc
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,13 @@ from tests.fakes import FakeEngine, colour_of
 from tests.oss.faults import Fault
 from tests.oss.server import KEY, REGION, OssServer
 from tests.oss.signatures import Key
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected() -> Iterator[None]:
+    """S3's clients close where they are collected, which must not be in another test's loop."""
+    yield
+    gc.collect()
 
 
 def test_pictures_below_a_mount_are_in_the_bucket_under_the_replaced_path(
