@@ -9,6 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.pictures import decoded
 from tests.servers import ServerProcess, server_process
 from tools.demo_model.measuring.agreement import edge_agreement
 from tools.demo_model.pictures.dataset import UNSEEN, Picture, render_number
@@ -29,6 +30,12 @@ def wanted() -> Picture:
     return render_number(UNSEEN, SIDE, 0)
 
 
+@pytest.fixture(scope="module")
+def free(server: ServerProcess) -> Picture:
+    """What the prompt alone draws."""
+    return draw(server, None)
+
+
 def draw(server: ServerProcess, unit: Mapping[str, object] | None) -> Picture:
     scripts = {"controlnet": {"args": [unit]}} if unit else {}
     body = {"prompt": PROMPT, "steps": 12, "width": SIDE, "height": SIDE, "seed": 3, "cfg_scale": 5}
@@ -36,8 +43,7 @@ def draw(server: ServerProcess, unit: Mapping[str, object] | None) -> Picture:
         f"{server.url}/sdapi/v1/txt2img", json={**body, "alwayson_scripts": scripts}, timeout=120
     )
     assert answer.status_code == 200, answer.text
-    data = base64.b64decode(answer.json()["images"][0])
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return np.asarray(decoded(answer.json()["images"][0]).convert("RGB"))
 
 
 def encoded(picture: Picture) -> str:
@@ -57,19 +63,14 @@ def test_both_are_listed_while_the_demo_draws(server: ServerProcess):
     assert names == ["sdapi-demo-canny", "sdapi-demo-tile"]
 
 
-def test_outlines_follow_canny(server: ServerProcess, wanted: Picture):
-    unit = {"module": "canny", "model": "canny", "image": encoded(wanted), "processor_res": SIDE}
+@pytest.mark.parametrize(
+    ("module", "model"), [("canny", "canny"), ("tile_resample", "tile")], ids=["canny", "tile"]
+)
+def test_shapes_follow(
+    server: ServerProcess, wanted: Picture, free: Picture, module: str, model: str
+):
+    unit = {"module": module, "model": model, "image": encoded(wanted), "processor_res": SIDE}
 
-    led, free = draw(server, unit), draw(server, None)
+    agreement = edge_agreement(outlines(draw(server, unit)), outlines(wanted))
 
-    agreement = edge_agreement(outlines(led), outlines(wanted))
-    assert agreement > max(0.6, 2.0 * edge_agreement(outlines(free), outlines(wanted)))
-
-
-def test_shapes_follow_tile(server: ServerProcess, wanted: Picture):
-    unit = {"module": "tile_resample", "model": "tile", "image": encoded(wanted)}
-
-    led, free = draw(server, unit), draw(server, None)
-
-    agreement = edge_agreement(outlines(led), outlines(wanted))
     assert agreement > max(0.6, 2.0 * edge_agreement(outlines(free), outlines(wanted)))
