@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -39,8 +40,9 @@ class BaseModel:
     #: of a square picture, pixels
     native_side: int
     words: Words
-    #: that suits it, where it says so; None for what is usual
+    #: what suits it, where it says so; None for what is usual
     cfg_scale: float | None = None
+    learning_rate: float | None = None
 
 
 class BaseModels:
@@ -130,12 +132,15 @@ class BaseModels:
     def _made(self, checkpoint: Checkpoint, kind: Base) -> BaseModel:
         own = _own(checkpoint.path)
         side = self._settings.portrait_native_size or native_side(own, checkpoint.sidecar, kind)
-        return BaseModel(checkpoint, kind, side, Words.read(own), _cfg_scale(own))
+        words = Words.read(own)
+        suiting = {name: _positive(own.get(name)) for name in ("cfg_scale", "learning_rate")}
+        return BaseModel(checkpoint, kind, side, words, **suiting)
 
 
-def _cfg_scale(own: Mapping[str, Any]) -> float | None:
-    value = own.get("cfg_scale")
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _positive(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if isfinite(value) and value > 0 else None
 
 
 def _kind(path: Path) -> Base | None:

@@ -10,6 +10,8 @@ from sdapi.services.training import LoraShape
 
 #: each writes a LoRA and what is resumed from, and asks for two pictures
 MOST_EVALUATIONS: Final = 40
+#: for the widths of Stable Diffusion; a narrow network's weights have to move further
+_LEARNING_RATE: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Plan:
     has_trials: bool
     #: updates between checkpoints
     evaluated_every: int
+    #: of the UNet; texts learn at half of it
+    learning_rate: float
     #: the face's box is grown by this to the crop that is trained on
     crop: float = 3.0
 
@@ -38,6 +42,7 @@ def plan_for(request: TrainRequest, base: BaseModel) -> Plan:
         checkpoints_gradients=is_xl,
         has_trials=not is_xl,
         evaluated_every=_evaluated_every(request),
+        learning_rate=base.learning_rate or _LEARNING_RATE,
     )
 
 

@@ -231,6 +231,8 @@ class PortraitTrainer:
             steps=request.max_train_steps,
             checkpoint_every=order.plan.evaluated_every,
             shape=order.plan.shape,
+            learning_rate=order.plan.learning_rate,
+            text_learning_rate=order.plan.learning_rate / 2,
             seed=_SEED,
             checkpoints_gradients=order.plan.checkpoints_gradients,
         )

@@ -108,6 +108,18 @@ def test_a_checkpoint_brings_words_in_its_metadata_file(folder: Path):
     assert models(folder).find("sd15") is not None
 
 
+@pytest.mark.parametrize(
+    ("told", "taken"),
+    [(0.001, 0.001), (3, 3.0), (0, None), (-1.0, None), (True, None), ("5", None), (1e999, None)],
+)
+def test_a_checkpoint_brings_numbers_that_suit_it(folder: Path, told: object, taken: float | None):
+    beside = folder / "models" / "Stable-diffusion" / "b_small.json"
+    beside.write_text(json.dumps({"portrait": {"learning_rate": told, "cfg_scale": told}}))
+    found = models(folder).find("sd15")
+    assert found is not None
+    assert (found.learning_rate, found.cfg_scale) == (taken, taken)
+
+
 @pytest.mark.parametrize("text", ["", "a: [", "model: 1", "model: {params: {image_size: wide}}"])
 def test_a_sidecar_that_says_no_size_leaves_the_usual_one(tmp_path: Path, text: str):
     sidecar = tmp_path / "x.yaml"

@@ -6,7 +6,7 @@ import pytest
 from sdapi.portrait.training.plans import MOST_EVALUATIONS, plan_for
 from sdapi.portrait.wire.requests import TrainRequest
 
-BASE: Any = SimpleNamespace(kind="sd15", native_side=512)
+BASE: Any = SimpleNamespace(kind="sd15", native_side=512, learning_rate=None)
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,9 @@ def test_evaluations_are_made_when_they_are_asked_for_within_their_number(
     request = TrainRequest(("u",), max_train_steps=steps, steps_between_evaluations=asked)
     assert plan_for(request, BASE).evaluated_every == every
     assert steps / every <= MOST_EVALUATIONS
+
+
+@pytest.mark.parametrize(("suiting", "rate"), [(None, 1e-4), (1e-3, 1e-3)])
+def test_a_checkpoint_may_say_how_fast_it_learns(suiting: float | None, rate: float):
+    base: Any = SimpleNamespace(kind="sd15", native_side=512, learning_rate=suiting)
+    assert plan_for(TrainRequest(("u",)), base).learning_rate == rate
