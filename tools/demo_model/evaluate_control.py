@@ -41,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kind", choices=KINDS, default="canny")
     parser.add_argument("--demo", type=Path, default=Path("sdapi/demo"), help="folder of the files")
+    parser.add_argument("--prompt", help="for every picture; else all of its colours are named")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--sheet", type=Path, help="a PNG: what leads, led, not led")
@@ -55,7 +56,8 @@ def main() -> None:
     if arguments.kind == "canny":
         found = torch.from_numpy(lines(wanted)).float() / 255.0
         hints = found[:, None].expand(-1, 3, -1, -1)
-    prompts, size = [full_prompt(sample) for sample in samples], arguments.size
+    prompts = [arguments.prompt or full_prompt(sample) for sample in samples]
+    size = arguments.size
     tokenizer = make_tokenizer()
 
     def drawn(control: ControlNetModel | None) -> Tensor:

@@ -50,7 +50,7 @@ def read_arguments() -> argparse.Namespace:
     numbers = ("size", "pictures", "shown", "steps", "until", "batch", "rank", "workers", "seed")
     for name in (*numbers, "crop", "crop-batch", "frame-batch"):
         parser.add_argument(f"--{name}", type=int)
-    for name in ("rate", "ema", "seconds"):
+    for name in ("rate", "ema", "drop", "seconds"):
         parser.add_argument(f"--{name}", type=float)
     parser.add_argument("--kind", choices=KINDS, help="control: what leads")
     parser.add_argument(
