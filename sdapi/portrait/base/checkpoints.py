@@ -5,7 +5,6 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -28,6 +27,8 @@ _LATENT_CHANNELS: Final = 4
 #: of SD 2's texts; SD 1 has 768
 _SD2_WIDTH: Final = 1024
 _INPAINTING: Final = "inpaint"
+#: of the numbers that a metadata file may say
+_LARGEST: Final = 1000
 log = logging.getLogger(__name__)
 
 
@@ -40,8 +41,9 @@ class BaseModel:
     #: of a square picture, pixels
     native_side: int
     words: Words
-    #: what suits it, where it says so; None for what is usual
+    #: of drawings, where it says what suits it; None for what is usual
     cfg_scale: float | None = None
+    #: of LoRA trainings, likewise
     learning_rate: float | None = None
 
 
@@ -56,7 +58,7 @@ class BaseModels:
         self._lock = threading.Lock()
         #: what a look into each file told, and the file as it was
         self._kinds: dict[Path, tuple[ModelFile, Base | None]] = {}
-        #: by the settings' name and the kind: why it does not serve, as the log has it
+        #: by the name of what was looked for and the kind: what the log has of it
         self._told: dict[tuple[str, Base], str] = {}
 
     def find(self, kind: Base) -> BaseModel | None:
@@ -112,35 +114,49 @@ class BaseModels:
         try:
             checkpoint = self._catalog.closest_checkpoint(name)
         except SDAPIError as error:
-            self._tell(name, kind, str(error))
+            self._tell(name, kind, f"no portraits of {kind}: {error}")
             return None
         if self.kind_of(checkpoint) != kind:
-            self._tell(name, kind, f"{name} is a checkpoint of another kind")
+            why = f"{name} is a checkpoint of another kind"
+            self._tell(name, kind, f"no portraits of {kind}: {why}")
             return None
         with self._lock:
             self._told.pop((name, kind), None)
         return self._made(checkpoint, kind)
 
     def _tell(self, name: str, kind: Base, why: str) -> None:
-        """Log why a name does not serve, once: it is looked for at every request."""
+        """Warn of what a name stands for, once: it is looked for at every request."""
         with self._lock:
             if self._told.get((name, kind)) == why:
                 return
             self._told[name, kind] = why
-        log.warning("no portraits of %s: %s", kind, why)
+        log.warning("%s", why)
 
     def _made(self, checkpoint: Checkpoint, kind: Base) -> BaseModel:
         own = _own(checkpoint.path)
         side = self._settings.portrait_native_size or native_side(own, checkpoint.sidecar, kind)
-        words = Words.read(own)
-        suiting = {name: _positive(own.get(name)) for name in ("cfg_scale", "learning_rate")}
-        return BaseModel(checkpoint, kind, side, words, **suiting)
+        return BaseModel(
+            checkpoint,
+            kind,
+            side,
+            Words.read(own),
+            self._positive(checkpoint, kind, own, "cfg_scale"),
+            self._positive(checkpoint, kind, own, "learning_rate"),
+        )
 
-
-def _positive(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    def _positive(
+        self, checkpoint: Checkpoint, kind: Base, own: Mapping[str, Any], name: str
+    ) -> float | None:
+        """A number above 0; None, with a warning, for anything else that is there."""
+        if (value := own.get(name)) is None:
+            return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and 0 < value <= _LARGEST:
+            return float(value)
+        wanted = f"must be a number above 0 and at most {_LARGEST}, not {value!r:.80}"
+        why = f"portrait.{name} of {checkpoint.name}'s metadata file {wanted}: the usual one acts"
+        self._tell(f"{checkpoint.name} {name}", kind, why)
         return None
-    return float(value) if isfinite(value) and value > 0 else None
 
 
 def _kind(path: Path) -> Base | None:

@@ -1,7 +1,8 @@
 """Prompts as data.
 
 `words.json` has the usual ones, which are EasyPhoto's (Apache-2.0; see NOTICE). A checkpoint brings
-words of its own in the `portrait` object of its metadata file, `<checkpoint>.json`.
+words of its own, beside numbers, in the `portrait` object of its metadata file,
+`<checkpoint>.json`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How a model is trained: the table of portrait-pipeline 2.3, scaled to the checkpoint's size."""
+"""How a model is trained: the table of portrait-pipeline 2.3, made to suit the checkpoint."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -10,13 +10,13 @@ from sdapi.services.training import LoraShape
 
 #: each writes a LoRA and what is resumed from, and asks for two pictures
 MOST_EVALUATIONS: Final = 40
-#: for the widths of Stable Diffusion; a narrow network's weights have to move further
+#: of contract 2.3, for the widths of Stable Diffusion; a narrow network's weights move further
 _LEARNING_RATE: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a training takes from its kind and role."""
+    """What a training takes from its kind, its role and its checkpoint."""
 
     shape: LoraShape
     #: pixels of a side

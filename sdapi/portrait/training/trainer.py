@@ -334,12 +334,13 @@ def _write(
 
 
 def _identity(base: BaseModel) -> list[Any]:
-    """What another file under the same name differs in."""
+    """What another file under the same name differs in, and what it says of trainings."""
     try:
         file = ModelFile.of(base.checkpoint.path)
     except OSError as error:
         raise PortraitError(faults.MODEL_UNKNOWN) from error
-    return [base.checkpoint.name, file.modified_ns, file.size_bytes, base.native_side]
+    identity = [base.checkpoint.name, file.modified_ns, file.size_bytes, base.native_side]
+    return identity if base.learning_rate is None else [*identity, base.learning_rate]
 
 
 def _metadata(order: TrainingOrder, meta: ModelMeta) -> dict[str, str]:

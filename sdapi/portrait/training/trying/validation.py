@@ -5,6 +5,8 @@ checkpoint itself, once, and kept beside the models; where it draws no single fa
 own reference photo serves.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,14 +104,17 @@ class Validator:
 
     async def _template(self, person: str, number: int) -> Template | None:
         """One with a face: kept from an earlier training, or drawn; None after a few tries."""
-        checkpoint = self.base.checkpoint
-        name = f"{checkpoint.name_for_extra}-{self.base.native_side}-{person}-{number}.png"
+        order = self._template_order(person)
+        # Kept ones are of what is asked for today: words and guidance may have been changed.
+        digest = hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()[:8]
+        name = f"{self.base.checkpoint.name_for_extra}-{person}-{number}-{digest}.png"
         kept = self.folder / name
         if (template := await self._kept_template(kept)) is not None:
             return template
         for attempt in range(_TEMPLATE_TRIES):
             try:
-                data = await self._drawn_template(person, 1000 * number + attempt)
+                seed = 1000 * number + attempt
+                data = await self._picture("txt2img", order | {"seed": seed})
                 template = await self._with_face(data)
             except PASSING:
                 raise
@@ -133,13 +138,11 @@ class Validator:
             log.warning("the template %s is drawn anew: %s", path.name, error)
             return None
 
-    async def _drawn_template(self, person: str, seed: int) -> bytes:
+    def _template_order(self, person: str) -> dict[str, Any]:
         words, side = self.base.words, self.base.native_side
         prompt = f"{words.id_photo.format(person=person)}, {words.template_positive}"
         body = self._body(prompt, _TEMPLATE_STEPS, _TEMPLATE_SCALE, (side, side))
-        return await self._picture(
-            "txt2img", body | {"seed": seed, "negative_prompt": words.template_negative}
-        )
+        return body | {"negative_prompt": words.template_negative}
 
     async def _of_photo(self, reference: bytes) -> Template | None:
         template = await self._with_face(reference)

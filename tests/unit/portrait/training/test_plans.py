@@ -30,6 +30,10 @@ def test_evaluations_are_made_when_they_are_asked_for_within_their_number(
 
 
 @pytest.mark.parametrize(("suiting", "rate"), [(None, 1e-4), (1e-3, 1e-3)])
-def test_a_checkpoint_may_say_how_fast_it_learns(suiting: float | None, rate: float):
-    base: Any = SimpleNamespace(kind="sd15", native_side=512, learning_rate=suiting)
-    assert plan_for(TrainRequest(("u",)), base).learning_rate == rate
+@pytest.mark.parametrize(("kind", "is_scene"), [("sd15", False), ("xl", False), ("xl", True)])
+def test_a_checkpoint_may_say_how_fast_it_learns(
+    kind: str, is_scene: bool, suiting: float | None, rate: float
+):
+    base: Any = SimpleNamespace(kind=kind, native_side=512, learning_rate=suiting)
+    request = TrainRequest(("u",), is_xl=kind == "xl", is_scene=is_scene)
+    assert plan_for(request, base).learning_rate == rate

@@ -330,6 +330,52 @@ async def test_whoever_comes_after_a_cancelled_request_goes_on(
     assert photos.asked.count("person_4") == 1
 
 
+async def test_a_training_at_another_rate_begins_anew_with_trials_of_its_own(
+    tmp_path: Path,
+    photos: PhotoServer,
+    processes: FaceProcesses,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    engine = PortraitEngine(update_s=0.05)
+    asked = {"max_train_steps": 20, "steps_between_evaluations": 5}
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        trials = bench.tools.folders.work("queue", "anna") / "trials"
+        running = asyncio.create_task(bench.train(photos.of("person_4"), **asked))
+        async with asyncio.timeout(200):
+            while not list(trials.glob("5_*.png")):
+                await asyncio.sleep(0.02)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        monkeypatch.setattr(
+            "sdapi.portrait.base.checkpoints._own", lambda path: {"learning_rate": 0.5}
+        )
+        before = len(engine.jobs)
+        await bench.train(photos.of("person_4"), **asked)
+    assert [training.job.learning_rate for training in engine.trainings] == [1e-3, 0.5]
+    drawn = [job for job in engine.jobs[before:] if job.init is not None]
+    assert len(drawn) == 8  # two templates, four checkpoints
+
+
+async def test_templates_are_drawn_anew_for_other_words(
+    tmp_path: Path,
+    photos: PhotoServer,
+    processes: FaceProcesses,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    engine = PortraitEngine()
+    async with trainer_bench(tmp_path, engine, processes) as bench:
+        await bench.train(photos.of("person_0"))
+        monkeypatch.setattr(
+            "sdapi.portrait.base.checkpoints._own",
+            lambda path: {"id_photo": "a {person} in grey", "native_size": 256},
+        )
+        await bench.train(photos.of("person_0"))
+    prompts = [job.prompts[0] for job in engine.jobs if job.init is None]
+    assert [prompt.startswith("a man in grey") for prompt in prompts].count(True) == 1
+    assert len(prompts) == 4
+
+
 async def test_what_nobody_has_foreseen_while_it_learns_is_told_as_missing_weights(
     tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
 ):
