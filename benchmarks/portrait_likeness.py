@@ -36,6 +36,8 @@ from tests.portraits.portrait_models import jpeg, picture, png
 from tests.servers import ROOT, server_process
 from tools.demo_model.pictures.person import draw_identity
 
+#: people whom the measure tells from others: had they the templates' hair and skin, they would
+#: still be known
 PERSON, OTHER = 8, 7
 TEMPLATES: Final = (3, 12, 20, 33, 41)
 GROUPS: Final = ((33, 41), (33, 41, 20))
@@ -74,6 +76,13 @@ class Faces:
         """Of the largest face; None where there is none."""
         face = self.largest(rgb)
         return None if face is None else self.providers.embedder.embed(rgb, face)
+
+    def known(self, who: int) -> Embedding:
+        """Of a person by number, in a picture that nothing is trained on."""
+        found = self.embedding(picture(who, 11))
+        if found is None:
+            raise SystemExit(f"person {who}: no face is found; choose another")
+        return found
 
     def apart(self, rgb: Pixels, person: Embedding) -> float:
         """The distance of a picture's face to a person's; infinite without a face."""
@@ -129,6 +138,11 @@ class Queue:
         return np.asarray(made.convert("RGB")), seconds
 
 
+def name_of(who: int, steps: int) -> str:
+    """Of a person's model: a folder that is kept may have those of other runs."""
+    return f"person-{who}-{steps}"
+
+
 def train(queue: Queue, name: str, who: int, steps: int) -> None:
     """Check and train a person from ten photos."""
     photos = [picture(who, how, side=320, scale=0.6) for how in range(10)]
@@ -158,7 +172,7 @@ def falls(
 ) -> None:
     """Portraits from five templates, each one's distance to the person against its template's.
 
-    `perfect` is each template's distance where nothing is lost.
+    `perfect` has the distance of `perfect_portrait` in each template's place.
     """
     shares: list[float] = []
     best: list[float] = []
@@ -191,11 +205,11 @@ def swapped_groups(faces: Faces, queue: Queue, people: dict[str, Embedding]) -> 
                 print(f"  {face}: {own:.3f}, else {other:.3f}, {verdict}")
 
 
-def drawn_templates(queue: Queue) -> None:
+def drawn_templates(queue: Queue, name: str) -> None:
     """Ten templates from texts: how many have one face, which creation demands."""
     good = 0
     for number in range(10):
-        configure = {"user_id": "ann", "t2i_prompt": TEXTS[number % len(TEXTS)]}
+        configure = {"user_id": name, "t2i_prompt": TEXTS[number % len(TEXTS)]}
         try:
             queue.portrait({**configure, "first_diffusion_steps": 4}, None)
             good += 1
@@ -209,28 +223,28 @@ def measure(
 ) -> None:
     """Train whom that was not done with, then print every part's figures."""
     faces = Faces()
-    people = {"ann": picture(person, 11), "bob": picture(OTHER, 11)}
-    embeddings = {name: faces.embedding(rgb) for name, rgb in people.items()}
-    known = {name: found for name, found in embeddings.items() if found is not None}
-    if "ann" not in trained:
-        train(queue, "ann", person, steps)
-    if "groups" in parts and "bob" not in trained:
-        train(queue, "bob", OTHER, steps)
-    perfect = [faces.apart(perfect_portrait(person, who), known["ann"]) for who in TEMPLATES]
+    one, other = name_of(person, steps), name_of(OTHER, steps)
+    known = {one: faces.known(person), other: faces.known(OTHER)}
+    for name, who in ((one, person), (other, OTHER)):
+        if name not in trained and (name == one or "groups" in parts):
+            train(queue, name, who, steps)
+    perfect: list[float] = []
+    if {"trained", "reference"} & set(parts):
+        perfect += [faces.apart(perfect_portrait(person, who), known[one]) for who in TEMPLATES]
     if "trained" in parts:
         print("trained person")
-        falls(faces, queue, {"user_id": "ann"}, known["ann"], perfect)
+        falls(faces, queue, {"user_id": one}, known[one], perfect)
     if "reference" in parts:
         print("one reference photo")
         photo = queue.shown("reference.jpg", jpeg(picture(person, 0)))
         only = {"ipa_control_only": True, "ipa_image_path": photo, "user_id": ""}
-        falls(faces, queue, only, known["ann"], perfect)
+        falls(faces, queue, only, known[one], perfect)
     if "groups" in parts:
         print("groups")
         swapped_groups(faces, queue, known)
     if "texts" in parts:
         print("templates from texts")
-        drawn_templates(queue)
+        drawn_templates(queue, one)
 
 
 def main() -> None:
@@ -241,6 +255,8 @@ def main() -> None:
     parser.add_argument("--person", type=int, default=PERSON, help="who is trained, by number")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
+    if arguments.person == OTHER:
+        parser.error(f"--person {OTHER} is the other one of the groups; choose another")
     with photo_server() as photos, tempfile.TemporaryDirectory() as folder:
         data = arguments.data or Path(folder, "data")
         trained = {path.name for path in data.glob("portrait/users/*")}

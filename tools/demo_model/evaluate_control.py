@@ -56,7 +56,8 @@ def main() -> None:
     if arguments.kind == "canny":
         found = torch.from_numpy(lines(wanted)).float() / 255.0
         hints = found[:, None].expand(-1, 3, -1, -1)
-    prompts = [arguments.prompt or full_prompt(sample) for sample in samples]
+    given = arguments.prompt
+    prompts = [full_prompt(sample) if given is None else given for sample in samples]
     size = arguments.size
     tokenizer = make_tokenizer()
 

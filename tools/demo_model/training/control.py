@@ -47,7 +47,7 @@ class ControlPlan:
     rate: float = 3e-4
     warm_up: int = 100
     fade_share: float = 0.3
-    drop: float = 0.3  # share of captions replaced by nothing: the control must do without
+    drop: float = 0.5  # share of captions replaced by nothing (Zhang et al. 2023, section 3.4)
     ema: float = 0.995
     seed: int = 1
     workers: int = 2
