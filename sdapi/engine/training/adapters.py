@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 import torch
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.upsampling import Upsample2D
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -23,6 +26,8 @@ from sdapi.engine.text.encoding.text_encoder import TextEncoder
 from sdapi.engine.training.job import LoraShape
 
 _ADAPTER = "default"
+#: what kohya's programs train besides transformers when they are given a `conv_dim`
+_CONVOLVING = (ResnetBlock2D, Downsample2D, Upsample2D)
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -98,13 +103,14 @@ def sharing_copy(module: Module) -> Module:
 def _adapt_unet(
     unet: UNet2DConditionModel, components: Components, shape: LoraShape
 ) -> Iterator[AdapterLayer]:
-    """Every linear layer and 1x1 convolution inside the transformer blocks."""
+    """Every linear layer and convolution of the transformers, and of the other blocks if asked."""
+    kinds = (Transformer2DModel, *(_CONVOLVING if shape.has_convolutions else ()))
     found = {
         f"{path}.{name}": layer
         for path, block in unet.named_modules()
-        if isinstance(block, Transformer2DModel)
+        if isinstance(block, kinds)
         for name, layer in block.named_modules()
-        if isinstance(layer, nn.Linear) or _is_pointwise(layer)
+        if isinstance(layer, nn.Linear | nn.Conv2d)
     }
     names = {path: path for path in found}
     if components.family is Family.SDXL:  # kohya's files for SDXL keep the original's names
@@ -160,10 +166,6 @@ def _layer(module: nn.Module, path: str, name: str, *, is_text: bool) -> Adapter
 def _both(layer: AdapterLayer) -> Generator[nn.Parameter]:
     yield layer.down
     yield layer.up
-
-
-def _is_pointwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
 
 
 def _sides(layer: nn.Module) -> tuple[int, int]:

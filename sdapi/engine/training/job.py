@@ -27,6 +27,8 @@ class LoraShape:
     alpha: float = 64.0
     #: of the text encoder, or both of SDXL's
     has_text: bool = True
+    #: of the UNet's residual and resampling blocks too, not of its transformers alone
+    has_convolutions: bool = False
 
 
 @dataclass(frozen=True, slots=True)

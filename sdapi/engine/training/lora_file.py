@@ -1,5 +1,6 @@
 """A trained LoRA as kohya's programs write it: what every web UI, diffusers and peft read."""
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from sdapi.engine.checkpoints.architecture import Family
 from sdapi.engine.training.adapters import AdapterLayer
-from sdapi.engine.training.job import TrainingJob
+from sdapi.engine.training.job import LoraShape, TrainingJob
 from sdapi.errors import NanProduced
 
 _BASE_VERSIONS = {Family.SD1: "sd_v1", Family.SD2: "sd_v2", Family.SDXL: "sdxl_base_v1-0"}
@@ -59,11 +60,19 @@ def training_metadata(job: TrainingJob, family: Family, step: int) -> dict[str, 
         "ss_resolution": f"({job.resolution}, {job.resolution})",
         "ss_seed": str(job.seed),
         "ss_optimizer": "torch.optim.AdamW",
+        **_convolutions(job.shape),
         "modelspec.architecture": _ARCHITECTURES[family],
         "modelspec.resolution": f"{job.resolution}x{job.resolution}",
         "modelspec.sai_model_spec": "1.0.0",
         **job.metadata,
     }
+
+
+def _convolutions(shape: LoraShape) -> dict[str, str]:
+    if not shape.has_convolutions:
+        return {}
+    told = {"conv_dim": str(shape.rank), "conv_alpha": f"{shape.alpha:g}"}
+    return {"ss_network_args": json.dumps(told)}
 
 
 def _hash_of_tensors(content: bytes) -> str:

@@ -45,6 +45,8 @@ class BaseModel:
     cfg_scale: float | None = None
     #: of LoRA trainings, likewise
     learning_rate: float | None = None
+    #: LoRAs change convolutions too
+    trains_convolutions: bool = False
 
 
 class BaseModels:
@@ -142,6 +144,7 @@ class BaseModels:
             Words.read(own),
             self._positive(checkpoint, kind, own, "cfg_scale"),
             self._positive(checkpoint, kind, own, "learning_rate"),
+            self._is_set(checkpoint, kind, own, "train_convolutions"),
         )
 
     def _positive(
@@ -153,10 +156,22 @@ class BaseModels:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if is_number and 0 < value <= _LARGEST:
             return float(value)
-        wanted = f"must be a number above 0 and at most {_LARGEST}, not {value!r:.80}"
-        why = f"portrait.{name} of {checkpoint.name}'s metadata file {wanted}: the usual one acts"
-        self._tell(f"{checkpoint.name} {name}", kind, why)
+        wanted = f"a number above 0 and at most {_LARGEST}, not {value!r:.80}: the usual one acts"
+        self._tell_unfit(checkpoint, kind, name, wanted)
         return None
+
+    def _is_set(
+        self, checkpoint: Checkpoint, kind: Base, own: Mapping[str, Any], name: str
+    ) -> bool:
+        """True or false as it stands there; false, with a warning, for anything else."""
+        if not isinstance(value := own.get(name, False), bool):
+            wanted = f"true or false, not {value!r:.80}: false acts"
+            self._tell_unfit(checkpoint, kind, name, wanted)
+        return value is True
+
+    def _tell_unfit(self, checkpoint: Checkpoint, kind: Base, name: str, wanted: str) -> None:
+        why = f"portrait.{name} of {checkpoint.name}'s metadata file must be {wanted}"
+        self._tell(f"{checkpoint.name} {name}", kind, why)
 
 
 def _kind(path: Path) -> Base | None:

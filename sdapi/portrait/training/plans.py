@@ -1,6 +1,6 @@
 """How a model is trained: the table of portrait-pipeline 2.3, made to suit the checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
@@ -35,9 +35,9 @@ class Plan:
 def plan_for(request: TrainRequest, base: BaseModel) -> Plan:
     """Rank, size and the like of a training."""
     is_xl = base.kind == "xl"
-    of_xl = LoraShape(32, 16.0, has_text=not request.is_scene)
+    shape = LoraShape(32, 16.0, has_text=not request.is_scene) if is_xl else LoraShape(128, 64.0)
     return Plan(
-        of_xl if is_xl else LoraShape(128, 64.0),
+        replace(shape, has_convolutions=base.trains_convolutions),
         base.native_side,
         checkpoints_gradients=is_xl,
         has_trials=not is_xl,

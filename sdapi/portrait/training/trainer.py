@@ -340,7 +340,8 @@ def _identity(base: BaseModel) -> list[Any]:
     except OSError as error:
         raise PortraitError(faults.MODEL_UNKNOWN) from error
     identity = [base.checkpoint.name, file.modified_ns, file.size_bytes, base.native_side]
-    return identity if base.learning_rate is None else [*identity, base.learning_rate]
+    told = [base.learning_rate] if base.learning_rate is not None else []
+    return [*identity, *told, *(["convolutions"] if base.trains_convolutions else [])]
 
 
 def _metadata(order: TrainingOrder, meta: ModelMeta) -> dict[str, str]:

@@ -2,21 +2,27 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 
 from sdapi.engine.networks.selection import LoraUse, NetworkFiles, NetworkSet
+from sdapi.engine.training.job import LoraShape
 from sdapi.engine.weights.model_file import ModelFile
 from tests.engines import cpu_models
 from tests.models.builders import build_sd1
 from tests.unit.engine.training.lessons import finished, lesson
 
 
-def test_diffusers_and_peft_make_of_the_file_what_the_engine_does(tmp_path: Path):
+@pytest.mark.parametrize("has_convolutions", [False, True])
+def test_diffusers_and_peft_make_of_the_file_what_the_engine_does(
+    tmp_path: Path, has_convolutions: bool
+):
     built = build_sd1()
     file = ModelFile.of(built.write(tmp_path / "sd1.safetensors"))
     models = cpu_models()
-    job = lesson(file, tmp_path / "lesson", learning_rate=1e-2)
+    shape = LoraShape(8, 4.0, has_convolutions=has_convolutions)
+    job = lesson(file, tmp_path / "lesson", learning_rate=1e-2, shape=shape)
     lora = finished(job, models).result().checkpoints[-1][1]
 
     state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(lora)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,12 +68,14 @@ def test_a_checkpoint_is_trained_and_stays_what_it_was(
     assert same(before, weights_of(models, file))
 
 
+@pytest.mark.parametrize("has_convolutions", [False, True])
 @pytest.mark.parametrize("family", list(BUILDERS))
 def test_the_result_is_a_lora_that_the_engine_merges_whole(
-    checkpoints: dict[str, ModelFile], tmp_path: Path, family: str
+    checkpoints: dict[str, ModelFile], tmp_path: Path, family: str, has_convolutions: bool
 ):
     models, file = cpu_models(), checkpoints[family]
-    path = finished(lesson(file, tmp_path), models).result().checkpoints[-1][1]
+    shape = LoraShape(8, 4.0, has_convolutions=has_convolutions)
+    path = finished(lesson(file, tmp_path, shape=shape), models).result().checkpoints[-1][1]
     before = weights_of(models, file)
     wanted = NetworkSet((LoraUse("a", ModelFile.of(path)),))
     with models.checkpoint(file) as loaded:
@@ -81,6 +84,30 @@ def test_the_result_is_a_lora_that_the_engine_merges_whole(
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     layers = read_network(path).layers
     assert len(changed) > 0.9 * len(layers)
+    convolutions = [k for k, v in load_file(path).items() if v.shape[2:] == (3, 3)]
+    assert bool(convolutions) == has_convolutions
+
+
+def test_convolutions_are_trained_where_they_are_wanted(
+    checkpoints: dict[str, ModelFile], tmp_path: Path
+):
+    shape = LoraShape(8, 4.0, has_convolutions=True)
+    job = lesson(checkpoints["sd1"], tmp_path, steps=2, shape=shape, learning_rate=1e-2)
+    path = finished(job).result().checkpoints[-1][1]
+    tensors = load_file(path)
+    for layer in (
+        "down_blocks_0_resnets_0_conv1",
+        "down_blocks_0_downsamplers_0_conv",
+        "mid_block_resnets_1_time_emb_proj",
+        "up_blocks_0_upsamplers_0_conv",
+        "up_blocks_1_resnets_0_conv_shortcut",
+        "up_blocks_1_resnets_0_conv2",
+    ):
+        assert tensors[f"lora_unet_{layer}.lora_up.weight"].any(), layer
+    assert not [key for key in tensors if "conv_in" in key or "conv_out" in key]
+    with safe_open(path, "pt") as file:
+        told = json.loads(file.metadata()["ss_network_args"])
+    assert told == {"conv_dim": "8", "conv_alpha": "4"}
 
 
 def test_a_training_learns(checkpoints: dict[str, ModelFile], tmp_path: Path):

@@ -132,6 +132,30 @@ def test_numbers_that_suit_nothing_are_named_once(
     assert "portrait.learning_rate of b_small.safetensors" in caplog.text
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_checkpoint_may_have_its_convolutions_trained(folder: Path, told: bool):
+    beside = folder / "models" / "Stable-diffusion" / "b_small.json"
+    beside.write_text(json.dumps({"portrait": {"train_convolutions": told}}))
+    found = models(folder).find("sd15")
+    assert found is not None
+    assert found.trains_convolutions is told
+
+
+@pytest.mark.parametrize("told", [1, "yes", None, []])
+def test_what_is_neither_true_nor_false_is_named_once(
+    folder: Path, told: object, caplog: pytest.LogCaptureFixture
+):
+    beside = folder / "models" / "Stable-diffusion" / "b_small.json"
+    beside.write_text(json.dumps({"portrait": {"train_convolutions": told}}))
+    bases = models(folder)
+    for _ in range(2):
+        found = bases.find("sd15")
+        assert found is not None
+        assert found.trains_convolutions is False
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "portrait.train_convolutions of b_small.safetensors" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["", "a: [", "model: 1", "model: {params: {image_size: wide}}"])
 def test_a_sidecar_that_says_no_size_leaves_the_usual_one(tmp_path: Path, text: str):
     sidecar = tmp_path / "x.yaml"

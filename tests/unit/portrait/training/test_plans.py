@@ -6,7 +6,9 @@ import pytest
 from sdapi.portrait.training.plans import MOST_EVALUATIONS, plan_for
 from sdapi.portrait.wire.requests import TrainRequest
 
-BASE: Any = SimpleNamespace(kind="sd15", native_side=512, learning_rate=None)
+BASE: Any = SimpleNamespace(
+    kind="sd15", native_side=512, learning_rate=None, trains_convolutions=False
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,14 @@ def test_evaluations_are_made_when_they_are_asked_for_within_their_number(
 def test_a_checkpoint_may_say_how_fast_it_learns(
     kind: str, is_scene: bool, suiting: float | None, rate: float
 ):
-    base: Any = SimpleNamespace(kind=kind, native_side=512, learning_rate=suiting)
+    base: Any = SimpleNamespace(**(vars(BASE) | {"kind": kind, "learning_rate": suiting}))
     request = TrainRequest(("u",), is_xl=kind == "xl", is_scene=is_scene)
     assert plan_for(request, base).learning_rate == rate
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("kind", ["sd15", "xl"])
+def test_a_checkpoint_may_have_its_convolutions_trained(kind: str, told: bool):
+    base: Any = SimpleNamespace(**(vars(BASE) | {"kind": kind, "trains_convolutions": told}))
+    request = TrainRequest(("u",), is_xl=kind == "xl")
+    assert plan_for(request, base).shape.has_convolutions is told
