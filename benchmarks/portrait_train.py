@@ -56,7 +56,7 @@ def main(updates: int, side: int) -> None:
 
 def _ours(models: Models, file: ModelFile, side: int, folder: Path) -> TrainingRun:
     picture = TrainingPicture(FOLDER / "person_0.jpg", _CAPTION)
-    shape = LoraShape(_RANK, _RANK / 2)
+    shape = LoraShape(_RANK, _RANK / 2, has_convolutions=True)  # as the demo's are trained
     job = TrainingJob("bench", file, (picture,), folder, side, 10_000, 10_000, shape)
     run = TrainingRun(models, job, TrainingMonitor())
     run.begin()

@@ -20,7 +20,9 @@ BF16, FP16 = torch.bfloat16, torch.float16
 Build = Callable[..., Components]
 
 
-def lesson(folder: Path, side: int, rank: int, *, checkpoints_gradients: bool) -> TrainingJob:
+def lesson(
+    folder: Path, side: int, rank: int, *, checkpoints_gradients: bool, has_convolutions: bool
+) -> TrainingJob:
     noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
     Image.fromarray(noise).save(folder / "0.png")
     return TrainingJob(
@@ -31,17 +33,19 @@ def lesson(folder: Path, side: int, rank: int, *, checkpoints_gradients: bool) -
         resolution=side,
         steps=6,
         checkpoint_every=6,
-        shape=LoraShape(rank, rank / 2),
+        shape=LoraShape(rank, rank / 2, has_convolutions=has_convolutions),
         checkpoints_gradients=checkpoints_gradients,
     )
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "side", "rank", "anew"),
+    ("shape", "dtype", "side", "rank", "anew", "has_convolutions"),
     [
-        pytest.param(SD1, FP16, 512, 128, False, id="sd1-512-fp16"),
-        pytest.param(SDXL, BF16, 1024, 32, False, id="sdxl-1024-bf16"),
-        pytest.param(SDXL, BF16, 1024, 32, True, id="sdxl-1024-bf16-gradient-checkpointing"),
+        pytest.param(SD1, FP16, 512, 128, False, False, id="sd1-512-fp16"),
+        pytest.param(SD1, FP16, 512, 128, False, True, id="sd1-512-fp16-convolutions"),
+        pytest.param(SDXL, BF16, 1024, 32, False, False, id="sdxl-1024-bf16"),
+        pytest.param(SDXL, BF16, 1024, 32, True, False, id="sdxl-1024-bf16-gradient-checkpointing"),
+        pytest.param(SDXL, BF16, 1024, 32, True, True, id="sdxl-1024-bf16-convolutions"),
     ],
 )
 def test_a_model_of_full_size_is_trained(
@@ -54,6 +58,7 @@ def test_a_model_of_full_size_is_trained(
     side: int,
     rank: int,
     anew: bool,
+    has_convolutions: bool,
 ) -> None:
     if dtype is FP16 and not bench.is_full_size:
         pytest.skip("half precision with scaled gradients needs a CUDA device")
@@ -61,7 +66,13 @@ def test_a_model_of_full_size_is_trained(
     engine = engine_on(device, dtype)
     put(engine, made)
     before = [p.detach().to("cpu", copy=True) for m in made.modules for p in m.parameters()]
-    wanted = lesson(tmp_path, bench.side(side), rank, checkpoints_gradients=anew)
+    wanted = lesson(
+        tmp_path,
+        bench.side(side),
+        rank,
+        checkpoints_gradients=anew,
+        has_convolutions=has_convolutions,
+    )
     run = engine.begin_training(wanted, TrainingMonitor())
     run.update()  # encodes the picture, and lets libraries choose their kernels
     with Peak(device) as peak:

@@ -27,7 +27,7 @@ from sdapi.engine.training.job import LoraShape
 
 _ADAPTER = "default"
 #: what kohya's programs train besides transformers when they are given a `conv_dim`
-_CONVOLVING = (ResnetBlock2D, Downsample2D, Upsample2D)
+_CONVOLUTION_BLOCKS = (ResnetBlock2D, Downsample2D, Upsample2D)
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -103,8 +103,11 @@ def sharing_copy(module: Module) -> Module:
 def _adapt_unet(
     unet: UNet2DConditionModel, components: Components, shape: LoraShape
 ) -> Iterator[AdapterLayer]:
-    """Every linear layer and convolution of the transformers, and of the other blocks if asked."""
-    kinds = (Transformer2DModel, *(_CONVOLVING if shape.has_convolutions else ()))
+    """Every linear layer and convolution of the transformer blocks (contract 2.3).
+
+    With `has_convolutions` those of residual and resampling blocks too, which goes beyond it.
+    """
+    kinds = (Transformer2DModel, *(_CONVOLUTION_BLOCKS if shape.has_convolutions else ()))
     found = {
         f"{path}.{name}": layer
         for path, block in unet.named_modules()
@@ -114,7 +117,8 @@ def _adapt_unet(
     }
     names = {path: path for path in found}
     if components.family is Family.SDXL:  # kohya's files for SDXL keep the original's names
-        names |= {ours: theirs for theirs, ours in original_names(unet).items() if ours in found}
+        originals = {ours: theirs for theirs, ours in original_names(unet).items()}
+        names = {path: originals[path] for path in found}
     inject(unet, found, shape)
     for path in found:
         name = "lora_unet_" + names[path].replace(".", "_")

@@ -27,7 +27,7 @@ class LoraShape:
     alpha: float = 64.0
     #: of the text encoder, or both of SDXL's
     has_text: bool = True
-    #: of the UNet's residual and resampling blocks too, not of its transformers alone
+    #: layers of the UNet's residual and resampling blocks too, beyond the contract's transformers
     has_convolutions: bool = False
 
 

@@ -60,7 +60,7 @@ def training_metadata(job: TrainingJob, family: Family, step: int) -> dict[str, 
         "ss_resolution": f"({job.resolution}, {job.resolution})",
         "ss_seed": str(job.seed),
         "ss_optimizer": "torch.optim.AdamW",
-        **_convolutions(job.shape),
+        **_network_args(job.shape),
         "modelspec.architecture": _ARCHITECTURES[family],
         "modelspec.resolution": f"{job.resolution}x{job.resolution}",
         "modelspec.sai_model_spec": "1.0.0",
@@ -68,7 +68,7 @@ def training_metadata(job: TrainingJob, family: Family, step: int) -> dict[str, 
     }
 
 
-def _convolutions(shape: LoraShape) -> dict[str, str]:
+def _network_args(shape: LoraShape) -> dict[str, str]:
     if not shape.has_convolutions:
         return {}
     told = {"conv_dim": str(shape.rank), "conv_alpha": f"{shape.alpha:g}"}

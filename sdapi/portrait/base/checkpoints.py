@@ -144,7 +144,7 @@ class BaseModels:
             Words.read(own),
             self._positive(checkpoint, kind, own, "cfg_scale"),
             self._positive(checkpoint, kind, own, "learning_rate"),
-            self._is_set(checkpoint, kind, own, "train_convolutions"),
+            self._flag(checkpoint, kind, own, "train_convolutions"),
         )
 
     def _positive(
@@ -160,11 +160,10 @@ class BaseModels:
         self._tell_unfit(checkpoint, kind, name, wanted)
         return None
 
-    def _is_set(
-        self, checkpoint: Checkpoint, kind: Base, own: Mapping[str, Any], name: str
-    ) -> bool:
-        """True or false as it stands there; false, with a warning, for anything else."""
-        if not isinstance(value := own.get(name, False), bool):
+    def _flag(self, checkpoint: Checkpoint, kind: Base, own: Mapping[str, Any], name: str) -> bool:
+        """Whether it says true; a warning for what is neither true nor false."""
+        value = own.get(name)
+        if value is not None and not isinstance(value, bool):
             wanted = f"true or false, not {value!r:.80}: false acts"
             self._tell_unfit(checkpoint, kind, name, wanted)
         return value is True

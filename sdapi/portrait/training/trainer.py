@@ -339,9 +339,8 @@ def _identity(base: BaseModel) -> list[Any]:
         file = ModelFile.of(base.checkpoint.path)
     except OSError as error:
         raise PortraitError(faults.MODEL_UNKNOWN) from error
-    identity = [base.checkpoint.name, file.modified_ns, file.size_bytes, base.native_side]
-    told = [base.learning_rate] if base.learning_rate is not None else []
-    return [*identity, *told, *(["convolutions"] if base.trains_convolutions else [])]
+    weights = (base.checkpoint.name, file.modified_ns, file.size_bytes)
+    return [*weights, base.native_side, base.learning_rate, base.trains_convolutions]
 
 
 def _metadata(order: TrainingOrder, meta: ModelMeta) -> dict[str, str]:

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from sdapi.engine.jobs.monitor import Monitor
 from sdapi.engine.models.device_models import Models
+from sdapi.engine.networks.layer_index import layer_index
 from sdapi.engine.networks.network_file import read_network
 from sdapi.engine.networks.selection import LoraUse, NetworkFiles, NetworkSet
 from sdapi.engine.training.job import LoraShape, TrainingMonitor, TrainingPicture
@@ -84,6 +86,8 @@ def test_the_result_is_a_lora_that_the_engine_merges_whole(
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     layers = read_network(path).layers
     assert len(changed) > 0.9 * len(layers)
+    with models.checkpoint(file) as loaded:
+        assert layers.keys() <= layer_index(loaded.components).keys()
     convolutions = [k for k, v in load_file(path).items() if v.shape[2:] == (3, 3)]
     assert bool(convolutions) == has_convolutions
 
@@ -108,6 +112,23 @@ def test_convolutions_are_trained_where_they_are_wanted(
     with safe_open(path, "pt") as file:
         told = json.loads(file.metadata()["ss_network_args"])
     assert told == {"conv_dim": "8", "conv_alpha": "4"}
+
+
+def test_sdxl_convolutions_have_the_names_of_kohyas_programs(
+    checkpoints: dict[str, ModelFile], tmp_path: Path
+):
+    shape = LoraShape(8, 4.0, has_convolutions=True)
+    job = lesson(checkpoints["sdxl"], tmp_path, steps=1, shape=shape)
+    layers = read_network(finished(job).result().checkpoints[-1][1]).layers.keys()
+    assert {
+        "lora_unet_input_blocks_1_0_in_layers_2",
+        "lora_unet_input_blocks_1_0_emb_layers_1",
+        "lora_unet_input_blocks_1_0_out_layers_3",
+        "lora_unet_input_blocks_3_0_op",
+        "lora_unet_output_blocks_2_0_skip_connection",
+    } <= layers
+    assert any(re.fullmatch(r"lora_unet_output_blocks_\d+_\d_conv", name) for name in layers)
+    assert not [name for name in layers if "resnets" in name or "_samplers_" in name]
 
 
 def test_a_training_learns(checkpoints: dict[str, ModelFile], tmp_path: Path):
@@ -161,7 +182,15 @@ def test_a_crash_costs_what_came_after_the_last_checkpoint(
     assert begun(job).monitor.step == 3
 
 
-@pytest.mark.parametrize("change", [{"seed": 6}, {"steps": 7}, {"learning_rate": 1e-3}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 6},
+        {"steps": 7},
+        {"learning_rate": 1e-3},
+        {"shape": LoraShape(8, 4.0, has_convolutions=True)},
+    ],
+)
 def test_another_training_does_not_go_on_with_this_one(
     checkpoints: dict[str, ModelFile], tmp_path: Path, change: dict[str, float]
 ):

@@ -18,8 +18,6 @@ from tests.portraits.portrait_training import PortraitEngine, trainer_bench
 
 pytestmark = pytest.mark.anyio
 
-MODEL_ID = "fa4ba43a-df55-45a4-9c31-bb0dc1e5aaaa"
-
 
 async def test_a_server_that_stops_goes_on_later_without_fetching_anew(
     tmp_path: Path, photos: PhotoServer, processes: FaceProcesses
