@@ -8,7 +8,7 @@ from sdapi.portrait.base.checkpoints import BaseModel
 from sdapi.portrait.wire.requests import TrainRequest
 from sdapi.services.training import LoraShape
 
-#: each writes a LoRA and what is resumed from, and asks for two pictures
+#: each writes a LoRA and what is resumed from, and asks for four pictures
 MOST_EVALUATIONS: Final = 40
 #: of contract 2.3, for the widths of Stable Diffusion; a narrow network's weights move further
 _LEARNING_RATE: Final = 1e-4

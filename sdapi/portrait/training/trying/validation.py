@@ -32,8 +32,9 @@ from sdapi.services.catalog.networks import NetworkCatalog
 from sdapi.services.generation.order import Caller
 from sdapi.services.generation.service import GenerationService
 
-#: of each training; their people are a man and a woman unless `sex` says which
-TEMPLATES: Final = 2
+#: of each training: two men and two women, or all of the one that `sex` names. With fewer, the
+#: ten best trials would be most of all trials, and early weights would share in the result
+TEMPLATES: Final = 4
 _TEMPLATE_TRIES: Final = 4
 _TEMPLATE_STEPS, _TRIAL_STEPS = 20, 20
 _TEMPLATE_SCALE, _TRIAL_SCALE = 7.0, 9.0

@@ -174,4 +174,4 @@ async def test_a_training_made_otherwise_begins_anew_with_trials_of_its_own(
     }
     assert made == told
     drawn = [job for job in engine.jobs[before:] if job.init is not None]
-    assert len(drawn) == 8  # two templates, four checkpoints
+    assert len(drawn) == 16  # four templates, four checkpoints

@@ -75,12 +75,12 @@ async def test_trial_pictures_are_what_the_contract_says(
         again = len(engine.jobs)
         await bench.train(photos.of(*PERSON[:2]), max_train_steps=4)
     trials = [job for job in engine.jobs[:again] if job.init is not None]
-    assert len(trials) == 4  # two templates, two checkpoints
+    assert len(trials) == 8  # four templates, two checkpoints
     assert {(t.steps, t.cfg_scale, t.init.denoising_strength) for t in trials} == {(20, 5.0, 0.65)}
     assert all("<lora:" in trial.prompts[0] for trial in trials)
     # Templates are drawn once; the second training has one checkpoint more to try.
     assert all(job.init is not None for job in engine.jobs[again:])
-    assert len(engine.jobs) == again + 2
+    assert len(engine.jobs) == again + 4
 
 
 async def test_a_scene_learns_its_captions(
@@ -206,8 +206,8 @@ async def test_templates_are_drawn_anew_for_other_words(
         )
         await bench.train(photos.of("person_0"))
     prompts = [job.prompts[0] for job in engine.jobs if job.init is None]
-    assert [prompt.startswith("a man in grey") for prompt in prompts].count(True) == 1
-    assert len(prompts) == 4
+    assert [prompt.startswith("a man in grey") for prompt in prompts].count(True) == 2
+    assert len(prompts) == 8
 
 
 async def test_what_nobody_has_foreseen_while_it_learns_is_told_as_missing_weights(
@@ -243,7 +243,7 @@ async def test_a_damaged_template_is_drawn_anew(
         before = kept[0].read_bytes()
         kept[0].write_bytes(b"half a pic")
         await bench.train(photos.of("person_0"))
-    assert len(kept) == 2
+    assert len(kept) == 4
     assert kept[0].read_bytes() == before
 
 
@@ -257,7 +257,7 @@ async def test_templates_that_fail_at_first_are_drawn_for_a_later_checkpoint(
         if job.networks.loras or job.init is not None:
             return None
         tries.append(None)
-        return SDAPIError("no picture") if len(tries) <= 8 else None
+        return SDAPIError("no picture") if len(tries) <= 16 else None
 
     engine.failure = failure
     engine.draws = lambda step: "person_0"
