@@ -142,7 +142,7 @@ async def test_whoever_comes_after_a_cancelled_request_goes_on(
     "told",
     [
         {"learning_rate": 0.5, "train_convolutions": True},
-        {"learning_rate": 1e-3, "train_convolutions": False},
+        {"learning_rate": 5e-4, "train_convolutions": False},
     ],
 )
 async def test_a_training_made_otherwise_begins_anew_with_trials_of_its_own(
@@ -167,7 +167,7 @@ async def test_a_training_made_otherwise_begins_anew_with_trials_of_its_own(
         before = len(engine.jobs)
         await bench.train(photos.of("person_4"), **asked)
     first, second = (training.job for training in engine.trainings)
-    assert (first.learning_rate, first.shape.has_convolutions) == (1e-3, True)  # the demo's own
+    assert (first.learning_rate, first.shape.has_convolutions) == (5e-4, True)  # the demo's own
     made = {
         "learning_rate": second.learning_rate,
         "train_convolutions": second.shape.has_convolutions,
