@@ -31,6 +31,7 @@ from tests.portraits.people import FOLDER
 _TURNS = 5
 _RANK = 32
 _UNET = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
+_CONVOLUTIONS = ["conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv"]
 _TEXT = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 _CAPTION = "a portrait of a person"
 
@@ -68,7 +69,7 @@ def _bare(models: Models, file: ModelFile, side: int) -> Callable[[], None]:
     with models.checkpoint(file) as loaded:
         parts = loaded.components
         unet, text = deepcopy(parts.unet), deepcopy(parts.text_encoders[0].model)
-    for module, names in ((unet, _UNET), (text, _TEXT)):
+    for module, names in ((unet, [*_UNET, *_CONVOLUTIONS]), (text, _TEXT)):
         config = LoraConfig(r=_RANK, lora_alpha=_RANK // 2, target_modules=names)
         inject_adapter_in_model(config, module)
     groups = [[p for p in module.parameters() if p.requires_grad] for module in (unet, text)]

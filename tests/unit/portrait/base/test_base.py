@@ -117,19 +117,23 @@ def test_a_checkpoint_brings_numbers_that_suit_it(folder: Path, told: float):
     assert (found.learning_rate, found.cfg_scale) == (told, told)
 
 
-@pytest.mark.parametrize("told", [0, -1.0, True, "1e-3", 1e999, 10**400, float("nan"), [1]])
-def test_numbers_that_suit_nothing_are_named_once(
-    folder: Path, told: object, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("learning_rate", x) for x in (0, -1.0, True, "1e-3", 1e999, 10**400, float("nan"), [1])]
+    + [("train_convolutions", x) for x in (1, "yes", [])],
+)
+def test_what_suits_nothing_acts_as_if_left_out_and_is_named_once(
+    folder: Path, name: str, told: object, caplog: pytest.LogCaptureFixture
 ):
     beside = folder / "models" / "Stable-diffusion" / "b_small.json"
-    beside.write_text(json.dumps({"portrait": {"learning_rate": told}}))
+    beside.write_text(json.dumps({"portrait": {name: told}}))
     bases = models(folder)
     for _ in range(2):
         found = bases.find("sd15")
         assert found is not None
-        assert found.learning_rate is None
+        assert (found.learning_rate, found.trains_convolutions) == (None, False)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "portrait.learning_rate of b_small.safetensors" in caplog.text
+    assert f"portrait.{name} of b_small.safetensors" in caplog.text
 
 
 @pytest.mark.parametrize("told", [True, False, None])
@@ -139,21 +143,6 @@ def test_a_checkpoint_says_whether_its_convolutions_are_trained(folder: Path, to
     found = models(folder).find("sd15")
     assert found is not None
     assert found.trains_convolutions is bool(told)
-
-
-@pytest.mark.parametrize("told", [1, "yes", []])
-def test_what_is_neither_true_nor_false_is_named_once(
-    folder: Path, told: object, caplog: pytest.LogCaptureFixture
-):
-    beside = folder / "models" / "Stable-diffusion" / "b_small.json"
-    beside.write_text(json.dumps({"portrait": {"train_convolutions": told}}))
-    bases = models(folder)
-    for _ in range(2):
-        found = bases.find("sd15")
-        assert found is not None
-        assert found.trains_convolutions is False
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "portrait.train_convolutions of b_small.safetensors" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "model: 1", "model: {params: {image_size: wide}}"])
