@@ -98,6 +98,26 @@ def test_unpacked_checkpoint_exports_to_the_same_file(tmp_path: Path):
         unpack(first, run)
 
 
+def test_checkpoint_is_the_mean_of_the_run_and_another_file(tmp_path: Path):
+    torch.manual_seed(0)
+    one, other = (models.make_networks().state_dict() for _ in range(2))
+    torch.save(one, tmp_path / "diffusion256.ema.pt")
+    torch.save(models.make_vae().state_dict(), tmp_path / "vae.pt")
+    torch.save(other, tmp_path / "other.ema.pt")
+    target = tmp_path / "demo.safetensors"
+
+    export_checkpoint(tmp_path, 256, target, mean_with=tmp_path / "other.ema.pt")
+
+    read, _ = load_checkpoint(target)
+    for name, weight in read.state_dict().items():
+        middle = one[name] + (other[name] - one[name]) / 2
+        torch.testing.assert_close(weight, middle, atol=1e-3, rtol=1e-3)
+    before = target.read_bytes()
+    with pytest.raises(ValueError, match="names differ"):
+        export_checkpoint(tmp_path, 256, target, mean_with=tmp_path / "vae.pt")
+    assert target.read_bytes() == before
+
+
 def test_exported_control_reads_back_and_leads(tmp_path: Path):
     torch.manual_seed(0)
     unet = models.make_unet()
