@@ -47,6 +47,8 @@ class BaseModel:
     learning_rate: float | None = None
     #: LoRAs change convolutions too
     trains_convolutions: bool = False
+    #: templates drawn from text are squares of its native size
+    has_square_templates: bool = False
 
 
 class BaseModels:
@@ -145,6 +147,7 @@ class BaseModels:
             self._positive(checkpoint, kind, own, "cfg_scale"),
             self._positive(checkpoint, kind, own, "learning_rate"),
             self._flag(checkpoint, kind, own, "train_convolutions"),
+            self._flag(checkpoint, kind, own, "square_templates"),
         )
 
     def _positive(

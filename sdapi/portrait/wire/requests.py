@@ -3,6 +3,7 @@
 Raises PortraitError with the fault that the contract names for each mistake.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +36,8 @@ _SCENE_UNUSED: Final = (
     f"scene_id was not used, as there is a template: {GENERATED_TEMPLATE} as template_image,"
     " or a t2i_prompt, draws one of the scene"
 )
+
+log = logging.getLogger(__name__)
 
 Body = Mapping[str, Any]
 
@@ -103,7 +106,7 @@ def same_person_wanted(body: Body) -> bool:
         value = _configure(body, faults.INVALID_INPUT).get("face_reconize")
         return value is not None and to_bool("face_reconize", value)
     except ConfigureError as error:
-        raise PortraitError(faults.INVALID_INPUT) from error
+        raise _refused(faults.INVALID_INPUT, error) from error
 
 
 def queue_train(body: Body) -> tuple[str, TrainRequest]:
@@ -122,7 +125,7 @@ def queue_train(body: Body) -> tuple[str, TrainRequest]:
             _at_least_one("val_save_checkpointing_steps", configure, 50),
         )
     except ConfigureError as error:
-        raise PortraitError(faults.INVALID_INPUT) from error
+        raise _refused(faults.INVALID_INPUT, error) from error
 
 
 def rest_train(body: Body, *, is_xl: bool) -> TrainRequest:
@@ -136,7 +139,7 @@ def rest_train(body: Body, *, is_xl: bool) -> TrainRequest:
         if wanted is None or not to_bool("train_scene_lora_bool", wanted):
             return TrainRequest(urls, max_train_steps=XL_STEPS, is_xl=True)
     except ConfigureError as error:
-        raise PortraitError(faults.INVALID_INPUT) from error
+        raise _refused(faults.INVALID_INPUT, error) from error
     prompts = configure.get("scene_lora_prompts")
     if not isinstance(prompts, list) or len(prompts) != len(urls):
         raise PortraitError(faults.INVALID_INPUT)
@@ -201,12 +204,18 @@ def _configure(body: Body, fault: Fault) -> Mapping[str, Any]:
     return configure
 
 
+def _refused(fault: Fault, error: ConfigureError) -> PortraitError:
+    """The contract's text does not say what was wrong; the log does."""
+    log.info("portrait: refused: %s", error)
+    return PortraitError(fault)
+
+
 def _options(body: Body, surface: Surface) -> tuple[CreateOptions, tuple[str, ...]]:
     """The options of a creation; a text of which no words are left counts as not sent."""
     try:
         options, warnings = parse_configure(body.get("configure"), surface)
     except ConfigureError as error:
-        raise PortraitError(faults.INVALID_CREATE) from error
+        raise _refused(faults.INVALID_CREATE, error) from error
     if says_something(options.t2i_prompt):
         return options, warnings
     if options.t2i_prompt.strip():

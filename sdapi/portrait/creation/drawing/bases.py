@@ -23,6 +23,8 @@ class Target:
     checkpoint: str | None = None
     #: the CFG scale that suits it, where it says so
     cfg_scale: float | None = None
+    #: templates drawn from text are squares of the native size
+    has_square_templates: bool = False
 
     @property
     def scale(self) -> float:
@@ -84,5 +86,11 @@ class RemoteBases:
 def _target(base: BaseModel | None) -> tuple[Target, Words] | None:
     if base is None:
         return None
-    target = Target(base.kind, base.native_side, base.checkpoint.name, base.cfg_scale)
+    target = Target(
+        base.kind,
+        base.native_side,
+        base.checkpoint.name,
+        base.cfg_scale,
+        base.has_square_templates,
+    )
     return target, base.words

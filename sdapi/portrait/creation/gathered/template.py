@@ -73,7 +73,11 @@ async def fetched(
 
 
 async def invented(studio: Studio, invention: Invention, *, is_group: bool, count: int) -> Template:
-    """A template drawn from text, tried with a few seeds; raises PortraitError."""
+    """A template drawn from text, tried with a few seeds; raises PortraitError.
+
+    For one person where every try has several faces or none, the largest of the first that has
+    any is taken, with a warning.
+    """
     size = _size(studio)
     asked = Pass(
         prompt=invention.prompt,
@@ -85,7 +89,7 @@ async def invented(studio: Studio, invention: Invention, *, is_group: bool, coun
         cfg_scale=CFG_SCALE,
         sampler=EULER_A,
     )
-    seen: Seen | None = None
+    tries: list[Seen] = []
     for attempt in range(_TRIES):
         again = replace(studio, seed=studio.seed + attempt)
         rgb = await again.draw(faults.FIRST_DIFFUSION, asked)
@@ -96,9 +100,15 @@ async def invented(studio: Studio, invention: Invention, *, is_group: bool, coun
             studio.processes.run(face_tasks.see_pixels, rgb, _look(is_group=is_group)),
         )
         if len(seen.faces) == count:
-            break
-    assert seen is not None
-    return counted(seen, count, is_group=is_group)
+            return counted(seen, count, is_group=is_group)
+        tries.append(seen)
+    best = next((seen for seen in tries if seen.faces), tries[0])
+    made = counted(best, count, is_group=is_group)
+    studio.warn(
+        f"none of {_TRIES} templates drawn from t2i_prompt had exactly one face; "
+        f"the largest of {len(best.faces)} is taken"
+    )
+    return made
 
 
 def counted(seen: Seen, count: int, *, is_group: bool) -> Template:
@@ -119,7 +129,12 @@ def _look(*, is_group: bool) -> Look:
 
 
 def _size(studio: Studio) -> tuple[int, int]:
-    """624 x 832 at the size that the checkpoint draws best, in steps of eight."""
+    """624 x 832 at the size that the checkpoint draws best, in steps of eight.
+
+    A square where the checkpoint knows nothing else: beyond it heads are drawn twice.
+    """
+    if studio.target.has_square_templates:
+        return studio.target.native, studio.target.native
     scale = studio.target.scale * (_XL_SCALE if studio.target.kind == "xl" else 1.0)
     width, height = (max(round(side * scale / _STEP), 1) * _STEP for side in _SIZE)
     return width, height

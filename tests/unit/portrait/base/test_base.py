@@ -120,7 +120,8 @@ def test_a_checkpoint_brings_numbers_that_suit_it(folder: Path, told: float):
 @pytest.mark.parametrize(
     ("name", "told"),
     [("learning_rate", x) for x in (0, -1.0, True, "1e-3", 1e999, 10**400, float("nan"), [1])]
-    + [("train_convolutions", x) for x in (1, "yes", [])],
+    + [("train_convolutions", x) for x in (1, "yes", [])]
+    + [("square_templates", x) for x in (0, "no")],
 )
 def test_what_suits_nothing_acts_as_if_left_out_and_is_named_once(
     folder: Path, name: str, told: object, caplog: pytest.LogCaptureFixture
@@ -132,17 +133,21 @@ def test_what_suits_nothing_acts_as_if_left_out_and_is_named_once(
         found = bases.find("sd15")
         assert found is not None
         assert (found.learning_rate, found.trains_convolutions) == (None, False)
+        assert not found.has_square_templates
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert f"portrait.{name} of b_small.safetensors" in caplog.text
 
 
 @pytest.mark.parametrize("told", [True, False, None])
-def test_a_checkpoint_says_whether_its_convolutions_are_trained(folder: Path, told: bool | None):
+def test_a_checkpoint_says_whether_its_convolutions_are_trained_and_templates_are_square(
+    folder: Path, told: bool | None
+):
     beside = folder / "models" / "Stable-diffusion" / "b_small.json"
-    beside.write_text(json.dumps({"portrait": {"train_convolutions": told}}))
+    own = {"train_convolutions": told, "square_templates": told}
+    beside.write_text(json.dumps({"portrait": own}))
     found = models(folder).find("sd15")
     assert found is not None
-    assert found.trains_convolutions is bool(told)
+    assert (found.trains_convolutions, found.has_square_templates) == (bool(told), bool(told))
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "model: 1", "model: {params: {image_size: wide}}"])

@@ -37,9 +37,11 @@ class FixedTargets:
     has_anime: bool = True
     words: Words = field(default_factory=lambda: Words.read({"film_lora": ""}))
     cfg_scale: float | None = None
+    has_square_templates: bool = False
 
     def find(self, kind: Base) -> tuple[Target, Words] | None:
-        return Target(kind, self.side, "base", self.cfg_scale), self.words
+        target = Target(kind, self.side, "base", self.cfg_scale, self.has_square_templates)
+        return target, self.words
 
     def anime(self) -> tuple[Target, Words] | None:
         return (Target("sd15", self.side, "anime"), self.words) if self.has_anime else None

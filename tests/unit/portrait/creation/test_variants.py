@@ -69,6 +69,14 @@ async def test_a_template_is_made_from_text_and_then_drawn_on(place: Workplace):
     assert "upper body" not in place.drawer.passes[3].prompt
 
 
+async def test_a_checkpoint_that_knows_squares_only_draws_square_templates(place: Workplace):
+    place.targets.has_square_templates = True
+    place.drawer.invents = drawn(33)
+    created = await place.create("ann", template=None, t2i_prompt="a quiet street")
+    assert place.drawer.passes[0].size == (256, 256)
+    assert created.image.size == (256, 256)
+
+
 async def test_a_mans_template_wears_no_make_up(place: Workplace):
     place.drawer.invents = drawn(33)
     asked = {"template": None, "t2i_prompt": "a street"}

@@ -11,6 +11,7 @@ from sdapi.errors import OutOfMemory, SDAPIError
 from sdapi.portrait.faces.processes import FaceProcesses
 from sdapi.portrait.faults import PortraitError
 from sdapi.portrait.models.artefacts import Artefacts
+from sdapi.services.catalog.catalog import DEMO_CHECKPOINT
 from sdapi.services.catalog.model_files.safetensors_header import read_metadata
 from tests.photo_server import PhotoServer
 from tests.portraits.people import PERSON
@@ -74,9 +75,13 @@ async def test_trial_pictures_are_what_the_contract_says(
         await bench.train(photos.of(*PERSON[:2]))
         again = len(engine.jobs)
         await bench.train(photos.of(*PERSON[:2]), max_train_steps=4)
+    own = json.loads(DEMO_CHECKPOINT.with_suffix(".json").read_text())["portrait"]
+    scale = float(own["cfg_scale"])
     trials = [job for job in engine.jobs[:again] if job.init is not None]
     assert len(trials) == 8  # four templates, two checkpoints
-    assert {(t.steps, t.cfg_scale, t.init.denoising_strength) for t in trials} == {(20, 5.0, 0.65)}
+    assert {(t.steps, t.cfg_scale, t.init.denoising_strength) for t in trials} == {
+        (20, scale, 0.65)
+    }
     assert all("<lora:" in trial.prompts[0] for trial in trials)
     # Templates are drawn once; the second training has one checkpoint more to try.
     assert all(job.init is not None for job in engine.jobs[again:])

@@ -112,6 +112,17 @@ def test_what_a_creation_lacks_is_named(body: dict[str, Any], fault: Fault):
     assert fault_of(lambda: requests.rest_create(body, is_xl=True)) is fault
 
 
+def test_the_log_says_which_field_was_wrong(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    configure = {"user_id": "ann", "mask_region": "ear"}
+    body = {"template_image": "u", "configure": configure}
+    assert fault_of(lambda: requests.queue_create(body)) is faults.INVALID_CREATE
+    train = {"images": ["u"], "configure": {"user_id": "ann", "max_train_steps": "many"}}
+    assert fault_of(lambda: requests.queue_train(train)) is faults.INVALID_INPUT
+    assert "mask_region" in caplog.records[0].message
+    assert "max_train_steps" in caplog.records[1].message
+
+
 def test_a_template_may_come_from_text():
     prompted = {"model_id": ID, "template_image": "u", "configure": {"t2i_prompt": "a garden"}}
     assert requests.rest_create(prompted, is_xl=False).template_url == ""
