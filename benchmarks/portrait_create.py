@@ -57,8 +57,8 @@ class TimedDrawer:
     async def improve(self, rgb: Pixels, fields: Mapping[str, Any]) -> Pixels:
         return await self.inner.improve(rgb, fields)
 
-    async def has_lora(self, name: str) -> bool:
-        return await self.inner.has_lora(name)
+    async def lora(self, name: str, file: Path) -> str | None:
+        return await self.inner.lora(name, file)
 
     async def inventory(self) -> Inventory:
         return await self.inner.inventory()
