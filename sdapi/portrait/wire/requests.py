@@ -37,6 +37,7 @@ _SCENE_UNUSED: Final = (
     " or a t2i_prompt, draws one of the scene"
 )
 
+_NO_OBJECT: Final = "configure must be an object"
 log = logging.getLogger(__name__)
 
 Body = Mapping[str, Any]
@@ -85,10 +86,9 @@ def image_urls(body: Body) -> tuple[str, ...]:
     urls = body.get("images")
     if urls is None or urls == []:
         raise PortraitError(faults.NO_IMAGES)
-    if not isinstance(urls, list) or len(urls) > MAX_PHOTOS:
-        raise PortraitError(faults.INVALID_INPUT)
-    if not all(isinstance(url, str) for url in urls):
-        raise PortraitError(faults.INVALID_INPUT)
+    is_list = isinstance(urls, list) and len(urls) <= MAX_PHOTOS
+    if not is_list or not all(isinstance(url, str) for url in urls):
+        raise _refused(faults.INVALID_INPUT, f"images must be a list of 1 to {MAX_PHOTOS} URLs")
     return tuple(urls)
 
 
@@ -112,11 +112,14 @@ def same_person_wanted(body: Body) -> bool:
 def queue_train(body: Body) -> tuple[str, TrainRequest]:
     """The user's id and the training of the queue's service."""
     if not isinstance(body.get("configure"), dict):
-        raise PortraitError(faults.INVALID_INPUT)
+        raise _refused(faults.INVALID_INPUT, _NO_OBJECT)
     configure = _configure(body, faults.INVALID_INPUT)
     user_id = configure.get("user_id")
     if not isinstance(user_id, str) or not is_user_id(user_id):
-        raise PortraitError(faults.INVALID_INPUT)
+        raise _refused(
+            faults.INVALID_INPUT,
+            f"configure.user_id must be 1 to 128 letters, digits, _, - or ., not {user_id!r:.140}",
+        )
     try:
         return user_id, TrainRequest(
             image_urls(body),
@@ -141,10 +144,10 @@ def rest_train(body: Body, *, is_xl: bool) -> TrainRequest:
     except ConfigureError as error:
         raise _refused(faults.INVALID_INPUT, error) from error
     prompts = configure.get("scene_lora_prompts")
-    if not isinstance(prompts, list) or len(prompts) != len(urls):
-        raise PortraitError(faults.INVALID_INPUT)
-    if not all(isinstance(prompt, str) for prompt in prompts):
-        raise PortraitError(faults.INVALID_INPUT)
+    is_list = isinstance(prompts, list) and len(prompts) == len(urls)
+    if not is_list or not all(isinstance(prompt, str) for prompt in prompts):
+        why = "scene_lora_prompts must be a list with a text for each of images"
+        raise _refused(faults.INVALID_INPUT, why)
     return TrainRequest(
         urls,
         max_train_steps=XL_STEPS,
@@ -157,7 +160,7 @@ def rest_train(body: Body, *, is_xl: bool) -> TrainRequest:
 def queue_create(body: Body) -> CreateRequest:
     """The creation of the queue's service: models go by user id, a list or a comma list."""
     if not isinstance(body.get("configure"), dict):
-        raise PortraitError(faults.INVALID_CREATE)
+        raise _refused(faults.INVALID_CREATE, _NO_OBJECT)
     options, warnings = _options(body, Surface.QUEUE)
     named = body["configure"].get("user_id")
     ids = (named or [""]) if isinstance(named, list) else str(_or(named, "")).split(",")
@@ -173,7 +176,7 @@ def rest_create(body: Body, *, is_xl: bool) -> CreateRequest:
     options, warnings = _options(body, Surface.SDXL if is_xl else Surface.SD15)
     several = _or(body.get("model_ids"), [])
     if not isinstance(several, list):
-        raise PortraitError(faults.INVALID_CREATE)
+        raise _refused(faults.INVALID_CREATE, f"model_ids must be a list, not {several!r:.80}")
     ids = several or [_or(body.get("model_id"), "")]
     template = _template(body, options)
     _check_ids(ids, is_model_id, options)
@@ -200,13 +203,13 @@ def is_model_id(text: str) -> bool:
 def _configure(body: Body, fault: Fault) -> Mapping[str, Any]:
     configure = _or(body.get("configure"), {})
     if not isinstance(configure, dict):
-        raise PortraitError(fault)
+        raise _refused(fault, _NO_OBJECT)
     return configure
 
 
-def _refused(fault: Fault, error: ConfigureError) -> PortraitError:
-    """The contract's text does not say what was wrong; the log does."""
-    log.info("portrait: refused: %s", error)
+def _refused(fault: Fault, why: object) -> PortraitError:
+    """The error for a body; its text is the contract's, so only the log can say what was wrong."""
+    log.info("portrait: a request is refused: %s", why)
     return PortraitError(fault)
 
 
@@ -228,7 +231,8 @@ def _check_ids(ids: list[Any], is_well_formed: Any, options: CreateOptions) -> N
     if options.ipa_control_only and ids == [""]:
         return
     if len(ids) > MAX_MODELS or not all(isinstance(one, str) for one in ids):
-        raise PortraitError(faults.INVALID_CREATE)
+        why = f"models must be named by at most {MAX_MODELS} texts"
+        raise _refused(faults.INVALID_CREATE, why)
     if not all(is_well_formed(one) for one in ids):
         raise PortraitError(faults.MODEL_ID_MALFORMED)
 
@@ -237,7 +241,7 @@ def _template(body: Body, options: CreateOptions) -> str:
     """The template's URL; empty where it is made from text."""
     url = _or(body.get("template_image"), "")
     if not isinstance(url, str):
-        raise PortraitError(faults.INVALID_CREATE)
+        raise _refused(faults.INVALID_CREATE, f"template_image must be a URL, not {url!r:.80}")
     if options.t2i_prompt or (url == GENERATED_TEMPLATE and options.scene_id):
         return ""
     if not url or url == GENERATED_TEMPLATE:

@@ -4,6 +4,7 @@ Contract: portrait-pipeline 3.1, 5.3, 5.4.
 """
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -75,8 +76,8 @@ async def fetched(
 async def invented(studio: Studio, invention: Invention, *, is_group: bool, count: int) -> Template:
     """A template drawn from text, tried with a few seeds; raises PortraitError.
 
-    For one person where every try has several faces or none, the largest of the first that has
-    any is taken, with a warning.
+    For one person where no try shows exactly one face, the largest of the try with the fewest is
+    taken, with a warning: a portrait is of more use than the error that the contract has there.
     """
     size = _size(studio)
     asked = Pass(
@@ -102,10 +103,10 @@ async def invented(studio: Studio, invention: Invention, *, is_group: bool, coun
         if len(seen.faces) == count:
             return counted(seen, count, is_group=is_group)
         tries.append(seen)
-    best = next((seen for seen in tries if seen.faces), tries[0])
+    best = min(tries, key=lambda seen: len(seen.faces) or math.inf)
     made = counted(best, count, is_group=is_group)
     studio.warn(
-        f"none of {_TRIES} templates drawn from t2i_prompt had exactly one face; "
+        f"in none of {_TRIES} templates drawn from text exactly one face was found; "
         f"the largest of {len(best.faces)} is taken"
     )
     return made
@@ -131,10 +132,13 @@ def _look(*, is_group: bool) -> Look:
 def _size(studio: Studio) -> tuple[int, int]:
     """624 x 832 at the size that the checkpoint draws best, in steps of eight.
 
-    A square where the checkpoint knows nothing else: beyond it heads are drawn twice.
+    A square of that size where the checkpoint knows nothing else: on more it draws two heads.
     """
-    if studio.target.has_square_templates:
-        return studio.target.native, studio.target.native
-    scale = studio.target.scale * (_XL_SCALE if studio.target.kind == "xl" else 1.0)
-    width, height = (max(round(side * scale / _STEP), 1) * _STEP for side in _SIZE)
+    target = studio.target
+    if target.has_square_templates:
+        sides = (float(target.native),) * 2
+    else:
+        scale = target.scale * (_XL_SCALE if target.kind == "xl" else 1.0)
+        sides = (_SIZE[0] * scale, _SIZE[1] * scale)
+    width, height = (max(round(side / _STEP), 1) * _STEP for side in sides)
     return width, height

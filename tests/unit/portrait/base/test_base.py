@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from sdapi.options import Options
 from sdapi.portrait.base.checkpoints import BaseModels
 from sdapi.portrait.base.native_size import native_side
+from sdapi.portrait.creation.drawing.bases import Bases
 from sdapi.services.catalog.catalog import DEMO_CHECKPOINT, Catalog
 from sdapi.services.catalog.model_files.hashes import HashCache
 from sdapi.services.options.server_options import ServerOptions
@@ -138,16 +139,29 @@ def test_what_suits_nothing_acts_as_if_left_out_and_is_named_once(
     assert f"portrait.{name} of b_small.safetensors" in caplog.text
 
 
-@pytest.mark.parametrize("told", [True, False, None])
+@pytest.mark.parametrize(
+    ("trained", "square"), [(True, False), (False, True), (None, True), (True, None)]
+)
 def test_a_checkpoint_says_whether_its_convolutions_are_trained_and_templates_are_square(
-    folder: Path, told: bool | None
+    folder: Path, trained: bool | None, square: bool | None
 ):
     beside = folder / "models" / "Stable-diffusion" / "b_small.json"
-    own = {"train_convolutions": told, "square_templates": told}
+    own = {"train_convolutions": trained, "square_templates": square, "cfg_scale": 3}
     beside.write_text(json.dumps({"portrait": own}))
-    found = models(folder).find("sd15")
+    found, target = models(folder).find("sd15"), Bases(models(folder)).find("sd15")
     assert found is not None
-    assert (found.trains_convolutions, found.has_square_templates) == (bool(told), bool(told))
+    assert target is not None
+    assert (found.trains_convolutions, found.has_square_templates) == (bool(trained), bool(square))
+    assert (target[0].has_square_templates, target[0].cfg_scale) == (bool(square), 3)
+
+
+def test_the_demo_says_what_suits_it(tmp_path: Path):
+    demo = models(tmp_path).find("sd15")
+    assert demo is not None
+    assert (demo.checkpoint.path, demo.native_side) == (DEMO_CHECKPOINT, 256)
+    assert (demo.cfg_scale, demo.learning_rate) == (2, 5e-4)
+    assert demo.trains_convolutions
+    assert demo.has_square_templates
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "model: 1", "model: {params: {image_size: wide}}"])

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -112,15 +113,58 @@ def test_what_a_creation_lacks_is_named(body: dict[str, Any], fault: Fault):
     assert fault_of(lambda: requests.rest_create(body, is_xl=True)) is fault
 
 
-def test_the_log_says_which_field_was_wrong(caplog: pytest.LogCaptureFixture):
+def rest_train_xl(body: dict[str, Any]) -> TrainRequest:
+    return requests.rest_train(body, is_xl=True)
+
+
+def rest_create_xl(body: dict[str, Any]) -> requests.CreateRequest:
+    return requests.rest_create(body, is_xl=True)
+
+
+@pytest.mark.parametrize(
+    ("read", "body", "field"),
+    [
+        (requests.same_person_wanted, {"configure": {"face_reconize": "?"}}, "face_reconize"),
+        (requests.same_person_wanted, {"configure": 3}, "configure"),
+        (requests.image_urls, {"images": "u"}, "images"),
+        (requests.queue_train, {"images": ["u"], "configure": 3}, "configure"),
+        (requests.queue_train, {"images": ["u"], "configure": {"user_id": "a/b"}}, "user_id"),
+        (
+            requests.queue_train,
+            {"images": ["u"], "configure": {"user_id": "ann", "max_train_steps": "many"}},
+            "max_train_steps",
+        ),
+        (
+            rest_train_xl,
+            {"images": ["u"], "configure": {"train_scene_lora_bool": "?"}},
+            "train_scene_lora_bool",
+        ),
+        (
+            rest_train_xl,
+            {"images": ["u"], "configure": {"train_scene_lora_bool": True}},
+            "scene_lora_prompts",
+        ),
+        (requests.queue_create, {"template_image": "u"}, "configure"),
+        (
+            requests.queue_create,
+            {"template_image": "u", "configure": {"user_id": "ann", "mask_region": "ear"}},
+            "mask_region",
+        ),
+        (rest_create_xl, {"model_ids": "x", "template_image": "u"}, "model_ids"),
+        (rest_create_xl, {"model_ids": [1], "template_image": "u"}, "models"),
+        (rest_create_xl, {"model_id": ID, "template_image": 3}, "template_image"),
+    ],
+)
+def test_the_log_says_which_field_was_wrong(
+    read: Callable[[dict[str, Any]], object],
+    body: dict[str, Any],
+    field: str,
+    caplog: pytest.LogCaptureFixture,
+):
     caplog.set_level("INFO")
-    configure = {"user_id": "ann", "mask_region": "ear"}
-    body = {"template_image": "u", "configure": configure}
-    assert fault_of(lambda: requests.queue_create(body)) is faults.INVALID_CREATE
-    train = {"images": ["u"], "configure": {"user_id": "ann", "max_train_steps": "many"}}
-    assert fault_of(lambda: requests.queue_train(train)) is faults.INVALID_INPUT
-    assert "mask_region" in caplog.records[0].message
-    assert "max_train_steps" in caplog.records[1].message
+    assert fault_of(lambda: read(body)) in (faults.INVALID_INPUT, faults.INVALID_CREATE)
+    (record,) = caplog.records
+    assert field in record.message
 
 
 def test_a_template_may_come_from_text():
