@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeGuard, cast
 from uuid import UUID
 
 from sdapi.portrait import faults
@@ -86,8 +86,7 @@ def image_urls(body: Body) -> tuple[str, ...]:
     urls = body.get("images")
     if urls is None or urls == []:
         raise PortraitError(faults.NO_IMAGES)
-    is_list = isinstance(urls, list) and len(urls) <= MAX_PHOTOS
-    if not is_list or not all(isinstance(url, str) for url in urls):
+    if not _are_texts(urls) or len(urls) > MAX_PHOTOS:
         raise _refused(faults.INVALID_INPUT, f"images must be a list of 1 to {MAX_PHOTOS} URLs")
     return tuple(urls)
 
@@ -144,8 +143,7 @@ def rest_train(body: Body, *, is_xl: bool) -> TrainRequest:
     except ConfigureError as error:
         raise _refused(faults.INVALID_INPUT, error) from error
     prompts = configure.get("scene_lora_prompts")
-    is_list = isinstance(prompts, list) and len(prompts) == len(urls)
-    if not is_list or not all(isinstance(prompt, str) for prompt in prompts):
+    if not _are_texts(prompts) or len(prompts) != len(urls):
         why = "scene_lora_prompts must be a list with a text for each of images"
         raise _refused(faults.INVALID_INPUT, why)
     return TrainRequest(
@@ -198,6 +196,13 @@ def is_model_id(text: str) -> bool:
         return str(UUID(text)) == text
     except ValueError:
         return False
+
+
+def _are_texts(value: object) -> TypeGuard[list[str]]:
+    """Whether a value is a list of nothing but texts."""
+    return isinstance(value, list) and all(
+        isinstance(one, str) for one in cast("list[object]", value)
+    )
 
 
 def _configure(body: Body, fault: Fault) -> Mapping[str, Any]:
