@@ -37,7 +37,6 @@ _SCENE_UNUSED: Final = (
     " or a t2i_prompt, draws one of the scene"
 )
 
-_NO_OBJECT: Final = "configure must be an object"
 log = logging.getLogger(__name__)
 
 Body = Mapping[str, Any]
@@ -110,9 +109,7 @@ def same_person_wanted(body: Body) -> bool:
 
 def queue_train(body: Body) -> tuple[str, TrainRequest]:
     """The user's id and the training of the queue's service."""
-    if not isinstance(body.get("configure"), dict):
-        raise _refused(faults.INVALID_INPUT, _NO_OBJECT)
-    configure = _configure(body, faults.INVALID_INPUT)
+    configure = _sent_configure(body, faults.INVALID_INPUT)
     user_id = configure.get("user_id")
     if not isinstance(user_id, str) or not is_user_id(user_id):
         raise _refused(
@@ -157,10 +154,8 @@ def rest_train(body: Body, *, is_xl: bool) -> TrainRequest:
 
 def queue_create(body: Body) -> CreateRequest:
     """The creation of the queue's service: models go by user id, a list or a comma list."""
-    if not isinstance(body.get("configure"), dict):
-        raise _refused(faults.INVALID_CREATE, _NO_OBJECT)
+    named = _sent_configure(body, faults.INVALID_CREATE).get("user_id")
     options, warnings = _options(body, Surface.QUEUE)
-    named = body["configure"].get("user_id")
     ids = (named or [""]) if isinstance(named, list) else str(_or(named, "")).split(",")
     ids = [part.strip() if isinstance(part, str) else part for part in ids]
     template = _template(body, options)
@@ -206,10 +201,16 @@ def _are_texts(value: object) -> TypeGuard[list[str]]:
 
 
 def _configure(body: Body, fault: Fault) -> Mapping[str, Any]:
-    configure = _or(body.get("configure"), {})
+    """`configure`, empty where there is none."""
+    return {} if body.get("configure") is None else _sent_configure(body, fault)
+
+
+def _sent_configure(body: Body, fault: Fault) -> Mapping[str, Any]:
+    """`configure`, where a request needs one."""
+    configure = body.get("configure")
     if not isinstance(configure, dict):
-        raise _refused(fault, _NO_OBJECT)
-    return configure
+        raise _refused(fault, "configure must be an object")
+    return cast("dict[str, Any]", configure)
 
 
 def _refused(fault: Fault, why: object) -> PortraitError:
@@ -235,7 +236,7 @@ def _check_ids(ids: list[Any], is_well_formed: Any, options: CreateOptions) -> N
     """Without training no id is needed; one that is given has to be right."""
     if options.ipa_control_only and ids == [""]:
         return
-    if len(ids) > MAX_MODELS or not all(isinstance(one, str) for one in ids):
+    if not _are_texts(ids) or len(ids) > MAX_MODELS:
         why = f"models must be named by at most {MAX_MODELS} texts"
         raise _refused(faults.INVALID_CREATE, why)
     if not all(is_well_formed(one) for one in ids):
